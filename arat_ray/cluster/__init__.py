@@ -1,0 +1,1 @@
+"""Cluster: the only room that imports Ray."""

@@ -1,0 +1,114 @@
+"""One trial on the cluster: the loop directly in the Tune actor (one worker), or as a TorchTrainer (more).
+
+A reused actor starts its next trial in 0.02 s where a TorchTrainer takes 20 s and 8 processes, so a world of one worker
+never pays for Ray Train.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from ray import train as ray_train
+from ray import tune
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from arat_ray.experiment.config import Resources
+from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.run import Train, Validate
+
+FAILURES = 3
+"""How often workers lost with their node are replaced before a trial counts as failed."""
+
+
+class TrialConfig(TypedDict):
+    """What Ray carries to a trial: JSON of the specs, and where the trial's checkpoints go."""
+
+    number: int
+    sampled: dict[str, Any]
+    train: dict[str, Any]
+    validate: dict[str, Any]
+    resources: dict[str, Any]
+    folder: str
+    ray_folder: str
+
+
+def trainable(resources: Resources) -> Any:
+    """The Tune trainable for trials that take `resources`."""
+    if resources.workers == 1:
+        bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+        return tune.with_resources(run_here, {kind: amount for kind, amount in bundle.items() if amount})
+    # The function that drives the workers computes nothing. Were it to hold a CPU, as many drivers as CPUs would wait
+    # for workers for ever; Tune wants some resource, and every node has memory.
+    return tune.with_resources(run_on_workers, {"CPU": 0, "memory": 1 << 20})
+
+
+def run_here(config: TrialConfig) -> None:
+    """The loop in this process."""
+    resources = Resources.model_validate(config["resources"])
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
+    _fit(config, tune.report, device, rank=0, world_size=1)
+
+
+def run_on_workers(config: TrialConfig) -> None:
+    """The loop on several workers, each with its share of every batch."""
+    resources = Resources.model_validate(config["resources"])
+    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    trainer = TorchTrainer(
+        _run_worker,
+        train_loop_config=dict(config),
+        scaling_config=ray_train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
+        ),
+        run_config=ray_train.RunConfig(
+            name=f"trial-{config['number']:05d}",
+            storage_path=config["ray_folder"],
+            callbacks=[TuneReportCallback()],
+            failure_config=ray_train.FailureConfig(max_failures=FAILURES, controller_failure_limit=2),
+        ),
+    )
+    trainer.fit()
+
+
+def _run_worker(config: TrialConfig) -> None:
+    resources = Resources.model_validate(config["resources"])
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    world = ray_train.get_context()
+    device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
+    _fit(config, ray_train.report, device, rank=world.get_world_rank(), world_size=world.get_world_size())
+
+
+def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
+    """Run the loop, sending each row; what the user can mend is sent as a failure instead of raised."""
+
+    def report(row: Row, replayed: bool) -> bool:
+        send({"row": row, "replayed": replayed, "device": _name(device), "peak_memory_gib": _peak_memory_gib(device)})
+        return False
+
+    train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
+    try:
+        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size))
+    except (ValueError, torch.OutOfMemoryError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            torch.cuda.empty_cache()
+            if world_size > 1:
+                raise  # the other workers wait for this one: only ending them all gets them out
+        send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]} (batch_size {train.batch_size})"})
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _peak_memory_gib(device: torch.device) -> float:
+    """Largest memory held so far: on the GPU what tensors took, otherwise the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024) / 2**30

@@ -1,0 +1,127 @@
+"""The ledger: Optuna's journal as the record of which trials exist and how each one ended.
+
+A trial has a number of its own, kept in Optuna's user attributes, because a trial that was interrupted is asked for again
+as a new Optuna trial with the same number and the same parameters. Starting, resuming and extending a study are thus one
+code path: open the ledger, ask until there are enough. The journal opens in optuna-dashboard as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from arat_ray.experiment.config import Experiment, Sampled, Sampler
+
+JOURNAL = Path("journal") / "optuna.log"
+NUMBER, POINT, REASON = "number", "point", "reason"
+INTERRUPTED = "interrupted"
+
+
+class Asked(NamedTuple):
+    """A trial to run."""
+
+    number: int
+    sampled: Sampled
+
+
+class Ledger:
+    """The trials of one study. Only one process may write to it at a time."""
+
+    def __init__(self, folder: Path, experiment: Experiment) -> None:
+        self.experiment = experiment
+        path = folder / JOURNAL
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f"{path.name}.lock*"):
+            stale.unlink()  # left by a killed process: the folder's own lock says that nobody else is here
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.study = optuna.create_study(
+            study_name=experiment.name,
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            directions=["maximize"] * len(experiment.maximize),
+            sampler=make_sampler(experiment.sampler),
+            load_if_exists=True,
+        )
+        self.study.set_metric_names(list(experiment.maximize))
+        self._ids: dict[int, int] = {}
+        self._put_back_interrupted()
+        self._enqueue_points()
+        self._next_number = 1 + max(self._numbers(self.study.get_trials(deepcopy=False)), default=-1)
+
+    def ended(self) -> set[int]:
+        """Numbers of the trials that need not run again: complete, or failed by their own fault."""
+        return self._numbers(
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state == TrialState.COMPLETE
+            or (trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) != INTERRUPTED)
+        )
+
+    def ask(self) -> Asked:
+        """The next trial: an interrupted one, then a given point, then what the sampler proposes."""
+        trial = self.study.ask()
+        number = trial.user_attrs.get(NUMBER)
+        if number is None:
+            number = self._next_number
+            trial.set_user_attr(NUMBER, number)
+        self._next_number = max(self._next_number, number + 1)
+        self._ids[number] = trial.number
+        return Asked(number, self.experiment.suggest(trial))
+
+    def complete(self, number: int, goals: list[float]) -> None:
+        """The trial ran to its end with these goals. Its rows must be on disk before."""
+        self.study.tell(self._ids.pop(number), goals)
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial failed by its own fault and will not run again."""
+        self._set(self._ids[number], REASON, reason)
+        self.study.tell(self._ids.pop(number), state=TrialState.FAIL)
+
+    def put_back(self, number: int) -> None:
+        """The trial was interrupted: it will be asked for again, now or when the study is resumed."""
+        self._put_back(self.study.trials[self._ids.pop(number)])
+
+    def _put_back_interrupted(self) -> None:
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            self._put_back(trial)
+
+    def _put_back(self, trial: FrozenTrial) -> None:
+        """Enqueue first, tell after: a process killed in between leaves a double, which the next one skips."""
+        number = trial.user_attrs.get(NUMBER)
+        waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+        if number is not None and number not in self._numbers(waiting):
+            attrs = {key: value for key, value in trial.user_attrs.items() if key in (NUMBER, POINT)}
+            self.study.enqueue_trial(trial.params or trial.system_attrs.get("fixed_params", {}), user_attrs=attrs)
+        self._set(trial.number, REASON, INTERRUPTED)
+        self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _enqueue_points(self) -> None:
+        """The known good points, or all combinations of a grid, that were not enqueued yet."""
+        sampler = self.experiment.sampler
+        grid = sampler is not None and sampler.name == "grid"
+        points = list(self.experiment.grid()) if grid else self.experiment.first
+        known = {trial.user_attrs.get(POINT) for trial in self.study.get_trials(deepcopy=False)}
+        for index, point in enumerate(points):
+            if index not in known:
+                self.study.enqueue_trial(point, user_attrs={NUMBER: index, POINT: index})
+
+    def _set(self, optuna_number: int, key: str, value: Any) -> None:
+        trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
+        self.study._storage.set_trial_user_attr(trial_id, key, value)
+
+    @staticmethod
+    def _numbers(trials: Any) -> set[int]:
+        return {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
+
+
+def make_sampler(spec: Sampler | None) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it."""
+    if spec is None or spec.name in ("random", "grid"):
+        return optuna.samplers.RandomSampler(seed=spec.seed if spec else 0)
+    if spec.name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=spec.seed)
+    return optuna.samplers.TPESampler(seed=spec.seed, multivariate=True, group=True, constant_liar=True)

@@ -1,0 +1,216 @@
+"""Recorder: what Ray Tune says of a study becomes rows, and only then news for the ledger.
+
+Rows of a trial are on disk before the ledger hears that the trial ended, so a driver killed at any moment finds, when it
+is started again, either the rows or a trial that has to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from arat_ray.cluster.ledger import Ledger
+from arat_ray.cluster.progress import Progress
+from arat_ray.experiment.config import Experiment
+from arat_ray.results import reader
+from arat_ray.results.writer import StudyWriter
+from arat_ray.training.checkpoint import LAST
+from arat_ray.training.loop import Row
+from arat_ray.training.run import Train
+
+
+def trial_id(study: str, number: int) -> str:
+    """The name of a trial in all tables."""
+    return f"{study}-{number:05d}"
+
+
+@dataclass
+class Running:
+    """A trial that was started and has not ended."""
+
+    row: dict[str, Any]
+    epochs: dict[int, int]
+    """Epoch -> the attempt that its row is stored under."""
+    train_s_before: float = 0.0
+    began: float = field(default_factory=time.monotonic)
+    failure: str | None = None
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Tune callback: writes trials and epochs, tells the ledger, feeds the progress display."""
+
+    def __init__(
+        self, folder: Path, experiment: Experiment, writer: StudyWriter, ledger: Ledger, progress: Progress
+    ) -> None:
+        self.folder, self.experiment = folder, experiment
+        self.writer, self.ledger, self.progress = writer, ledger, progress
+        self.running: dict[int, Running] = {}
+        self.failed = 0
+        self._before = _unfinished(folder)
+
+    def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
+        """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
+        if number in self.running:
+            return
+        name = trial_id(self.experiment.name, number)
+        before, epochs = self._before.pop(name, ({}, {}))
+        validate, resources = self.experiment.validation, self.experiment.resources
+        config = json.dumps(train.model_dump(mode="json"), sort_keys=True)
+        row = {
+            "trial_id": name,
+            "attempt": before.get("attempt", 1),
+            "study": self.experiment.name,
+            "number": number,
+            "status": "running",
+            "config": config,
+            "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
+            "seed": train.seed,
+            **{f"param_{path}": value for path, value in sampled.items()},
+            "attack": validate.attack.label,
+            "norm": validate.attack.norm,
+            "epsilon": validate.attack.epsilon,
+            "split": "validation",
+            "epochs_done": before.get("epochs_done", 0),
+            "is_full_fidelity": False,
+            "workers": resources.workers,
+            "started_at": before.get("started_at") or datetime.now(UTC),
+        }
+        self.running[number] = Running(row, epochs, before.get("train_s") or 0.0)
+        self._write(number)
+        self.progress.started(number, sampled)
+
+    def report(self, number: int, message: dict[str, Any]) -> None:
+        """A trial sent a row, or the reason why it gave up."""
+        trial = self.running[number]
+        if "failed" in message:
+            trial.failure = message["failed"]
+            return
+        row: Row = dict(message["row"])
+        epoch = row["epoch"]
+        trial.row |= {"device": message["device"], "peak_memory_gib": message["peak_memory_gib"]}
+        if not (message["replayed"] and epoch in trial.epochs):
+            trial.epochs[epoch] = trial.row["attempt"]
+            self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
+        trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
+        if row.get("validation_images"):
+            trial.row |= {
+                "clean_accuracy": row["validation_clean_accuracy"],
+                "robust_accuracy": row["validation_robust_accuracy"],
+                "images": row["validation_images"],
+                "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / LAST),
+                "is_full_fidelity": epoch == json.loads(trial.row["config"])["epochs"],
+            }
+            self._write(number)
+        self.progress.reported(number, trial.row)
+
+    def end(self, number: int, error: str | None = None) -> None:
+        """The trial will send nothing more: it is complete, has failed, or was interrupted."""
+        trial = self.running[number]
+        error = error or trial.failure
+        row = trial.row
+        if error:
+            row |= {"status": "failed", "error": error}
+        elif row["is_full_fidelity"]:
+            row["status"] = "complete"
+        else:
+            self.interrupt(number, "interrupted")
+            return
+        self._end(number)
+        if error:
+            self.failed += 1
+            self.ledger.fail(number, error)
+        else:
+            self.ledger.complete(number, [row[goal] for goal in self.experiment.maximize])
+
+    def interrupt(self, number: int, reason: str) -> None:
+        """The trial was stopped from outside and will go on when the study is resumed."""
+        self.running[number].row |= {"status": "stopped", "stop_reason": reason}
+        self._end(number)
+        self.ledger.put_back(number)
+
+    def retry(self, number: int, error: str) -> None:
+        """The trial's worker was lost; the next attempt goes on from its last checkpoint."""
+        trial = self.running[number]
+        trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
+        self._write(number)
+        trial.row |= {"attempt": trial.row["attempt"] + 1, "status": "running", "error": None, "ended_at": None}
+        self._write(number)
+
+    def close(self, reason: str) -> bool:
+        """Put back what still runs; whether every row is on disk."""
+        for number in list(self.running):
+            self.interrupt(number, reason)
+        return self.writer.flush(final=True)
+
+    def _end(self, number: int) -> None:
+        trial = self.running[number]
+        trial.row["ended_at"] = datetime.now(UTC)
+        self._write(number)
+        self.writer.flush()
+        self.progress.ended(number, trial.row)
+        del self.running[number]
+
+    def _write(self, number: int) -> None:
+        trial = self.running[number]
+        resources = self.experiment.resources
+        seconds = trial.train_s_before + time.monotonic() - trial.began
+        devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
+        trial.row |= {"train_s": seconds, "device_s": seconds * devices}
+        self.writer.trial(trial.row)
+
+    # What Tune calls.
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        config = trial.config
+        self.start(config["number"], config["sampled"], Train.model_validate(config["train"]))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "row" in result or "failed" in result:
+            self.report(trial.config["number"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if trial.config["number"] in self.running:
+            self.end(trial.config["number"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.retry(trial.config["number"], _reason(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.end(trial.config["number"], _reason(trial))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.writer.tick()
+        self.progress.refresh()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks along; there is nothing in this one to keep
+
+
+def _reason(trial: Any) -> str:
+    """The last line of a failed trial's error, which names the exception and what it says."""
+    error = trial.get_pickled_error() or trial.get_error()
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]]:
+    """Last row, and epoch -> attempt, of each trial that an earlier driver left unfinished."""
+    columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "started_at"]
+    trials = reader.read(folder, "trials", columns)
+    latest = [row for row, last in zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True) if last]
+    unfinished = {row["trial_id"]: (row, {}) for row in latest if row["status"] in ("running", "stopped")}
+    if unfinished:
+        for row in reader.read(folder, "epochs", ["trial_id", "attempt", "epoch"]).to_pylist():
+            if row["trial_id"] in unfinished:
+                epochs: dict[int, int] = unfinished[row["trial_id"]][1]
+                epochs[row["epoch"]] = max(row["attempt"], epochs.get(row["epoch"], 0))
+    return unfinished

@@ -1,0 +1,172 @@
+"""The study: starting, resuming and extending one are the same code path, which asks the ledger for what is missing."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from ray import tune
+from rich.console import Console
+
+from arat_ray.cluster import launch, nodes
+from arat_ray.cluster.launch import TrialConfig
+from arat_ray.cluster.ledger import Asked, Ledger
+from arat_ray.cluster.progress import Progress
+from arat_ray.cluster.recorder import Recorder, trial_id
+from arat_ray.cluster.searcher import StudySearcher
+from arat_ray.experiment import folder as study_folder
+from arat_ray.experiment.config import Experiment
+from arat_ray.results.writer import StudyWriter
+from arat_ray.training import data
+
+CONCURRENT_AT_MOST = 1000
+
+
+class Outcome(NamedTuple):
+    """How a study ended: what stopped it before its last trial, if anything; failed trials; whether all rows are on disk."""
+
+    stopped: str | None
+    failed: int
+    saved: bool
+
+
+class Stop(tune.Stopper):  # type: ignore[misc]
+    """Ends the study when its hours are over or when it was interrupted."""
+
+    def __init__(self, hours: float | None) -> None:
+        self.deadline = time.monotonic() + hours * 3600 if hours else None
+        self.hours = hours
+        self.interrupted = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.reason is not None
+
+    @property
+    def reason(self) -> str | None:
+        if self.interrupted:
+            return "interrupted"
+        over = self.deadline is not None and time.monotonic() >= self.deadline
+        return f"budget of {self.hours:g} hours is over" if over else None
+
+
+def run(
+    experiment: Experiment,
+    source: Path,
+    folder: Path,
+    *,
+    resume: bool,
+    address: str | None,
+    verbose: bool,
+    console: Console,
+) -> Outcome:
+    """Run a study until it has all its trials, its time is over, or it is interrupted.
+
+    Raises ValueError for a folder, data or a cluster that cannot serve it, before anything is computed.
+    """
+    folder = folder.absolute()
+    validation = experiment.validation
+    data.load(experiment.base.dataset, validation_images=validation.images, seed=validation.seed)
+    with study_folder.claim(folder, experiment, source, kind="tune", resume=resume):
+        writer = StudyWriter(
+            folder,
+            params=study_folder.param_types(experiment),
+            metadata=study_folder.metadata(experiment),
+            warn=lambda text: console.print(f"[bold red]{text}"),
+        )
+        ledger = Ledger(folder, experiment)
+        ended = len(ledger.ended())
+        total = experiment.trials
+        if total is not None and ended >= total:
+            console.print(f"all {total} trials of {folder} have ended already; more with --trials")
+            return Outcome(None, 0, saved=True)
+        progress = Progress(
+            console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs
+        )
+        recorder = Recorder(folder, experiment, writer, ledger, progress)
+        stop = Stop(experiment.budget.hours)
+        limit = None if total is None else total - ended
+        with nodes.cluster(address, verbose=verbose), _interruptible(stop, console), progress:
+            room = nodes.check_placeable(experiment.resources)
+            _tune(experiment, folder, recorder, ledger, stop, limit=limit, room=room)
+        saved = recorder.close(stop.reason or "interrupted")
+        return Outcome(stop.reason, recorder.failed, saved)
+
+
+def _tune(
+    experiment: Experiment,
+    folder: Path,
+    recorder: Recorder,
+    ledger: Ledger,
+    stop: Stop,
+    *,
+    limit: int | None,
+    room: int,
+) -> None:
+    ray_folder = folder / "ray" / datetime.now().strftime("%Y%m%d-%H%M%S")
+    configure = functools.partial(_configure, experiment, folder, ray_folder)
+    concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
+    if experiment.resources.workers > 1:
+        concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
+    tuner = tune.Tuner(
+        launch.trainable(experiment.resources),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(ledger, configure, limit=limit),
+            num_samples=-1 if limit is None else limit,
+            max_concurrent_trials=concurrent,
+            reuse_actors=experiment.resources.workers == 1,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=ray_folder.name,
+            storage_path=str(ray_folder.parent),
+            stop=stop,
+            callbacks=[recorder],
+            failure_config=tune.FailureConfig(max_failures=launch.FAILURES),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _configure(experiment: Experiment, folder: Path, ray_folder: Path, asked: Asked) -> TrialConfig:
+    return TrialConfig(
+        number=asked.number,
+        sampled=asked.sampled,
+        train=experiment.resolve(asked.sampled).model_dump(mode="json"),
+        validate=experiment.validation.model_dump(mode="json"),
+        resources=experiment.resources.model_dump(mode="json"),
+        folder=str(folder / "checkpoints" / trial_id(experiment.name, asked.number)),
+        ray_folder=str(ray_folder),
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['number']:05d}"
+
+
+@contextmanager
+def _interruptible(stop: Stop, console: Console) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once."""
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.interrupted = True
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        console.print("stopping; what was measured is being saved (Ctrl-C again ends at once)")
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

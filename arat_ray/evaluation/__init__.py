@@ -1,0 +1,1 @@
+"""Evaluation: clean and robust accuracy of one network under one named attack on one named split."""

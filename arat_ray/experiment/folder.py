@@ -1,0 +1,130 @@
+"""The folder of a study: whose it is, and who may write to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from arat_ray import __version__
+from arat_ray.experiment.config import Experiment
+from arat_ray.results import reader
+from arat_ray.results.schema import Metadata
+
+Kind = Literal["tune", "train"]
+LIBRARIES = ("torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
+ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
+
+
+@contextmanager
+def claim(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, resume: bool) -> Iterator[None]:
+    """Hold the study's folder for writing within the block, made where there is none.
+
+    Raises ValueError where it is another experiment's, where another process writes to it, and where an interrupted study
+    is there that was not asked to be resumed.
+    """
+    if not (folder / "study.json").exists() and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made: {error.strerror}; choose another place with --results") from error
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is being written to by another process; wait for it or stop it") from None
+        _check_same(folder, experiment, kind=kind, resume=resume)
+        _describe(folder, experiment, source, kind=kind)
+        yield
+
+
+def param_types(experiment: Experiment) -> dict[str, pa.DataType]:
+    """The types of the `param_*` columns, fixed by the search space."""
+    return {path: ARROW[domain.kind] for path, domain in experiment.search.items()}
+
+
+def metadata(experiment: Experiment) -> Metadata:
+    """What every file of the study says about itself."""
+    return Metadata(
+        study=experiment.name,
+        goals=experiment.maximize,
+        reference_point=(0.0,) * len(experiment.maximize),
+        revision=revision(),
+    )
+
+
+def revision() -> str:
+    """The git revision of this package where it is a checkout, else its version."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
+    if shutil.which("git") and (here.parent.parent / ".git").exists():
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return __version__
+
+
+def _check_same(folder: Path, experiment: Experiment, *, kind: Kind, resume: bool) -> None:
+    path = folder / "study.json"
+    if not path.exists():
+        return
+    there = json.loads(path.read_text())
+    if there["kind"] != kind:
+        raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
+    differing = list(_differences(there["identity"], experiment.identity()))
+    if differing:
+        raise ValueError(
+            f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "
+            "give this one another `name:`, or another place with --results"
+        )
+    if not resume and _is_interrupted(folder):
+        raise ValueError(f"{folder} holds an interrupted study; go on with --resume, or remove the folder")
+
+
+def _is_interrupted(folder: Path) -> bool:
+    if not reader.part_files(folder / "trials"):
+        return False
+    trials = reader.read(folder, "trials", ["trial_id", "attempt", "status"])
+    latest = trials["status"].to_pylist()
+    is_latest = reader.latest_attempt(trials)
+    return any(status in ("running", "stopped") for status, last in zip(latest, is_latest, strict=True) if last)
+
+
+def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+    """Where two JSON values differ: `train.epochs is 10 there and 20 here`."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+    elif there != here:
+        yield f"{path} is {json.dumps(there)} there and {json.dumps(here)} here"
+
+
+def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind) -> None:
+    """study.yaml as given, and study.json: resolved, with versions, revision and start times."""
+    path = folder / "study.json"
+    starts = json.loads(path.read_text())["started_at"] if path.exists() else []
+    description = {
+        "name": experiment.name,
+        "kind": kind,
+        "identity": experiment.identity(),
+        "experiment": experiment.model_dump(mode="json", by_alias=True),
+        "versions": {"arat-ray": __version__, "python": platform.python_version()}
+        | {library: version(library) for library in LIBRARIES},
+        "revision": revision(),
+        "started_at": [*starts, datetime.now(UTC).isoformat(timespec="seconds")],
+    }
+    (folder / "study.yaml").write_bytes(source.read_bytes())
+    temporary = path.with_name(".study.json")
+    temporary.write_text(json.dumps(description, indent=2) + "\n")
+    temporary.replace(path)

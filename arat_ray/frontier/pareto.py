@@ -1,0 +1,260 @@
+"""The Pareto front of a study, how sure we are of it, and its hypervolume, from the `trials` table alone.
+
+Every goal is maximised. A trial dominates another when it is as good in every goal and better in one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from arat_ray.results import reader
+from arat_ray.results.schema import ACCURACIES
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+def non_dominated(points: npt.ArrayLike) -> Mask:
+    """bool [N] of points [N, G]: which of them no other point dominates.
+
+    Equal points are on the front together; a point with a NaN never is. O(N log N) for one and two goals,
+    O(N F) for more, where F is the size of the front.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim != 2:
+        raise ValueError(f"points must be [N, G], got the shape {points.shape}")
+    rows = np.flatnonzero(~np.isnan(points).any(axis=1))
+    if points.shape[1] == 0 or rows.size == 0:
+        return np.zeros(len(points), dtype=bool)
+    rows = rows[np.lexsort(-points[rows].T[::-1])]  # best first goal first, then best second goal, ...
+    ordered = points[rows]
+    is_new = np.ones(len(rows), dtype=bool)
+    is_new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    on_front = _sweep(ordered[is_new])[np.cumsum(is_new) - 1]
+    mask = np.zeros(len(points), dtype=bool)
+    mask[rows[on_front]] = True
+    return mask
+
+
+def _sweep(points: Floats) -> Mask:
+    """bool [N] of distinct points [N, G] in descending lexical order: only earlier ones can dominate."""
+    count, goals = points.shape
+    mask = np.zeros(count, dtype=bool)
+    mask[0] = True
+    if goals == 2:
+        mask[1:] = points[1:, 1] > np.maximum.accumulate(points[:-1, 1])
+    if goals > 2:
+        left = np.arange(count)
+        while left.size:
+            mask[left[0]] = True
+            left = left[(points[left] > points[left[0]]).any(axis=1)]
+    return mask
+
+
+def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """The exact volume that points [N, G] dominate above the reference [G].
+
+    Points that are not better than the reference in every goal contribute nothing. A sweep for two goals; for
+    more, slices along the last goal, each the hypervolume of the others (While et al. 2006,
+    https://doi.org/10.1109/TEVC.2005.851275).
+    """
+    points, corner = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    if points.size == 0:
+        return 0.0
+    if points.ndim != 2 or corner.shape != points.shape[1:]:
+        raise ValueError(f"points {points.shape} and reference {corner.shape} must be [N, G] and [G]")
+    return _volume(points[(points > corner).all(axis=1)] - corner)
+
+
+def _volume(sides: Floats) -> float:
+    """Of the boxes between the origin and the rows of sides [N, G] > 0."""
+    if len(sides) == 0:
+        return 0.0
+    sides = sides[non_dominated(sides)]
+    if sides.shape[1] == 1:
+        return float(sides.max())
+    sides = sides[np.argsort(-sides[:, -1], kind="stable")]
+    thickness = sides[:, -1] - np.append(sides[1:, -1], 0.0)
+    if sides.shape[1] == 2:
+        return float(np.maximum.accumulate(sides[:, 0]) @ thickness)
+    slices = np.flatnonzero(thickness > 0)
+    return float(sum(thickness[i] * _volume(sides[: i + 1, :-1]) for i in slices))
+
+
+def wilson(
+    correct: npt.ArrayLike, images: npt.ArrayLike, *, confidence: float = 0.95
+) -> tuple[Floats, Floats]:
+    """The interval of the true accuracy when `correct` of `images` were right; broadcasts.
+
+    Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953: it stays inside [0, 1] and holds near its
+    ends.
+    """
+    correct, images = np.asarray(correct, dtype=np.float64), np.asarray(images, dtype=np.float64)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} must lie between 0 and 1")
+    if (images <= 0).any() or (correct < 0).any() or (correct > images).any():
+        raise ValueError("correct must lie between 0 and images, and images must be positive")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = correct / images
+    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z / (1 + z**2 / images) * np.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
+class Others(NamedTuple):
+    """The candidates that are not on the front: where each comes from, and points [M, G]."""
+
+    studies: list[str]
+    trial_ids: list[str]
+    points: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The non-dominated trials of one or several studies, with the conditions under which they were measured.
+
+    `trials` is sorted by the goals, the best first goal first. Each has study (its path), trial_id, attempt,
+    number, status, is_full_fidelity, images, epochs_done, checkpoint, every goal with `<goal>_low` and
+    `<goal>_high` (Wilson, 95 %; None for a goal that is not an accuracy) and `params`, without the null ones.
+    `images` is None where the trials differ.
+    """
+
+    goals: tuple[str, ...]
+    reference_point: tuple[float, ...]
+    hypervolume: float
+    attack: str | None
+    norm: str | None
+    epsilon: float | None
+    split: str | None
+    images: int | None
+    trials: list[dict[str, Any]]
+    others: Others
+    counts: dict[str, int]  # all trials, by status
+
+
+def load_front(studies: Sequence[Path], *, include_partial: bool = False) -> Front:
+    """The front over all trials of these studies; of each trial the last attempt counts.
+
+    Only complete trials of full fidelity compete; `include_partial` lets the last values of the others in.
+    ValueError where studies differ in goals, reference point, attack or split, and where nothing competes.
+    """
+    if not studies:
+        raise ValueError("no study given")
+    metadata = [reader.metadata(study) for study in studies]
+    _refuse_mixed("goals", studies, [[each.goals] for each in metadata])
+    _refuse_mixed("reference point", studies, [[each.reference_point] for each in metadata])
+    goals, reference = metadata[0].goals, metadata[0].reference_point
+    counts: Counter[str] = Counter()
+    tables = [_candidates(study, goals, include_partial=include_partial, counts=counts) for study in studies]
+    table = pa.concat_tables(tables, promote_options="permissive")  # studies may differ in their params
+    if not table.num_rows:
+        raise ValueError(_why_empty(studies, counts, include_partial=include_partial))
+    for condition in ("attack", "norm", "epsilon", "split"):
+        _refuse_mixed(condition, studies, [each[condition].unique().to_pylist() for each in tables])
+
+    points = _points(table, goals)
+    mask = non_dominated(points)
+    origin = np.repeat([str(study) for study in studies], [each.num_rows for each in tables])
+    rows = table.filter(_arrow(mask)).to_pylist()
+    trials = [_trial(row, study, goals) for row, study in zip(rows, origin[mask].tolist(), strict=True)]
+    images = table["images"].unique().to_pylist()
+    return Front(
+        goals=goals,
+        reference_point=reference,
+        hypervolume=hypervolume(points[mask], reference),
+        **{name: table[name][0].as_py() for name in ("attack", "norm", "epsilon", "split")},
+        images=images[0] if len(images) == 1 else None,
+        trials=sorted(trials, key=lambda trial: [-trial[goal] for goal in goals]),
+        others=Others(
+            origin[~mask].tolist(), table["trial_id"].filter(_arrow(~mask)).to_pylist(), points[~mask]
+        ),
+        counts=dict(counts),
+    )
+
+
+def _candidates(
+    study: Path, goals: Sequence[str], *, include_partial: bool, counts: Counter[str]
+) -> pa.Table:
+    """The trials of a study that may compete; every trial is counted by its status."""
+    names = reader.schema(study).names
+    columns = [
+        "trial_id",
+        "attempt",
+        "number",
+        "status",
+        "is_full_fidelity",
+        *goals,
+        "images",
+        "attack",
+        "norm",
+    ]
+    columns += [
+        "epsilon",
+        "split",
+        "epochs_done",
+        "checkpoint",
+        *(n for n in names if n.startswith("param_")),
+    ]
+    table = reader.read(study, "trials", list(dict.fromkeys(columns)))
+    table = table.filter(_arrow(reader.latest_attempt(table)))
+    status = table["status"].to_pylist()
+    counts.update(Counter(status))
+    mask = np.asarray(~np.isnan(_points(table, goals)).any(axis=1))
+    if not include_partial:
+        full = table["is_full_fidelity"].to_pylist()
+        mask &= np.array(
+            [a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool
+        )
+    return table.filter(_arrow(mask))
+
+
+def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str, Any]:
+    """One trial of the front as `Front.trials` has it."""
+    trial: dict[str, Any] = {"study": study}
+    trial |= {name: value for name, value in row.items() if not name.startswith("param_")}
+    for goal in goals:
+        low = high = None
+        if goal in ACCURACIES and row["images"]:
+            low, high = map(float, wilson(np.rint(row[goal] * row["images"]), row["images"]))
+        trial |= {f"{goal}_low": low, f"{goal}_high": high}
+    params = {name.removeprefix("param_"): value for name, value in row.items() if name.startswith("param_")}
+    return trial | {"params": {name: value for name, value in params.items() if value is not None}}
+
+
+def _points(table: pa.Table, goals: Sequence[str]) -> Floats:
+    """float [N, G], NaN where a goal is null."""
+    return np.column_stack([np.array(table[goal].to_pylist(), dtype=np.float64) for goal in goals])
+
+
+def _arrow(mask: Mask) -> pa.Array:
+    """A numpy mask for `Table.filter`; `pa.array` would import pandas."""
+    bits = pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
+    return pa.Array.from_buffers(pa.bool_(), len(mask), [None, bits])
+
+
+def _refuse_mixed(what: str, studies: Sequence[Path], values: Sequence[Sequence[Any]]) -> None:
+    """One front needs one answer; values holds those of each study."""
+    if len({value for each in values for value in each}) > 1:
+        each_study = (
+            f"{study}: {', '.join(map(str, each))}" for study, each in zip(studies, values, strict=True)
+        )
+        raise ValueError(f"cannot compare trials that differ in {what} ({'; '.join(each_study)})")
+
+
+def _why_empty(studies: Sequence[Path], counts: Mapping[str, int], *, include_partial: bool) -> str:
+    where = ", ".join(map(str, studies))
+    if not counts:
+        return f"no trial yet in {where}"
+    trials = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    if include_partial:
+        return f"no trial with a measurement yet in {where} ({trials})"
+    return f"no complete trial at full fidelity yet in {where} ({trials}); partial trials can be included"

@@ -1,0 +1,220 @@
+"""The paper figure: every trial, the front as a staircase, and how sure we are of each point on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arat_ray.frontier.pareto import Floats, Front
+from arat_ray.results.schema import ACCURACIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+SUFFIXES = (".pdf", ".png", ".svg")
+
+# Blue and orange of Okabe and Ito (2008), distinct under every common colour blindness; greys for the rest.
+_FRONT, _TEXT, _OTHER, _GREY = "#D55E00", "#333333", "#0072B2", "#666666"
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,  # text stays text, as publishers ask
+    "svg.fonttype": "none",
+}
+
+
+def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
+    """Draw a front of two goals into a .png, .pdf or .svg file; ValueError for other suffixes or goal counts.
+
+    What lies under the staircase is dominated. Bars are the 95 % Wilson intervals of the trials on the front.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"cannot draw {path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if len(front.goals) != 2:
+        raise ValueError(f"the figure needs two goals, these results have {len(front.goals)}: {front.goals}")
+    if not front.trials:
+        raise ValueError("the front is empty: nothing to draw")
+
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 4.4), dpi=200, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        outside = _draw(axes, front)
+        heading = title or ", ".join(dict.fromkeys(_study_name(trial) for trial in front.trials))
+        axes.set_title(heading, loc="left", fontsize=11, fontweight="bold", pad=19)
+        axes.annotate(
+            _caption(front, outside),
+            (0, 1),
+            (0, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=_GREY,
+        )
+        figure.draw_without_rendering()  # settles the layout, which the names are fitted into
+        _annotate(axes, canvas, front)
+        figure.savefig(path)
+
+
+def _draw(axes: Axes, front: Front) -> int:
+    """Points, bars, staircase and limits; how many trials the limits leave out."""
+    points, low, high = (_values(front, suffix) for suffix in ("", "_low", "_high"))
+    others = front.others.points.reshape(-1, 2) * _scale(front)
+    (left, right), (bottom, top) = _limits(low, high, others)
+    axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=_label(front, 0), ylabel=_label(front, 1))
+    axes.grid(color="#e8e8e8", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+    # Between two neighbours on the front only the right one dominates: the step falls at the left one.
+    x, y = points[::-1].T
+    stairs_x, stairs_y = np.concatenate([[left], x, x[-1:]]), np.concatenate([y[:1], y, [bottom]])
+    axes.fill_between(stairs_x, stairs_y, bottom, step="pre", color=_FRONT, alpha=0.06, linewidth=0, zorder=0)
+    axes.step(stairs_x, stairs_y, where="pre", color=_FRONT, linewidth=1.1, alpha=0.8, zorder=2)
+    few = min(1.0, 100 / max(len(others), 1)) ** 0.5  # 1 up to 100 trials, 0.1 at 10,000
+    axes.scatter(
+        others[:, 0],
+        others[:, 1],
+        s=5 + 9 * few,
+        color=_OTHER,
+        alpha=0.08 + 0.42 * few,
+        linewidth=0,
+        zorder=1,
+        rasterized=len(others) > 2000,  # a vector file of 10,000 dots is slow to open
+    )
+    axes.errorbar(
+        points[:, 0],
+        points[:, 1],
+        xerr=np.abs(np.stack([low, high]) - points)[:, :, 0],
+        yerr=np.abs(np.stack([low, high]) - points)[:, :, 1],
+        fmt="o",
+        color=_FRONT,
+        markersize=5.8,
+        markeredgecolor="white",
+        markeredgewidth=0.7,
+        ecolor=(_FRONT, 0.45),
+        elinewidth=0.7,
+        zorder=4,
+        label="front, 95 % Wilson intervals" if np.any(high > low) else "front",
+    )
+    if len(others):
+        axes.scatter([], [], s=12, color=_OTHER, alpha=0.5, linewidth=0, label="dominated")
+    axes.legend(
+        loc="lower left", fontsize=8, handletextpad=0.3, borderaxespad=0.4, framealpha=0.8, edgecolor="none"
+    )
+    return int(((others < [left, bottom]) | (others > [right, top])).any(axis=1).sum())
+
+
+def _scale(front: Front) -> Floats:
+    """Accuracies are drawn in percent."""
+    return np.array([100.0 if goal in ACCURACIES else 1.0 for goal in front.goals])
+
+
+def _study_name(trial: dict[str, Any]) -> str:
+    return Path(trial["study"]).resolve().name
+
+
+def _values(front: Front, suffix: str) -> Floats:
+    """float [F, 2] of the trials on the front; an unknown bound is the value itself, a bar of no length."""
+    values = np.array([[trial[goal] for goal in front.goals] for trial in front.trials], dtype=np.float64)
+    bounds = np.array(
+        [[trial[goal + suffix] for goal in front.goals] for trial in front.trials], dtype=np.float64
+    )
+    return np.asarray(np.where(np.isnan(bounds), values, bounds) * _scale(front))
+
+
+def _limits(low: Floats, high: Floats, others: Floats) -> list[tuple[float, float]]:
+    """Both axes show the whole front, and of the others those less than two fronts away from it."""
+    limits = []
+    for axis in (0, 1):
+        start, end = low[:, axis].min(), high[:, axis].max()
+        span = max(end - start, 1e-3 * max(abs(end), 1.0))
+        start = min([start, *others[others[:, axis] > start - 2 * span, axis]])
+        margin = 0.05 * max(end - start, span)
+        limits.append((float(start - margin), float(end + margin)))
+    return limits
+
+
+def _annotate(axes: Axes, canvas: FigureCanvasAgg, front: Front) -> None:
+    """Name the trials on the front, to the upper right where nothing else lies; omit what does not fit."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    points = _values(front, "")
+    radius = 3.5 * canvas.figure.dpi / 72
+    legend = axes.get_legend()
+    taken = [Bbox.from_extents(*(at - radius), *(at + radius)) for at in axes.transData.transform(points)]
+    taken += [legend.get_window_extent(renderer)] if legend else []
+    for trial, point in zip(front.trials, points, strict=True):
+        for offset in (4.5, 10, 16):
+            text = axes.annotate(
+                _name(trial, front),
+                (point[0], point[1]),
+                (offset, offset),
+                textcoords="offset points",
+                fontsize=7,
+                color=_TEXT,
+                zorder=5,
+                arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+                if offset > 5
+                else None,
+                path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            )
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer).padded(1)  # of the name alone, without its line
+            if axes.bbox.contains(*box.max) and not any(box.overlaps(each) for each in taken):
+                taken.append(box)
+                break
+            text.remove()
+
+
+def _name(trial: dict[str, Any], front: Front) -> str:
+    name = str(trial["trial_id"] if trial["number"] is None else trial["number"])
+    several = len({each["study"] for each in front.trials} | set(front.others.studies)) > 1
+    return f"{_study_name(trial)} {name}" if several else name
+
+
+def _label(front: Front, axis: int) -> str:
+    """A goal with everything that its number depends on."""
+    goal = front.goals[axis]
+    if goal not in ACCURACIES:
+        return goal.replace("_", " ")
+    what = "Clean accuracy (%)"
+    if goal == "robust_accuracy":
+        what = f"Robust accuracy (%), {attack_label(front)}"
+    split = f"{front.split} split" if front.split else "unnamed split"
+    return f"{what}\n{split}" + (f", n = {front.images:,} images" if front.images else "")
+
+
+def attack_label(front: Front) -> str:
+    """`PGD-20, Linf, 8/255 (0.031)`."""
+    parts = [(front.attack or "unnamed attack").replace("pgd", "PGD").replace("autoattack", "AutoAttack")]
+    if front.norm:
+        parts.append(front.norm.capitalize())
+    if front.epsilon is not None:
+        levels = front.epsilon * 255
+        is_level = abs(levels - round(levels)) < 1e-6 and front.epsilon < 1
+        parts.append(f"{round(levels)}/255 ({front.epsilon:.3f})" if is_level else f"{front.epsilon:g}")
+    return ", ".join(parts)
+
+
+def _caption(front: Front, outside: int) -> str:
+    trials = len(front.trials) + len(front.others.trial_ids)
+    parts = [
+        f"{trials:,} trial{'s' * (trials != 1)}, {len(front.trials)} on the front",
+        f"hypervolume {front.hypervolume:.4g} above ({', '.join(f'{x:g}' for x in front.reference_point)})",
+    ]
+    if outside:
+        parts.append(f"{outside} outside the axes")
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Results: Parquet tables of what was tried, what was measured, and at what cost."""

@@ -1,0 +1,105 @@
+"""The tables of a study, back from its Parquet files.
+
+Safe beside a running writer, which only ever puts whole files in place. `pq.read_table(folder)`, `pa.array`
+and `to_numpy` import pandas behind one's back (pyarrow 26), so this module keeps away from them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arat_ray.results.schema import Metadata
+
+_PART = re.compile(r"part-(\d+)\.parquet")
+
+
+def part_number(path: Path) -> int | None:
+    """3 for `part-00003.parquet`; None for anything that is not a part."""
+    match = _PART.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The parts of a table in the order of their numbers; empty where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    numbered = [(number, path) for path in folder.iterdir() if (number := part_number(path)) is not None]
+    return [path for _, path in sorted(numbered)]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, else the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+
+
+def read(study: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table of a study, all parts in order; ValueError where there is none or it lacks a column."""
+    try:
+        return _read_parts(_parts(study, table), columns)
+    except FileNotFoundError:  # the folder was rewritten between listing and opening
+        return _read_parts(_parts(study, table), columns)
+
+
+def schema(study: Path, table: str = "trials") -> pa.Schema:
+    """Columns and file metadata of a table, from the footer of its newest part."""
+    return pq.read_schema(_parts(study, table)[-1])
+
+
+def metadata(study: Path) -> Metadata:
+    """Goals, reference point and revision of a study; ValueError where its files do not say."""
+    try:
+        return Metadata.decode(schema(study).metadata or {})
+    except ValueError as error:
+        raise ValueError(f"{study}: {error}") from None
+
+
+def latest_attempt(trials: pa.Table) -> npt.NDArray[np.bool_]:
+    """bool [N]: the rows of `trials` (or `epochs`) that belong to the last attempt at their trial."""
+    ids, attempts = trials["trial_id"].to_pylist(), trials["attempt"].to_pylist()
+    last: dict[str, int] = {}
+    for trial_id, attempt in zip(ids, attempts, strict=True):
+        last[trial_id] = max(attempt, last.get(trial_id, attempt))
+    same = [last[trial_id] == attempt for trial_id, attempt in zip(ids, attempts, strict=True)]
+    return np.array(same, dtype=bool)
+
+
+def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
+    tables = []
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            for name in columns or ():
+                if name not in file.schema_arrow.names:
+                    raise ValueError(
+                        f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}"
+                    )
+            tables.append(file.read(columns=columns))
+    return pa.concat_tables(tables)
+
+
+def _parts(study: Path, table: str) -> list[Path]:
+    parts = part_files(study / table)
+    if parts:
+        return parts
+    if not study.exists():
+        raise ValueError(f"there is no folder {study}{_nearby(study.parent)}")
+    if part_files(study / "trials"):
+        raise ValueError(f"{study} has no table {table!r} yet: no {table}/part-*.parquet in it")
+    raise ValueError(f"{study} is not a results folder: no trials/part-*.parquet in it{_nearby(study)}")
+
+
+def _nearby(folder: Path) -> str:
+    """The studies one level down, as the likely fix."""
+    if not folder.is_dir():
+        return ""
+    studies = sorted(str(path) for path in folder.iterdir() if part_files(path / "trials"))
+    return f"; did you mean {' or '.join(studies[:5])}?" if studies else ""

@@ -1,0 +1,189 @@
+"""The tables of a study, their columns and their keys: the contract with all who read the Parquet files.
+
+Accuracies are fractions in [0, 1]; suffixes carry units (`_s`, `_gib`, `_usd`); times are microseconds, UTC.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+ACCURACIES = ("clean_accuracy", "robust_accuracy")
+STATUSES = ("running", "complete", "stopped", "failed", "pruned")
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+class TableType(NamedTuple):
+    """What a table is: the columns that name one row, and the type of every column."""
+
+    key: tuple[str, ...]
+    schema: pa.Schema
+
+
+def _table(key: tuple[str, ...], columns: Mapping[str, pa.DataType]) -> TableType:
+    return TableType(key, pa.schema([pa.field(name, columns[name], name not in key) for name in columns]))
+
+
+TABLES: dict[str, TableType] = {
+    "trials": _table(
+        ("trial_id", "attempt"),
+        {
+            "trial_id": pa.string(),
+            "attempt": pa.int64(),
+            "study": pa.string(),
+            "number": pa.int64(),
+            "status": pa.string(),  # one of STATUSES
+            "stop_reason": pa.string(),
+            "error": pa.string(),
+            "config": pa.string(),  # resolved, JSON
+            "config_hash": pa.string(),
+            "seed": pa.int64(),
+            # param_*: see trials_schema
+            "clean_accuracy": pa.float64(),
+            "robust_accuracy": pa.float64(),
+            "images": pa.int64(),  # validation images behind the two accuracies
+            "attack": pa.string(),
+            "norm": pa.string(),
+            "epsilon": pa.float64(),
+            "split": pa.string(),
+            "epochs_done": pa.int64(),
+            "is_full_fidelity": pa.bool_(),
+            "on_front": pa.bool_(),
+            "workers": pa.int64(),
+            "device": pa.string(),
+            "train_s": pa.float64(),
+            "device_s": pa.float64(),
+            "cost_usd": pa.float64(),
+            "peak_memory_gib": pa.float64(),
+            "checkpoint": pa.string(),
+            "started_at": _TIME,
+            "ended_at": _TIME,
+        },
+    ),
+    "epochs": _table(
+        ("trial_id", "attempt", "epoch"),
+        {
+            "trial_id": pa.string(),
+            "attempt": pa.int64(),
+            "epoch": pa.int64(),
+            "loss_adversarial": pa.float64(),
+            "loss_clean": pa.float64(),
+            "loss_invariance": pa.float64(),
+            "balance": pa.float64(),
+            "learning_rate": pa.float64(),
+            "train_clean_accuracy": pa.float64(),
+            "train_robust_accuracy": pa.float64(),
+            "train_images": pa.int64(),
+            "validation_clean_accuracy": pa.float64(),
+            "validation_robust_accuracy": pa.float64(),
+            "validation_images": pa.int64(),
+            "gradient_cosine": pa.float64(),
+            "conflict_fraction": pa.float64(),
+            "bn_divergence": pa.float64(),
+            "representation_drift": pa.float64(),
+            "epoch_s": pa.float64(),
+            "attack_s": pa.float64(),
+            "images_per_s": pa.float64(),
+        },
+    ),
+    "evaluations": _table(
+        ("evaluation_id",),
+        {
+            "evaluation_id": pa.string(),
+            "trial_id": pa.string(),
+            "checkpoint": pa.string(),  # last, best, swa, ema
+            "checkpoint_sha256": pa.string(),
+            "split": pa.string(),
+            "attack": pa.string(),
+            "attack_version": pa.string(),
+            "norm": pa.string(),
+            "epsilon": pa.float64(),
+            "images": pa.int64(),
+            "correct": pa.int64(),
+            "accuracy": pa.float64(),
+            "ci_low": pa.float64(),  # Wilson, 95 %
+            "ci_high": pa.float64(),
+            "batch_size": pa.int64(),
+            "seed": pa.int64(),
+            "indices_sha256": pa.string(),
+            "wall_s": pa.float64(),
+        },
+    ),
+}
+
+
+def trials_schema(params: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The `trials` table of one search space: after `seed`, a nullable `param_<name>` for each knob."""
+    fields = list(TABLES["trials"].schema)
+    after_seed = TABLES["trials"].schema.get_field_index("seed") + 1
+    fields[after_seed:after_seed] = [pa.field(f"param_{name}", params[name]) for name in params]
+    return pa.schema(fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What every file of a study says about itself, in its Parquet key-value metadata.
+
+    `reference_point` has one value for each goal; a trial below it adds nothing to the hypervolume.
+    ValueError when the goals, their directions and the reference point do not fit each other.
+    """
+
+    study: str
+    goals: tuple[str, ...]
+    reference_point: tuple[float, ...]
+    revision: str
+    directions: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.directions:
+            object.__setattr__(self, "directions", ("maximize",) * len(self.goals))
+        if not self.goals:
+            raise ValueError("goals is empty: a study maximises at least one goal")
+        if not len(self.goals) == len(self.directions) == len(self.reference_point):
+            raise ValueError(
+                f"directions {self.directions} and reference_point {self.reference_point} must have "
+                f"one entry for each of the goals {self.goals}"
+            )
+        if set(self.directions) != {"maximize"}:
+            raise ValueError(f"directions {self.directions}: every goal is maximised")
+
+    def encode(self) -> dict[str, str]:
+        """As strings, for a file."""
+        return {
+            "schema_version": str(self.schema_version),
+            "goals": json.dumps(self.goals),
+            "directions": json.dumps(self.directions),
+            "reference_point": json.dumps(self.reference_point),
+            "revision": self.revision,
+            "study": self.study,
+        }
+
+    @classmethod
+    def decode(cls, file_metadata: Mapping[bytes, bytes]) -> Self:
+        """From a file; ValueError where a key is missing or the file comes from a newer version."""
+        text = {key.decode(): value.decode() for key, value in file_metadata.items()}
+        missing = {"schema_version", "goals", "directions", "reference_point", "revision", "study"} - set(
+            text
+        )
+        if missing:
+            raise ValueError(f"the file metadata lacks {', '.join(sorted(missing))}")
+        if int(text["schema_version"]) > SCHEMA_VERSION:
+            raise ValueError(
+                f"the files have schema_version {text['schema_version']}, this arat-ray reads up to "
+                f"{SCHEMA_VERSION}: install a newer one"
+            )
+        return cls(
+            study=text["study"],
+            goals=tuple(json.loads(text["goals"])),
+            directions=tuple(json.loads(text["directions"])),
+            reference_point=tuple(json.loads(text["reference_point"])),
+            revision=text["revision"],
+            schema_version=int(text["schema_version"]),
+        )

@@ -1,0 +1,62 @@
+"""Spec: the strict, frozen base of everything that YAML may say.
+
+A spec stands beside the code that it configures; this module only holds what all of them share.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+_FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, else the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+
+
+def parse_fraction(value: object) -> object:
+    """`"8/255"` as a float; anything else unchanged."""
+    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    numerator, denominator = float(match[1]), float(match[2])
+    if denominator == 0:
+        raise PydanticCustomError("fraction", "{value} divides by zero", {"value": value})
+    return numerator / denominator
+
+
+class Spec(BaseModel):
+    """Immutable, refuses unknown keys, and says which key was probably meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in data:
+                if key not in known:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key {key}{hint}",
+                        {"key": repr(key), "hint": did_you_mean(str(key), known)},
+                    )
+        return data
+
+
+Pixels = Annotated[float, BeforeValidator(parse_fraction)]
+"""A length in pixel units, where an image lies in [0, 1]; YAML may write it as a fraction, 8/255."""
+
+DataPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A file or folder, made absolute when it is read, because workers run in other folders."""

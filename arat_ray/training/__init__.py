@@ -1,0 +1,1 @@
+"""Training: the methods, and the loop that runs one of them. Plain torch: neither Ray nor Optuna."""

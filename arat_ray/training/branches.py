@@ -1,0 +1,132 @@
+"""Split normalisation: every norm layer doubled, one branch for clean and one for adversarial inputs.
+
+`convert` turns any plain network into a split one, as torch's `convert_sync_batchnorm` does; convolutions and classifier
+stay shared. The adversarial branch is the deployed network. ARAT, https://arxiv.org/abs/2402.14648, section 4.2;
+the idea of an auxiliary norm is AdvProp's, https://arxiv.org/abs/1911.09665.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Branch = Literal["adversarial", "clean"]
+AttackNorm = Literal["train", "train_frozen_stats", "eval"]
+"""How norm layers behave while an attack runs: batch statistics, moving the running ones; batch statistics, leaving
+them alone; running statistics."""
+
+
+class SplitNorm(nn.Module):
+    """Two copies of a norm layer, of which `active` serves the current input."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.adversarial = norm
+        self.clean = copy.deepcopy(norm)
+        self.active: Branch = "adversarial"
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.clean(x) if self.active == "clean" else self.adversarial(x)
+        return out
+
+
+def convert(model: nn.Module) -> nn.Module:
+    """The same network with every BatchNorm below it replaced by a SplitNorm, both branches starting equal."""
+    if isinstance(model, _BatchNorm):
+        return SplitNorm(model)
+    for name, child in model.named_children():
+        setattr(model, name, convert(child))
+    return model
+
+
+def choose(model: nn.Module, branch: Branch) -> None:
+    """Send inputs through `branch` from now on; without effect on a network that is not split."""
+    for module in model.modules():
+        if isinstance(module, SplitNorm):
+            module.active = branch
+
+
+@contextmanager
+def branch(model: nn.Module, name: Branch) -> Iterator[None]:
+    """Send inputs through branch `name` within the block; the adversarial branch serves outside of it."""
+    choose(model, name)
+    try:
+        yield
+    finally:
+        choose(model, "adversarial")
+
+
+def deployed(model: nn.Module) -> nn.Module:
+    """A plain copy of the network with the adversarial branch folded in, for use without this package."""
+    if isinstance(model, SplitNorm):
+        return copy.deepcopy(model.adversarial)
+    plain = copy.copy(model)
+    plain._modules = {name: deployed(child) for name, child in model.named_children()}
+    plain._parameters = {name: copy.deepcopy(value) for name, value in model._parameters.items()}
+    plain._buffers = {name: copy.deepcopy(value) for name, value in model._buffers.items()}
+    return plain
+
+
+@contextmanager
+def attack_norm(model: nn.Module, mode: AttackNorm) -> Iterator[None]:
+    """Put a network in train mode into the norm mode `mode` while an attack runs on it."""
+    if mode == "train":
+        yield
+        return
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if mode == "eval":
+        model.eval()
+    else:
+        for norm in norms:
+            norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        model.train()
+
+
+def synchronize(model: nn.Module) -> nn.Module:
+    """The same network with every BatchNorm taking its statistics over all workers' images."""
+    if isinstance(model, _BatchNorm):
+        return SyncBatchNorm.of(model)
+    for name, child in model.named_children():
+        setattr(model, name, synchronize(child))
+    return model
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's SyncBatchNorm, which refuses CPU tensors, with the same formula for them by differentiable all-reduce."""
+
+    @classmethod
+    def of(cls, norm: _BatchNorm) -> SyncBatchNorm:
+        synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        synced.load_state_dict(norm.state_dict())
+        return synced
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not self.training or not dist.is_initialized():
+            out: Tensor = super().forward(x)
+            return out
+        dims = [0, *range(2, x.dim())]
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        sums = dist_nn.all_reduce(torch.cat([x.sum(dims), x.square().sum(dims), count]))
+        total = sums[-1]
+        mean, square = (sums[:-1] / total).chunk(2)
+        variance = square - mean.square()
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (total / (total - 1)), self.momentum)
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        out = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
+        return out * self.weight.view(shape) + self.bias.view(shape)

@@ -1,0 +1,98 @@
+"""Checkpoints: everything that a run needs to go on, in one file that is replaced whole.
+
+Weights, norm statistics, predictors, optimiser state, the epoch and all rows reported so far. Learning rates and random
+streams are functions of the seed and the epoch (`schedules`, `randomness`), so a run that goes on from a checkpoint
+equals an uninterrupted one bit for bit on the CPU, also with another number of workers as far as rounding allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from arat_ray.training.branches import deployed
+from arat_ray.training.run import Train, Validate
+
+LAST = "last.pt"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after `epoch` epochs. `train` and `validate` are the JSON of their specs."""
+
+    train: dict[str, Any]
+    validate: dict[str, Any]
+    validation_sha256: str
+    epoch: int
+    method: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    history: list[dict[str, Any]]
+    format: int = FORMAT
+
+    @property
+    def train_spec(self) -> Train:
+        return Train.model_validate(self.train)
+
+    @property
+    def validate_spec(self) -> Validate:
+        return Validate.model_validate(self.validate)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint so that `path` is at any moment either the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        torch.save(vars(checkpoint), file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint; tensors land on `device`. Only tensors and plain values are unpickled.
+
+    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        fields = torch.load(path, map_location=device, weights_only=True)
+        if fields["format"] != FORMAT:
+            raise ValueError(f"{path}: checkpoint format {fields['format']}, this version reads {FORMAT}")
+        return Checkpoint(**fields)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
+
+
+def network(checkpoint: Checkpoint) -> nn.Module:
+    """The deployed network of a checkpoint: plain architecture, adversarial branch, eval mode."""
+    method = checkpoint.train_spec.build()
+    method.load_state_dict(checkpoint.method)
+    return deployed(method.model).eval()
+
+
+def export(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the deployed network's weights as safetensors, with what is needed to rebuild it in the header."""
+    tensors = {name: value.contiguous() for name, value in network(checkpoint).state_dict().items()}
+    train = checkpoint.train
+    header = {"model": json.dumps(train["model"]), "dataset": train["dataset"]["name"], "epoch": str(checkpoint.epoch)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(tensors, path, metadata=header)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

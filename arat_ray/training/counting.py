@@ -1,0 +1,80 @@
+"""How many images a network gets right, clean and under attack; shared out over workers, counts summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from arat_ray.training.attacks import Attack
+from arat_ray.training.data import ImageSet
+from arat_ray.training.randomness import Noise, generator
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all workers."""
+
+
+class Counts(NamedTuple):
+    """Numbers of images: all, rightly classified, and rightly classified both clean and under attack."""
+
+    images: int
+    clean: int
+    robust: int
+
+    @property
+    def clean_accuracy(self) -> float:
+        return self.clean / self.images
+
+    @property
+    def robust_accuracy(self) -> float:
+        return self.robust / self.images
+
+
+def to_unit(images: Tensor, *, channels_last: bool = False) -> Tensor:
+    """uint8 [N, C, H, W] in 0..255 -> float32 in [0, 1]."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(torch.float32, memory_format=layout).div_(255)
+
+
+def count(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    attack: Attack | None,
+    seed: int,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    reduce: Reduce = lambda counts: counts,
+    progress: Callable[[int, int, int], None] = lambda images, clean, robust: None,
+) -> Counts:
+    """Accuracy counts of `model`, in eval mode, on `data` (on the model's device).
+
+    The attack goes for rightly classified images only, because x lies in its own ball: an image that is wrong without
+    an attack is not robust. Without an attack `robust` equals `clean`. `progress(images, clean, robust)` is called
+    after each batch with this worker's counts so far.
+    """
+    training = model.training
+    model.eval()
+    channels_last = any(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.dim() == 4)
+    device = data.images.device
+    seen = clean = robust = 0
+    for start in range(0, len(data.labels), batch_size):
+        total = min(batch_size, len(data.labels) - start)
+        rows = torch.arange(rank, total, world_size, device=device)
+        x = to_unit(data.images[start + rows], channels_last=channels_last)
+        y = data.labels[start + rows]
+        with torch.no_grad():
+            right = model(x).argmax(1) == y
+        seen, clean = seen + len(y), clean + int(right.sum())
+        if attack is not None and bool(right.any()):
+            noise = Noise(generator(device, seed, "attack", start), total, rows[right])
+            x_adv = attack(model, x[right], y[right], noise=noise)
+            with torch.no_grad():
+                robust += int((model(x_adv).argmax(1) == y[right]).sum())
+        progress(seen, clean, clean if attack is None else robust)
+    model.train(training)
+    summed = reduce(torch.tensor([seen, clean, clean if attack is None else robust], device=device))
+    return Counts(*(int(value) for value in summed))

@@ -1,0 +1,31 @@
+"""PGD-AT: cross-entropy on adversarial images. Madry et al., https://arxiv.org/abs/1706.06083, section 2."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arat_ray.spec import Spec
+from arat_ray.training.branches import AttackNorm
+from arat_ray.training.methods.base import Losses, Method
+
+
+class PgdAtSpec(Spec):
+    """`attack_norm: train` as in https://arxiv.org/abs/2002.11569 (robust overfitting); `eval` as in
+    https://arxiv.org/abs/2010.00467 (bag of tricks)."""
+
+    name: Literal["pgd_at"] = "pgd_at"
+    attack_norm: AttackNorm = "train"
+
+    def build(self, model: nn.Module, shape: tuple[int, int, int]) -> Method:
+        del shape
+        return PgdAt(model, attack_norm=self.attack_norm)
+
+
+class PgdAt(Method):
+    def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:
+        logits = self.model(x_adv)
+        zero = logits.new_zeros(())
+        return Losses(F.cross_entropy(logits, y), zero, zero, logits_adv=logits)

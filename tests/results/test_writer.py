@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from arat_ray.frontier.pareto import non_dominated
+from arat_ray.results import reader
+from arat_ray.results.schema import TABLES, Metadata, trials_schema
+from arat_ray.results.writer import StudyWriter, Table
+
+SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("epoch", pa.int64(), nullable=False),
+        ("loss", pa.float64()),
+        ("at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+KEY = ("name", "epoch")
+METADATA = Metadata(
+    study="layers", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
+)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    table = pa.concat_tables([pq.ParquetFile(part).read() for part in reader.part_files(folder)])
+    return list(table.to_pylist())
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in rows(folder)]
+
+
+def duckdb_rows(query: str) -> list[tuple[Any, ...]]:
+    relation = duckdb.sql(query)
+    assert relation is not None
+    return relation.fetchall()
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def fill(table: Table, epochs: range, loss: float = 0.5, name: str = "a") -> None:
+    for epoch in epochs:
+        table.upsert({"name": name, "epoch": epoch, "loss": loss})
+
+
+# ---------------------------------------------------------------------------------------------- one table
+
+
+def test_a_new_table_has_one_empty_part_with_columns_and_metadata(tmp_path: Path) -> None:
+    Table(tmp_path / "t", SCHEMA, KEY, metadata={"revision": "4f2a"})
+    stored = pq.read_schema(tmp_path / "t/part-00000.parquet")
+    assert stored.equals(SCHEMA)
+    assert stored.metadata[b"revision"] == b"4f2a"
+
+
+def test_rows_fill_parts_and_then_begin_the_next_number(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=3, metadata={"revision": "4f2a"})
+    for epoch in range(7):
+        fill(table, range(epoch, epoch + 1), loss=epoch)
+        table.flush()
+    assert [pq.ParquetFile(part).metadata.num_rows for part in reader.part_files(tmp_path)] == [3, 3, 1]
+    assert losses(tmp_path) == [0, 1, 2, 3, 4, 5, 6]
+    for part in reader.part_files(tmp_path):
+        assert pq.read_schema(part).metadata[b"revision"] == b"4f2a"
+        assert pq.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_one_flush_may_fill_many_parts(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=3)
+    fill(table, range(8))
+    table.flush()
+    assert [pq.ParquetFile(part).metadata.num_rows for part in reader.part_files(tmp_path)] == [3, 3, 2]
+    assert table.pending == 0
+
+
+def test_missing_columns_are_null_and_times_keep_their_instant(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY)
+    moment = datetime(2025, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    table.upsert({"name": "a", "epoch": 0, "at": moment})
+    table.flush()
+    (row,) = rows(tmp_path)
+    assert row["loss"] is None
+    assert row["at"] == moment
+
+
+def test_the_same_key_replaces_the_earlier_row_wherever_it_is(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=3)
+    fill(table, range(8), loss=1.0)
+    fill(table, range(1), loss=2.0)  # not flushed yet
+    table.flush()
+    fill(table, range(4, 5), loss=3.0)  # in a sealed part
+    fill(table, range(7, 9), loss=4.0)  # in the tail, and a new one
+    table.flush()
+    assert [row["epoch"] for row in rows(tmp_path)] == list(range(9))
+    assert losses(tmp_path) == [2, 1, 1, 1, 3, 1, 1, 4, 4]
+
+
+def test_only_the_parts_with_changes_are_rewritten(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=2)
+    fill(table, range(5))
+    table.flush()
+    before = snapshot(tmp_path)
+    table.flush()
+    assert snapshot(tmp_path) == before
+    fill(table, range(2, 3))
+    table.flush()
+    changed = {name for name, state in snapshot(tmp_path).items() if state != before[name]}
+    assert changed == {"part-00001.parquet"}
+
+
+def test_opening_a_folder_goes_on_where_it_ended(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=2)
+    fill(table, range(3), loss=1.0)
+    table.flush()
+    (tmp_path / ".part-00001.parquet.tmp").write_bytes(b"half a fi")
+    again = Table(tmp_path, SCHEMA, KEY, part_rows=2)
+    assert not list(tmp_path.glob(".*"))
+    fill(again, range(1, 5), loss=2.0)
+    again.flush()
+    assert losses(tmp_path) == [1, 2, 2, 2, 2]
+    assert [row["epoch"] for row in rows(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_any_sequence_of_upserts_flushes_and_restarts_gives_the_dictionary(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    expected: dict[tuple[str, int], float] = {}
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=5)
+    for step in range(400):
+        key = (draw.choice("ab"), draw.randrange(20))
+        expected[key] = float(step)
+        table.upsert({"name": key[0], "epoch": key[1], "loss": step})
+        if draw.random() < 0.2:
+            table.flush()
+            assert {(row["name"], row["epoch"]): row["loss"] for row in rows(tmp_path)} == expected
+            assert len(rows(tmp_path)) == len(expected)
+        if draw.random() < 0.02:
+            table.flush()
+            table = Table(tmp_path, SCHEMA, KEY, part_rows=draw.choice([4, 5, 9]))
+    assert all(table.row(key)["loss"] == loss for key, loss in expected.items())
+
+
+def test_a_folder_with_other_columns_is_refused_by_the_first_that_differs(tmp_path: Path) -> None:
+    Table(tmp_path, SCHEMA, KEY)
+    other = SCHEMA.set(2, pa.field("loss", pa.int64()))
+    with pytest.raises(ValueError, match=r"column 3 is .*loss: double.* there and .*loss: int64.* here"):
+        Table(tmp_path, other, KEY)
+    with pytest.raises(ValueError, match="column 5 is missing there"):
+        Table(tmp_path, SCHEMA.append(pa.field("balance", pa.float64())), KEY)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"name": "a", "epoch": 0, "los": 1.0}, "no column 'los'; did you mean 'loss'"),
+        ({"name": "a", "epoch": 0, "loss": "high"}, "column 'loss' is double and cannot hold 'high'"),
+        ({"name": "a", "epoch": 0.5}, "column 'epoch' is int64 and cannot hold 0.5"),
+        ({"name": "a"}, "'epoch' is missing"),
+    ],
+)
+def test_a_bad_row_is_refused_at_once_and_blocks_no_other(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    table = Table(tmp_path, SCHEMA, KEY)
+    fill(table, range(1))
+    with pytest.raises(ValueError, match=message):
+        table.upsert(row)
+    table.flush()
+    assert len(rows(tmp_path)) == 1
+
+
+def test_pandas_polars_and_duckdb_agree_after_each_flush(tmp_path: Path) -> None:
+    schema = trials_schema({"weight": pa.float64(), "layers": pa.string(), "depth": pa.int64()})
+    table = Table(tmp_path, schema, TABLES["trials"].key, part_rows=4)
+    glob = str(tmp_path / "part-*.parquet")
+    for number in range(13):
+        param = {"param_weight": 0.5} if number % 3 else {"param_layers": "stage4", "param_depth": 2}
+        table.upsert(
+            {"trial_id": f"t{number}", "attempt": 0, "number": number, "clean_accuracy": 0.5} | param
+        )
+        table.flush()
+        expected = list(range(number + 1))
+        assert pd.read_parquet(tmp_path)["number"].tolist() == expected
+        assert pl.read_parquet(glob)["number"].to_list() == expected
+        assert duckdb_rows(f"select number from '{glob}' order by number") == [(n,) for n in expected]
+    assert pl.read_parquet(glob)["param_weight"].sum() == 4.0
+    assert pd.read_parquet(tmp_path)["param_depth"].sum() == 10
+    assert duckdb_rows(f"select count(param_layers) from '{glob}'") == [(5,)]
+
+
+# ---------------------------------------------------------------------------------------- crash and full disk
+
+ENDLESS = """
+import sys, pathlib
+import pyarrow as pa
+from arat_ray.results.schema import TABLES
+from arat_ray.results.writer import Table
+key, schema = TABLES["epochs"]
+table = Table(pathlib.Path(sys.argv[1]), schema, key, part_rows=40)
+start = len(table._part_of)
+for epoch in range(start, start + 100_000):
+    table.upsert({"trial_id": "t", "attempt": 0, "epoch": epoch, "loss_clean": epoch / 2})
+    if epoch % 5 == 0:
+        table.upsert({"trial_id": "t", "attempt": 0, "epoch": epoch // 2, "loss_clean": epoch // 2 / 2})
+    table.flush()
+    print(epoch, flush=True)
+"""
+
+
+def test_after_kill_9_in_the_midst_of_flushing_every_flushed_row_is_there_once(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        for _ in range(30):
+            reported = process.stdout.readline()
+        time.sleep(draw.random() / 50)
+        process.send_signal(signal.SIGKILL)
+        reported = (reported + process.stdout.read()).splitlines()[-1]
+        process.wait()
+        process.stdout.close()
+        epochs = [row["epoch"] for row in rows(tmp_path)]
+        assert epochs == list(range(len(epochs)))
+        assert len(epochs) > int(reported)
+        assert [row["loss_clean"] for row in rows(tmp_path)] == [epoch / 2 for epoch in epochs]
+
+
+def test_readers_beside_a_writer_always_see_whole_files(tmp_path: Path) -> None:
+    """Each opens a file once; polars 2 opens a path twice, which may meet two versions, hence the bytes."""
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+    glob = str(tmp_path / "part-*.parquet")
+    seen = 0
+    try:
+        for _ in range(40):
+            counts = [
+                len(reader.read(tmp_path.parent, tmp_path.name)),
+                len(pd.read_parquet(tmp_path)),
+                sum(len(pl.read_parquet(part.read_bytes())) for part in reader.part_files(tmp_path)),
+                len(duckdb_rows(f"select epoch from '{glob}'")),
+            ]
+            assert seen <= counts[0]
+            assert counts == sorted(counts)
+            seen = counts[-1]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        drain.wait()
+
+
+FULL_DISK = """
+import json, pathlib, resource, sys
+from arat_ray.results.schema import Metadata
+from arat_ray.results.writer import StudyWriter
+metadata = Metadata(study="s", goals=("clean_accuracy",), reference_point=(0.0,), revision="r")
+warnings = []
+writer = StudyWriter(pathlib.Path(sys.argv[1]), params={}, metadata=metadata, warn=warnings.append,
+                     flush_s=0, retry_s=(0.0, 0.0))
+def epochs(start):
+    for epoch in range(start, start + 10):
+        writer.epoch({"trial_id": "t", "attempt": 0, "epoch": epoch, "loss_clean": epoch})
+epochs(0)
+before = writer.flush()
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))  # smaller than any part
+epochs(10)
+writer.trial({"trial_id": "t", "attempt": 0, "status": "complete"})
+full = [writer.flush(), writer.flush(final=True)]
+writer.tick()
+pending, left = writer.pending, [path.name for path in (writer.study / "epochs").iterdir()]
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+epochs(20)
+after = writer.flush()
+print(json.dumps([before, full, pending, left, after, writer.pending, warnings]))
+"""
+
+
+def test_a_full_disk_is_survived_and_told_once(tmp_path: Path) -> None:
+    output = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], check=True, capture_output=True)
+    before, full, pending, left, after, pending_after, warnings = json.loads(output.stdout)
+    assert (before, full, after) == (True, [False, False], True)
+    assert (pending, pending_after) == (11, 0)
+    assert left == ["part-00000.parquet"]
+    assert len(warnings) == 2
+    assert "File too large" in warnings[0]
+    assert "again" in warnings[1]
+    assert [row["epoch"] for row in rows(tmp_path / "epochs")] == list(range(30))
+
+
+# ---------------------------------------------------------------------------------------------- a study
+
+
+def study_writer(folder: Path, **options: Any) -> StudyWriter:
+    return StudyWriter(folder, params={}, metadata=METADATA, **({"warn": pytest.fail} | options))
+
+
+def trial(name: str, clean: float | None, robust: float | None, **changes: Any) -> dict[str, Any]:
+    row = {"trial_id": name, "attempt": 0, "status": "complete", "is_full_fidelity": True}
+    return row | {"clean_accuracy": clean, "robust_accuracy": robust} | changes
+
+
+def on_front(study: Path) -> set[tuple[str, int]]:
+    return {(row["trial_id"], row["attempt"]) for row in rows(study / "trials") if row["on_front"]}
+
+
+def test_a_folder_that_vanishes_and_comes_back_loses_nothing(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    writer = study_writer(tmp_path / "s", warn=warnings.append, retry_s=(30.0, 60.0))
+    writer.trial(trial("a", 0.8, 0.5))
+    assert writer.flush()
+    os.rename(tmp_path / "s", tmp_path / "away")
+    writer.trial(trial("b", 0.9, 0.6))
+    writer.epoch({"trial_id": "b", "attempt": 0, "epoch": 0})
+    assert not writer.flush()
+    assert writer.pending == 3  # a has left the front
+    os.rename(tmp_path / "away", tmp_path / "s")
+    assert not writer.flush()  # 30 s have not passed
+    assert len(rows(tmp_path / "s/trials")) == 1
+    assert writer.flush(final=True)
+    assert on_front(tmp_path / "s") == {("b", 0)}
+    assert len(warnings) == 2
+
+
+def test_waiting_doubles_until_its_longest(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    writer = study_writer(tmp_path / "s", warn=warnings.append, retry_s=(0.05, 0.2), flush_s=0.0)
+    os.rename(tmp_path / "s", tmp_path / "away")
+    writer.epoch({"trial_id": "b", "attempt": 0, "epoch": 0})
+    retries: list[float] = []
+    while len(retries) < 5:
+        writer.tick()
+        if writer._retry_at not in retries:
+            assert writer._retry_at is not None
+            retries.append(writer._retry_at)
+    for (before, after), least in zip(pairwise(retries), [0.1, 0.2, 0.2, 0.2], strict=True):
+        assert least <= after - before < least + 5
+    assert len(warnings) == 1
+
+
+def test_epochs_are_on_disk_before_the_trial_that_speaks_of_them(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    writer = study_writer(tmp_path, warn=warnings.append)
+    os.rename(tmp_path / "epochs", tmp_path / "away")
+    writer.epoch({"trial_id": "a", "attempt": 0, "epoch": 0})
+    writer.trial(trial("a", 0.8, 0.5))
+    assert not writer.flush()
+    assert rows(tmp_path / "trials") == []
+
+
+def test_tick_writes_only_when_its_time_has_come(tmp_path: Path) -> None:
+    writer = study_writer(tmp_path, flush_s=0.1)
+    writer.epoch({"trial_id": "a", "attempt": 0, "epoch": 0})
+    writer.tick()
+    assert writer.pending == 1
+    time.sleep(0.11)
+    writer.tick()
+    assert writer.pending == 0
+
+
+def test_the_front_is_marked_as_trials_complete(tmp_path: Path) -> None:
+    writer = study_writer(tmp_path)
+    steps = [
+        (trial("a", 0.80, 0.50), {"a"}),
+        (trial("b", 0.70, 0.40), {"a"}),
+        (trial("c", 0.90, 0.45), {"a", "c"}),
+        (trial("d", 0.99, 0.99, is_full_fidelity=False), {"a", "c"}),
+        (trial("e", 0.99, 0.99, status="running"), {"a", "c"}),
+        (trial("f", 0.99, None), {"a", "c"}),
+        (trial("g", 0.80, 0.50), {"a", "c", "g"}),
+        (trial("h", 0.85, 0.51), {"c", "h"}),
+        (trial("h", 0.70, 0.41), {"a", "c", "g"}),  # corrected: the others come back
+        (trial("c", None, None, attempt=1, status="running"), {"a", "g"}),  # tried again
+    ]
+    for row, expected in steps:
+        writer.trial(row)
+        assert writer.flush()
+        assert {name for name, _ in on_front(tmp_path)} == expected
+    assert len(rows(tmp_path / "trials")) == 9
+    assert all(row["on_front"] is not None for row in rows(tmp_path / "trials"))
+
+
+def test_the_marks_are_those_of_the_whole_study_over_parts_and_restarts(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    points: dict[str, tuple[float, float]] = {}
+    writer = study_writer(tmp_path, part_rows=7)
+    for number in range(120):
+        name = f"t{draw.randrange(80)}"
+        points[name] = (draw.randrange(12) / 12, draw.randrange(12) / 12)
+        writer.trial(trial(name, *points[name]))
+        if number % 10 == 9:
+            assert writer.flush()
+            mask = non_dominated(list(points.values()))
+            expected = {(name, 0) for name, keep in zip(points, mask, strict=True) if keep}
+            assert on_front(tmp_path) == expected
+        if number % 40 == 39:
+            writer = study_writer(tmp_path, part_rows=7)
+            assert writer.pending == 0
+
+
+def test_a_goal_that_is_no_column_is_refused(tmp_path: Path) -> None:
+    metadata = Metadata(study="s", goals=("robust_acuracy",), reference_point=(0.0,), revision="r")
+    with pytest.raises(ValueError, match="did you mean 'robust_accuracy'"):
+        StudyWriter(tmp_path, params={}, metadata=metadata, warn=pytest.fail)
+
+
+def test_a_study_with_other_goals_is_refused(tmp_path: Path) -> None:
+    study_writer(tmp_path)
+    metadata = Metadata(study="s", goals=("robust_accuracy",), reference_point=(0.0,), revision="r")
+    with pytest.raises(ValueError, match="has results for the goals"):
+        StudyWriter(tmp_path, params={}, metadata=metadata, warn=pytest.fail)
