@@ -6,6 +6,7 @@ A spec stands beside the code that it configures; this module only holds what al
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,5 +59,5 @@ class Spec(BaseModel):
 Pixels = Annotated[float, BeforeValidator(parse_fraction)]
 """A length in pixel units, where an image lies in [0, 1]; YAML may write it as a fraction, 8/255."""
 
-DataPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
-"""A file or folder, made absolute when it is read, because workers run in other folders."""
+DataPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expandvars(path)).expanduser().absolute())]
+"""A file or folder; `~` and $VARIABLES are filled in, and it is made absolute, because workers run in other folders."""

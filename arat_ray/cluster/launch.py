@@ -6,8 +6,6 @@ never pays for Ray Train.
 
 from __future__ import annotations
 
-import os
-import resource
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from arat_ray.experiment.config import Resources
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, Row, describe, fit
 from arat_ray.training.run import Train, Validate
 
 FAILURES = 3
@@ -89,7 +87,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     """Run the loop, sending each row; what the user can mend is sent as a failure instead of raised."""
 
     def report(row: Row, replayed: bool) -> bool:
-        send({"row": row, "replayed": replayed, "device": _name(device), "peak_memory_gib": _peak_memory_gib(device)})
+        send({"row": row, "replayed": replayed, **describe(device)})
         return False
 
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
@@ -101,14 +99,3 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
             if world_size > 1:
                 raise  # the other workers wait for this one: only ending them all gets them out
         send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]} (batch_size {train.batch_size})"})
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _peak_memory_gib(device: torch.device) -> float:
-    """Largest memory held so far: on the GPU what tensors took, otherwise the process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024) / 2**30

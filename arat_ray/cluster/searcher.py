@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from arat_ray.cluster.ledger import Asked, Ledger
+from arat_ray.study.ledger import Asked, Ledger
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]

@@ -135,6 +135,17 @@ class Experiment(Spec):
             return min(combinations, self.budget.trials or combinations)
         return self.budget.trials
 
+    def with_budget(self, *, trials: int | None, hours: float | None) -> Experiment:
+        """The same experiment, with these instead of the file's where they are given."""
+        given = {"trials": trials, "hours": hours}
+        budget = self.budget.model_copy(update={key: value for key, value in given.items() if value is not None})
+        return self.model_copy(update={"budget": budget})
+
+    def without_search(self) -> Experiment:
+        """The run of `train:` alone, as a study of one trial."""
+        nothing: dict[str, Any] = {"search": {}, "first": [], "sampler": None, "budget": Budget(trials=1)}
+        return self.model_copy(update=nothing)
+
     def identity(self) -> dict[str, Any]:
         """What makes results comparable: everything but the budget, the sampler and the resources."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
@@ -203,7 +214,9 @@ def _search_problems(experiment: Experiment) -> Iterator[str]:
         except ValidationError as error:
             refused.add(where)
             value = sampled.get(where.removeprefix("search."), sampled)
-            yield from (f"{where}: with {value!r}: {line}" for line in explain(error, experiment.place(sampled), prefix="train"))
+            yield from (
+                f"{where}: with {value!r}: {line}" for line in explain(error, experiment.place(sampled), prefix="train")
+            )
         except ValueError as error:
             refused.add(where)
             yield f"{where}: {error}"
@@ -230,7 +243,11 @@ def _set(train: dict[str, Any], path: str, value: Any) -> None:
     node: Any = train
     for depth, part in enumerate([*parents, last]):
         if not isinstance(node, dict) or part not in node:
-            known = [f"{'.'.join(path.split('.')[:depth])}.{key}".lstrip(".") for key in node] if isinstance(node, dict) else []
+            known = (
+                [f"{'.'.join(path.split('.')[:depth])}.{key}".lstrip(".") for key in node]
+                if isinstance(node, dict)
+                else []
+            )
             raise ValueError(f"path {path!r} is not in train{did_you_mean(path, known) if known else ''}")
         if depth < len(parents):
             node = node[part]

@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ExperimentError(path, [f"cannot be read: {reason}"]) from error
     try:
-        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

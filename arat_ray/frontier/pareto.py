@@ -90,9 +90,7 @@ def _volume(sides: Floats) -> float:
     return float(sum(thickness[i] * _volume(sides[: i + 1, :-1]) for i in slices))
 
 
-def wilson(
-    correct: npt.ArrayLike, images: npt.ArrayLike, *, confidence: float = 0.95
-) -> tuple[Floats, Floats]:
+def wilson(correct: npt.ArrayLike, images: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[Floats, Floats]:
     """The interval of the true accuracy when `correct` of `images` were right; broadcasts.
 
     Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953: it stays inside [0, 1] and holds near its
@@ -174,16 +172,12 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False) -> Fro
         **{name: table[name][0].as_py() for name in ("attack", "norm", "epsilon", "split")},
         images=images[0] if len(images) == 1 else None,
         trials=sorted(trials, key=lambda trial: [-trial[goal] for goal in goals]),
-        others=Others(
-            origin[~mask].tolist(), table["trial_id"].filter(_arrow(~mask)).to_pylist(), points[~mask]
-        ),
+        others=Others(origin[~mask].tolist(), table["trial_id"].filter(_arrow(~mask)).to_pylist(), points[~mask]),
         counts=dict(counts),
     )
 
 
-def _candidates(
-    study: Path, goals: Sequence[str], *, include_partial: bool, counts: Counter[str]
-) -> pa.Table:
+def _candidates(study: Path, goals: Sequence[str], *, include_partial: bool, counts: Counter[str]) -> pa.Table:
     """The trials of a study that may compete; every trial is counted by its status."""
     names = reader.schema(study).names
     columns = [
@@ -211,9 +205,7 @@ def _candidates(
     mask = np.asarray(~np.isnan(_points(table, goals)).any(axis=1))
     if not include_partial:
         full = table["is_full_fidelity"].to_pylist()
-        mask &= np.array(
-            [a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool
-        )
+        mask &= np.array([a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool)
     return table.filter(_arrow(mask))
 
 
@@ -244,9 +236,7 @@ def _arrow(mask: Mask) -> pa.Array:
 def _refuse_mixed(what: str, studies: Sequence[Path], values: Sequence[Sequence[Any]]) -> None:
     """One front needs one answer; values holds those of each study."""
     if len({value for each in values for value in each}) > 1:
-        each_study = (
-            f"{study}: {', '.join(map(str, each))}" for study, each in zip(studies, values, strict=True)
-        )
+        each_study = (f"{study}: {', '.join(map(str, each))}" for study, each in zip(studies, values, strict=True))
         raise ValueError(f"cannot compare trials that differ in {what} ({'; '.join(each_study)})")
 
 

@@ -108,9 +108,7 @@ def _draw(axes: Axes, front: Front) -> int:
     )
     if len(others):
         axes.scatter([], [], s=12, color=_OTHER, alpha=0.5, linewidth=0, label="dominated")
-    axes.legend(
-        loc="lower left", fontsize=8, handletextpad=0.3, borderaxespad=0.4, framealpha=0.8, edgecolor="none"
-    )
+    axes.legend(loc="lower left", fontsize=8, handletextpad=0.3, borderaxespad=0.4, framealpha=0.8, edgecolor="none")
     return int(((others < [left, bottom]) | (others > [right, top])).any(axis=1).sum())
 
 
@@ -126,9 +124,7 @@ def _study_name(trial: dict[str, Any]) -> str:
 def _values(front: Front, suffix: str) -> Floats:
     """float [F, 2] of the trials on the front; an unknown bound is the value itself, a bar of no length."""
     values = np.array([[trial[goal] for goal in front.goals] for trial in front.trials], dtype=np.float64)
-    bounds = np.array(
-        [[trial[goal + suffix] for goal in front.goals] for trial in front.trials], dtype=np.float64
-    )
+    bounds = np.array([[trial[goal + suffix] for goal in front.goals] for trial in front.trials], dtype=np.float64)
     return np.asarray(np.where(np.isnan(bounds), values, bounds) * _scale(front))
 
 

@@ -79,9 +79,7 @@ def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Tabl
         with pq.ParquetFile(part) as file:
             for name in columns or ():
                 if name not in file.schema_arrow.names:
-                    raise ValueError(
-                        f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}"
-                    )
+                    raise ValueError(f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}")
             tables.append(file.read(columns=columns))
     return pa.concat_tables(tables)
 

@@ -169,9 +169,7 @@ class Metadata:
     def decode(cls, file_metadata: Mapping[bytes, bytes]) -> Self:
         """From a file; ValueError where a key is missing or the file comes from a newer version."""
         text = {key.decode(): value.decode() for key, value in file_metadata.items()}
-        missing = {"schema_version", "goals", "directions", "reference_point", "revision", "study"} - set(
-            text
-        )
+        missing = {"schema_version", "goals", "directions", "reference_point", "revision", "study"} - set(text)
         if missing:
             raise ValueError(f"the file metadata lacks {', '.join(sorted(missing))}")
         if int(text["schema_version"]) > SCHEMA_VERSION:

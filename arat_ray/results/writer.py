@@ -45,6 +45,7 @@ class Table:
     ) -> None:
         self.folder, self.key, self.part_rows = folder, key, part_rows
         self.schema = schema.with_metadata(dict(metadata or {}))
+        self._types = {field.name: field.type for field in schema}
         self._part_of: dict[Key, int] = {}  # every row on disk
         self._changed: dict[Key, Row] = {}  # every row that is not, or not as it should be
         self._tail_number, self._tail = 0, self.schema.empty_table()  # the part that grows, as it is on disk
@@ -64,10 +65,9 @@ class Table:
     def upsert(self, row: Mapping[str, Any]) -> None:
         """Take a row, in memory; it replaces the earlier one of the same key. Missing columns are null."""
         for name, value in row.items():
-            index = self.schema.get_field_index(name)
-            if index < 0:
-                raise ValueError(f"no column {name!r}{did_you_mean(name, self.schema.names)}")
-            _check(name, value, self.schema.field(index).type)
+            if name not in self._types:
+                raise ValueError(f"no column {name!r}{did_you_mean(name, self._types)}")
+            _check(name, value, self._types[name])
         for name in self.key:
             if row.get(name) is None:
                 raise ValueError(f"a row needs its key {self.key}, and {name!r} is missing")
@@ -166,11 +166,13 @@ class Table:
 
 def _check(name: str, value: Any, column_type: pa.DataType) -> None:
     """Refuse now what could not be written later: a bad row must not block the good ones behind it."""
+    if type(value) is float and column_type == pa.float64():  # nearly all values: five times as fast
+        return
     try:
         stored = pa.scalar(value, type=column_type).as_py()
         if not pa.types.is_integer(column_type) or stored == value:  # pyarrow stores 0.5 as the integer 0
             return
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+    except (ValueError, TypeError, NotImplementedError, OverflowError):  # the Arrow errors are among them
         pass
     raise ValueError(f"column {name!r} is {column_type} and cannot hold {value!r}")
 
@@ -209,17 +211,13 @@ class StudyWriter:
             if goal not in schema.names:
                 raise ValueError(f"goal {goal!r} is not a column of trials{did_you_mean(goal, schema.names)}")
         if part_files(study / "trials") and (found := reader.metadata(study).goals) != metadata.goals:
-            raise ValueError(
-                f"{study} has results for the goals {found}, not {metadata.goals}: use another folder"
-            )
+            raise ValueError(f"{study} has results for the goals {found}, not {metadata.goals}: use another folder")
         self.study, self.goals, self.flush_s, self.retry_s = study, metadata.goals, flush_s, retry_s
         self._warn = warn
         text = metadata.encode()
         key, epochs = TABLES["epochs"]
         self.epochs = Table(study / "epochs", epochs, key, part_rows=part_rows, metadata=text)
-        self.trials = Table(
-            study / "trials", schema, TABLES["trials"].key, part_rows=part_rows, metadata=text
-        )
+        self.trials = Table(study / "trials", schema, TABLES["trials"].key, part_rows=part_rows, metadata=text)
         self._flushed_at = time.monotonic()
         self._delay = 0.0
         self._retry_at: float | None = None  # None while the disk is well

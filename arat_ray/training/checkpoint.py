@@ -87,7 +87,11 @@ def export(checkpoint: Checkpoint, path: Path) -> None:
     """Write the deployed network's weights as safetensors, with what is needed to rebuild it in the header."""
     tensors = {name: value.contiguous() for name, value in network(checkpoint).state_dict().items()}
     train = checkpoint.train
-    header = {"model": json.dumps(train["model"]), "dataset": train["dataset"]["name"], "epoch": str(checkpoint.epoch)}
+    header = {
+        "model": json.dumps(train["model"]),
+        "dataset": train["dataset"]["name"],
+        "epoch": str(checkpoint.epoch),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(tensors, path, metadata=header)
 

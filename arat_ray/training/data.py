@@ -55,9 +55,7 @@ class _Images(Spec):
         if split == "test" or self.images is None:
             return available
         if self.images > available:
-            raise ValueError(
-                f"dataset.images: {self.images} is more than the {available} training images there are"
-            )
+            raise ValueError(f"dataset.images: {self.images} is more than the {available} training images there are")
         return self.images
 
     def _first(self, split: Split, images: Any, labels: Any, classes: Any) -> ImageSet:
@@ -294,16 +292,12 @@ class ParquetImages(_Images):
             with _parquet(part) as file:
                 columns = self._columns(part, file)
                 batches = file.iter_batches(batch_size=1024, columns=columns)
-                cells = (
-                    zip(*(batch[column].to_pylist() for column in columns), strict=True) for batch in batches
-                )
+                cells = (zip(*(batch[column].to_pylist() for column in columns), strict=True) for batch in batches)
                 for row, (image, label) in enumerate(chain.from_iterable(cells)):
                     where = f"{part}, row {row} (from 0)"
                     encoded = image.get("bytes") if isinstance(image, dict) else image
                     if not isinstance(encoded, bytes):
-                        raise ValueError(
-                            f"{where}: no encoded image in {columns[0]}; embed the bytes, not a path"
-                        )
+                        raise ValueError(f"{where}: no encoded image in {columns[0]}; embed the bytes, not a path")
                     yield where, _pixels(io.BytesIO(encoded), where, channels=self.channels), label
 
 
@@ -386,9 +380,7 @@ class ImageFolder(_Images):
         for file in files:
             name = file.relative_to(folder).parts[0]
             if name not in label:
-                raise ValueError(
-                    f"dataset.{split}: {file} is of no training class{did_you_mean(name, label)}"
-                )
+                raise ValueError(f"dataset.{split}: {file} is of no training class{did_you_mean(name, label)}")
             yield str(file), _pixels(file, str(file), channels=self.channels, size=self.size), label[name]
 
 

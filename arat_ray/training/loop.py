@@ -7,6 +7,8 @@ row of an epoch. Images live on the device as uint8; every worker holds them all
 from __future__ import annotations
 
 import math
+import platform
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,7 +140,9 @@ class _Run:
         train, context = self.train, self.context
         torch.manual_seed(derive_seed(train.seed, "torch", epoch, context.rank))
         self.method.train()
-        self.method.start_epoch(lambda model, images, fresh: self._sample_accuracy(model, images, epoch if fresh else 0))
+        self.method.start_epoch(
+            lambda model, images, fresh: self._sample_accuracy(model, images, epoch if fresh else 0)
+        )
         order = torch.randperm(len(self.labels), generator=generator("cpu", train.seed, "order", epoch))
         batches = order[: self.steps * train.batch_size].view(self.steps, train.batch_size)
         draws = generator("cpu", train.seed, "augment", epoch)
@@ -248,6 +252,16 @@ class _Run:
             reduce=self.context.sum,
         )
         return counts.clean_accuracy
+
+
+def describe(device: torch.device) -> Row:
+    """The device's name, and the most memory held so far: on a GPU by tensors, otherwise by the process."""
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+        return {"device": torch.cuda.get_device_name(device), "peak_memory_gib": peak / 2**30}
+    unit = 1 if platform.system() == "Darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"device": "cpu", "peak_memory_gib": peak / 2**30}
 
 
 class _Stopwatch:

@@ -34,7 +34,9 @@ class Resnet18(Spec):
 def _is_wide_resnet_depth(depth: int) -> int:
     if depth < 10 or (depth - 4) % 6:
         raise PydanticCustomError(
-            "depth", "a WideResNet's depth is 6n + 4 (10, 16, 22, 28, 34, 40, ...), not {depth}", {"depth": depth}
+            "depth",
+            "a WideResNet's depth is 6n + 4 (10, 16, 22, 28, 34, 40, ...), not {depth}",
+            {"depth": depth},
         )
     return depth
 

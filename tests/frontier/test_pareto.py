@@ -203,9 +203,7 @@ def test_the_front_of_a_study_by_hand(tmp_path: Path) -> None:
 
 
 def test_partial_trials_compete_only_when_asked_for(tmp_path: Path) -> None:
-    study = write(
-        tmp_path, accuracies(0.8, 0.5), accuracies(0.9, 0.6, status="stopped", is_full_fidelity=False)
-    )
+    study = write(tmp_path, accuracies(0.8, 0.5), accuracies(0.9, 0.6, status="stopped", is_full_fidelity=False))
     assert numbers(load_front([study])) == [0]
     assert numbers(load_front([study], include_partial=True)) == [1]
 

@@ -19,9 +19,7 @@ METADATA = Metadata(
 
 
 def write_study(folder: Path, trials: int = 3) -> Path:
-    writer = StudyWriter(
-        folder, params={"depth": pa.int64()}, metadata=METADATA, warn=pytest.fail, part_rows=2
-    )
+    writer = StudyWriter(folder, params={"depth": pa.int64()}, metadata=METADATA, warn=pytest.fail, part_rows=2)
     for number in range(trials):
         writer.trial({"trial_id": f"t{number}", "attempt": 0, "number": number, "param_depth": 2})
     assert writer.flush(final=True)
@@ -76,8 +74,7 @@ def test_metadata_and_schema_come_from_the_files(tmp_path: Path) -> None:
         ("results/layer", "there is no folder {place}; did you mean {root}/results/layers?"),
         (
             "results",
-            "{place} is not a results folder: no trials/part-*.parquet in it; "
-            "did you mean {root}/results/layers?",
+            "{place} is not a results folder: no trials/part-*.parquet in it; did you mean {root}/results/layers?",
         ),
         ("empty", "{place} is not a results folder: no trials/part-*.parquet in it"),
     ],

@@ -173,12 +173,12 @@ def test_a_folder_with_other_columns_is_refused_by_the_first_that_differs(tmp_pa
         ({"name": "a", "epoch": 0, "los": 1.0}, "no column 'los'; did you mean 'loss'"),
         ({"name": "a", "epoch": 0, "loss": "high"}, "column 'loss' is double and cannot hold 'high'"),
         ({"name": "a", "epoch": 0.5}, "column 'epoch' is int64 and cannot hold 0.5"),
+        ({"name": "a", "epoch": 2**80}, "column 'epoch' is int64 and cannot hold"),
+        ({"name": "\udc80", "epoch": 0}, "column 'name' is string and cannot hold"),
         ({"name": "a"}, "'epoch' is missing"),
     ],
 )
-def test_a_bad_row_is_refused_at_once_and_blocks_no_other(
-    tmp_path: Path, row: dict[str, Any], message: str
-) -> None:
+def test_a_bad_row_is_refused_at_once_and_blocks_no_other(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     table = Table(tmp_path, SCHEMA, KEY)
     fill(table, range(1))
     with pytest.raises(ValueError, match=message):
@@ -193,9 +193,7 @@ def test_pandas_polars_and_duckdb_agree_after_each_flush(tmp_path: Path) -> None
     glob = str(tmp_path / "part-*.parquet")
     for number in range(13):
         param = {"param_weight": 0.5} if number % 3 else {"param_layers": "stage4", "param_depth": 2}
-        table.upsert(
-            {"trial_id": f"t{number}", "attempt": 0, "number": number, "clean_accuracy": 0.5} | param
-        )
+        table.upsert({"trial_id": f"t{number}", "attempt": 0, "number": number, "clean_accuracy": 0.5} | param)
         table.flush()
         expected = list(range(number + 1))
         assert pd.read_parquet(tmp_path)["number"].tolist() == expected

@@ -171,9 +171,7 @@ def test_only_the_first_training_images_are_used_and_all_test_images() -> None:
 
 
 def test_more_images_than_there_are_is_refused_with_both_numbers() -> None:
-    assert (
-        refusal(Digits(images=1438)) == "dataset.images: 1438 is more than the 1437 training images there are"
-    )
+    assert refusal(Digits(images=1438)) == "dataset.images: 1438 is more than the 1437 training images there are"
 
 
 # sets that torchvision finds or downloads
@@ -188,9 +186,7 @@ def test_without_internet_the_message_says_which_file_to_put_where(
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     message = refusal(kind(root=tmp_path / "new"))
-    assert message.startswith(
-        f"dataset {kind.model_fields['name'].default}: no intact copy in {tmp_path / 'new'}"
-    )
+    assert message.startswith(f"dataset {kind.model_fields['name'].default}: no intact copy in {tmp_path / 'new'}")
     assert "Name or service not known" in message
     assert kind.files in message
     assert "ARAT_DATA" in message
@@ -315,9 +311,7 @@ def test_only_the_rows_asked_for_are_decoded(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1), ("P", 3), ("RGBA", 3), ("1", 1)])
-def test_parquet_images_are_decoded_to_grey_or_rgb(
-    mode: str, channels: int, plain: bool, tmp_path: Path
-) -> None:
+def test_parquet_images_are_decoded_to_grey_or_rgb(mode: str, channels: int, plain: bool, tmp_path: Path) -> None:
     pictures = [image(i, mode=mode) for i in range(3)]
     path = write(tmp_path / "a.parquet", [png(one) for one in pictures], [2, 0, 1], plain=plain)
     dataset = ParquetImages(train=path)
@@ -336,9 +330,7 @@ def test_a_folder_of_parts_is_read_in_order_and_train_parts_are_never_test_parts
         for part in range(2):
             labels = [start + 3 * part + i for i in range(3)]
             pictures = [png(image(label)) for label in labels]
-            write(
-                tmp_path / f"{split}-0000{part}-of-00002.parquet", pictures, labels, names=[*"abcdefghijkl"]
-            )
+            write(tmp_path / f"{split}-0000{part}-of-00002.parquet", pictures, labels, names=[*"abcdefghijkl"])
     dataset = ParquetImages(train=tmp_path, test=tmp_path)
     assert dataset.read("train").labels.tolist() == [0, 1, 2, 3, 4, 5]
     assert dataset.read("test").labels.tolist() == [6, 7, 8, 9, 10, 11]
@@ -358,8 +350,7 @@ def test_a_missing_parquet_file_is_named_with_the_nearest_there_is(tmp_path: Pat
     write(tmp_path / "sets/train.parquet", [png(image())], [0])
     message = refusal(ParquetImages(train=tmp_path / "sets/trian.parquet"))
     assert message == (
-        f"dataset.train: no {tmp_path}/sets/trian.parquet; looked in {tmp_path}/sets; "
-        "did you mean 'train.parquet'?"
+        f"dataset.train: no {tmp_path}/sets/trian.parquet; looked in {tmp_path}/sets; did you mean 'train.parquet'?"
     )
     assert "did you mean 'sets'?" in refusal(ParquetImages(train=tmp_path / "set/train.parquet"))
     (tmp_path / "empty").mkdir()
@@ -395,9 +386,7 @@ def test_an_unreadable_image_is_named_by_file_row_and_reason(tmp_path: Path) -> 
 def test_images_of_another_size_or_mode_are_refused_and_the_mode_can_be_converted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [png(image()), png(image(size=(4, 4)))], [0, 0])
     message = refusal(ParquetImages(train=path))
-    assert message.startswith(
-        f"{path}, row 1 (from 0): image of (3, 4, 4), but the first training image is (3, 3, 4)"
-    )
+    assert message.startswith(f"{path}, row 1 (from 0): image of (3, 4, 4), but the first training image is (3, 3, 4)")
     path = write(tmp_path / "b.parquet", [png(image()), png(image(mode="L"))], [0, 0])
     assert "`channels: 3` makes all of them RGB" in refusal(ParquetImages(train=path))
     assert ParquetImages(train=path, channels=3).read("train").images.shape == (2, 3, 3, 4)
@@ -407,9 +396,7 @@ def test_images_of_another_size_or_mode_are_refused_and_the_mode_can_be_converte
 @pytest.mark.parametrize("label", [-1, 3, None])
 def test_a_label_that_is_no_class_is_named_by_file_and_row(label: int | None, tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [png(image())] * 2, [0, label], names=["a", "b", "c"])
-    assert (
-        refusal(ParquetImages(train=path)) == f"{path}, row 1 (from 0): label {label} is no integer in 0..2"
-    )
+    assert refusal(ParquetImages(train=path)) == f"{path}, row 1 (from 0): label {label} is no integer in 0..2"
 
 
 def test_labels_written_as_text_are_refused(tmp_path: Path) -> None:
@@ -418,9 +405,7 @@ def test_labels_written_as_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_or_empty_parquet_file_is_named(tmp_path: Path) -> None:
-    whole = write(
-        tmp_path / "a.parquet", [png(image(i, size=(32, 32))) for i in range(200)], [0] * 200
-    ).read_bytes()
+    whole = write(tmp_path / "a.parquet", [png(image(i, size=(32, 32))) for i in range(200)], [0] * 200).read_bytes()
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(whole[: len(whole) // 2])
     assert refusal(ParquetImages(train=cut)).startswith(f"{cut}: no intact Parquet file (")
@@ -481,9 +466,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path: Path) -> None:
         f"dataset.test: {test / 'cats/0.png'} is of no training class; did you mean 'cat'?"
     )
     assert "did you mean 'train'?" in refusal(ImageFolder(train=tmp_path / "trains", size=8))
-    assert refusal(ImageFolder(train=train, size=8, images=5)).startswith(
-        "dataset.images: 5 is more than the 4"
-    )
+    assert refusal(ImageFolder(train=train, size=8, images=5)).startswith("dataset.images: 5 is more than the 4")
     bad = train / "dog/1.png"
     bad.write_bytes(bad.read_bytes()[:60])
     assert refusal(dataset).startswith(f"{bad}: unreadable image (")
@@ -525,9 +508,7 @@ def test_the_fingerprint_is_the_hash_of_little_endian_int64() -> None:
 
 @pytest.mark.parametrize("images", [-1, 100, 101])
 def test_a_validation_set_that_leaves_nothing_to_train_on_is_refused(images: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"^{images} validation images of 100 training images; choose 0 to 99$"
-    ):
+    with pytest.raises(ValueError, match=rf"^{images} validation images of 100 training images; choose 0 to 99$"):
         hold_out(torch.zeros(100, dtype=torch.int64), images=images, seed=0)
 
 

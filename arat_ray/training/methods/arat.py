@@ -143,9 +143,7 @@ def feature_widths(model: nn.Module, names: Sequence[str], shape: tuple[int, int
 class Arat(Method):
     """The loss of ARAT. Ablations are settled here, so that `forward` reads as the equation."""
 
-    def __init__(
-        self, model: nn.Module, names: Sequence[str], predictors: Sequence[nn.Module], spec: AratSpec
-    ) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], predictors: Sequence[nn.Module], spec: AratSpec) -> None:
         super().__init__(model, attack_norm=spec.attack_norm)
         self.layers = tuple(names)
         self.predictors = nn.ModuleList(predictors)

@@ -16,14 +16,15 @@ from ray import tune
 from rich.console import Console
 
 from arat_ray.cluster import launch, nodes
+from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.launch import TrialConfig
-from arat_ray.cluster.ledger import Asked, Ledger
-from arat_ray.cluster.progress import Progress
-from arat_ray.cluster.recorder import Recorder, trial_id
 from arat_ray.cluster.searcher import StudySearcher
-from arat_ray.experiment import folder as study_folder
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
+from arat_ray.study import folder as study_folder
+from arat_ray.study.ledger import Asked, Ledger
+from arat_ray.study.progress import Progress
+from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -68,6 +69,7 @@ def run(
     address: str | None,
     verbose: bool,
     console: Console,
+    kind: study_folder.Kind = "tune",
 ) -> Outcome:
     """Run a study until it has all its trials, its time is over, or it is interrupted.
 
@@ -76,7 +78,7 @@ def run(
     folder = folder.absolute()
     validation = experiment.validation
     data.load(experiment.base.dataset, validation_images=validation.images, seed=validation.seed)
-    with study_folder.claim(folder, experiment, source, kind="tune", resume=resume):
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
         writer = StudyWriter(
             folder,
             params=study_folder.param_types(experiment),
@@ -89,9 +91,7 @@ def run(
         if total is not None and ended >= total:
             console.print(f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
-        progress = Progress(
-            console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs
-        )
+        progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(folder, experiment, writer, ledger, progress)
         stop = Stop(experiment.budget.hours)
         limit = None if total is None else total - ended
@@ -131,7 +131,7 @@ def _tune(
             name=ray_folder.name,
             storage_path=str(ray_folder.parent),
             stop=stop,
-            callbacks=[recorder],
+            callbacks=[StudyCallback(recorder)],
             failure_config=tune.FailureConfig(max_failures=launch.FAILURES),
             verbose=0,
         ),

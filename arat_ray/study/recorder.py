@@ -1,4 +1,4 @@
-"""Recorder: what Ray Tune says of a study becomes rows, and only then news for the ledger.
+"""Recorder: what happens to the trials of a study becomes rows, and only then news for the ledger.
 
 Rows of a trial are on disk before the ledger hears that the trial ended, so a driver killed at any moment finds, when it
 is started again, either the rows or a trial that has to go on.
@@ -12,15 +12,12 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ray import tune
-
-from arat_ray.cluster.ledger import Ledger
-from arat_ray.cluster.progress import Progress
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
+from arat_ray.study.progress import Progress
 from arat_ray.training.checkpoint import LAST
 from arat_ray.training.loop import Row
 from arat_ray.training.run import Train
@@ -43,11 +40,19 @@ class Running:
     failure: str | None = None
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]
-    """Tune callback: writes trials and epochs, tells the ledger, feeds the progress display."""
+class Listener(Protocol):
+    """Who hears how a trial ended, after its rows are on disk: the ledger of a search."""
+
+    def complete(self, number: int, goals: list[float]) -> None: ...
+    def fail(self, number: int, reason: str) -> None: ...
+    def put_back(self, number: int) -> None: ...
+
+
+class Recorder:
+    """Writes trials and epochs, tells the ledger, feeds the progress display."""
 
     def __init__(
-        self, folder: Path, experiment: Experiment, writer: StudyWriter, ledger: Ledger, progress: Progress
+        self, folder: Path, experiment: Experiment, writer: StudyWriter, ledger: Listener, progress: Progress
     ) -> None:
         self.folder, self.experiment = folder, experiment
         self.writer, self.ledger, self.progress = writer, ledger, progress
@@ -112,6 +117,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def end(self, number: int, error: str | None = None) -> None:
         """The trial will send nothing more: it is complete, has failed, or was interrupted."""
+        if number not in self.running:
+            return
         trial = self.running[number]
         error = error or trial.failure
         row = trial.row
@@ -140,7 +147,12 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         trial = self.running[number]
         trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
         self._write(number)
-        trial.row |= {"attempt": trial.row["attempt"] + 1, "status": "running", "error": None, "ended_at": None}
+        trial.row |= {
+            "attempt": trial.row["attempt"] + 1,
+            "status": "running",
+            "error": None,
+            "ended_at": None,
+        }
         self._write(number)
 
     def close(self, reason: str) -> bool:
@@ -148,6 +160,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         for number in list(self.running):
             self.interrupt(number, reason)
         return self.writer.flush(final=True)
+
+    def tick(self) -> None:
+        """Call often: writes what is due, and shows how far the study is."""
+        self.writer.tick()
+        self.progress.refresh()
 
     def _end(self, number: int) -> None:
         trial = self.running[number]
@@ -164,42 +181,6 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
         trial.row |= {"train_s": seconds, "device_s": seconds * devices}
         self.writer.trial(trial.row)
-
-    # What Tune calls.
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        config = trial.config
-        self.start(config["number"], config["sampled"], Train.model_validate(config["train"]))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if "row" in result or "failed" in result:
-            self.report(trial.config["number"], result)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if trial.config["number"] in self.running:
-            self.end(trial.config["number"])
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.retry(trial.config["number"], _reason(trial))
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.end(trial.config["number"], _reason(trial))
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self.writer.tick()
-        self.progress.refresh()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its callbacks along; there is nothing in this one to keep
-
-
-def _reason(trial: Any) -> str:
-    """The last line of a failed trial's error, which names the exception and what it says."""
-    error = trial.get_pickled_error() or trial.get_error()
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]]:

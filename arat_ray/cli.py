@@ -1,0 +1,393 @@
+"""The command line: verbs and paths. Each verb imports what it needs, calls one function and prints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from arat_ray import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from arat_ray.experiment.config import Experiment
+    from arat_ray.frontier.pareto import Front
+
+BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class BadInput(click.ClickException):
+    """What the user can mend: one clear message, exit code 2."""
+
+    exit_code = BAD_INPUT
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """A ValueError of the library is a message to the user; everything else is a bug and shows its traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="arat-ray")
+def main() -> None:
+    """Search the trade-off between clean and robust accuracy of adversarially trained networks.
+
+    \b
+    arat-ray tune search_spaces/quickstart.yaml
+    arat-ray pareto results/quickstart --plot front.png
+    """
+
+
+@main.command()
+@click.argument("file", type=FILE)
+def validate(file: Path) -> None:
+    """Check an experiment file and print what it would search; no Ray, a few seconds.
+
+    Example: arat-ray validate search_spaces/layers.yaml
+    """
+    with _user_errors():
+        from arat_ray.experiment.config import load
+        from arat_ray.experiment.plan import describe
+
+        for line in describe(load(file)):
+            click.echo(line)
+        click.echo(f"{file} is valid")
+
+
+@main.command()
+@click.argument("file", type=FILE)
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--address", help="Ray cluster to join when the run takes several workers.")
+@click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
+def train(file: Path, results: Path, resume: bool, address: str | None, verbose: bool) -> None:
+    """One training run of `train:`, without a search; lands in RESULTS/<name>/.
+
+    One worker trains in this process, more train through Ray.
+
+    Example: arat-ray train search_spaces/quickstart.yaml --results runs
+    """
+    with _user_errors():
+        from arat_ray.experiment.config import load
+
+        experiment = load(file).without_search()
+        folder = results / experiment.name
+        if experiment.resources.workers > 1:
+            _run_study(experiment, file, folder, resume=resume, address=address, verbose=verbose, kind="train")
+            return
+        from arat_ray.study import single
+
+        try:
+            checkpoint = single.run(experiment, file, folder, resume=resume, console=_console())
+        except KeyboardInterrupt:
+            click.echo(f"interrupted; go on with: arat-ray train {file} --results {results} --resume", err=True)
+            sys.exit(INTERRUPTED)
+        click.echo(f"checkpoint: {_shown(checkpoint)}")
+        click.echo(f"measure it: arat-ray evaluate {_shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+
+
+@main.command()
+@click.argument("file", type=FILE)
+@click.option(
+    "--results",
+    type=FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Where the study's folder goes.",
+)
+@click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the file's budget.trials.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Hours, instead of the file's budget.hours.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
+@click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
+def tune(
+    file: Path,
+    results: Path,
+    trials: int | None,
+    hours: float | None,
+    resume: bool,
+    address: str | None,
+    dry_run: bool,
+    verbose: bool,
+) -> None:
+    """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints the front.
+
+    A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130.
+
+    \b
+    Example: arat-ray tune search_spaces/quickstart.yaml
+             arat-ray tune search_spaces/quickstart.yaml --trials 24
+    """
+    with _user_errors():
+        from arat_ray.experiment.config import load
+        from arat_ray.experiment.plan import describe, estimate
+
+        experiment = load(file).with_budget(trials=trials, hours=hours)
+        if not experiment.search:
+            raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
+        if dry_run:
+            for line in [*describe(experiment), *estimate(experiment)]:
+                click.echo(line)
+            return
+        folder = results / experiment.name
+        _run_study(experiment, file, folder, resume=resume, address=address, verbose=verbose, kind="tune")
+
+
+def _run_study(
+    experiment: Experiment,
+    file: Path,
+    folder: Path,
+    *,
+    resume: bool,
+    address: str | None,
+    verbose: bool,
+    kind: Any,
+) -> None:
+    """Run a study on Ray, then print its front; exits with 130 or 3 where it was interrupted or rows are not on disk."""
+    from arat_ray.cluster import tuning
+
+    console = _console()
+    outcome = tuning.run(
+        experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console, kind=kind
+    )
+    if outcome.failed:
+        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
+    if not outcome.saved:
+        click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        sys.exit(NOT_SAVED)
+    if outcome.stopped == "interrupted":
+        command = f"arat-ray {kind} {file} --results {folder.parent} --resume"
+        click.echo(f"interrupted; everything measured is in {folder}; go on with: {command}", err=True)
+        sys.exit(INTERRUPTED)
+    if outcome.stopped:
+        click.echo(f"stopped: {outcome.stopped}; go on with --resume and more --hours", err=True)
+    from arat_ray.frontier.pareto import load_front
+    from arat_ray.results import reader
+
+    status = reader.read(folder, "trials", ["status"])["status"].to_pylist()
+    if "complete" in status:
+        _print_front(load_front([folder]), console)
+        click.echo(f"draw it: arat-ray pareto {folder} --plot front.png")
+    elif outcome.failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--attack", "attack_name", type=click.Choice(["pgd"]), required=True, help="The attack.")
+@click.option("--epsilon", required=True, help="Radius in pixel units, such as 8/255.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), required=True, help="Which images.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Iterations.")
+@click.option("--step-size", help="In pixel units.  [default: epsilon / 4]")
+@click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random start.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
+@click.option("--device", default=None, help="cpu or cuda.  [default: cuda where there is one]")
+@click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
+def evaluate(
+    checkpoint: Path,
+    attack_name: str,
+    epsilon: str,
+    split: Any,
+    norm: str,
+    steps: int,
+    step_size: str | None,
+    images: int | None,
+    seed: int,
+    batch_size: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Clean and robust accuracy of a checkpoint's deployed network; adds rows to its study's `evaluations`.
+
+    Example: arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
+    --attack pgd --epsilon 0.2 --split test
+    """
+    with _user_errors():
+        import torch
+
+        from arat_ray.evaluation import accuracy
+        from arat_ray.evaluation.request import attack_from, record
+
+        if checkpoint.is_dir():
+            found = sorted(checkpoint.glob("**/last.pt"))
+            hint = f"; it holds {found[0]}" if found else ""
+            raise ValueError(f"{checkpoint} is a folder; name one checkpoint{hint}")
+        attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size)
+        on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if on.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+
+        def progress(total: int, seen: int, clean: int, robust: int) -> None:
+            if sys.stderr.isatty():
+                shown = f"{seen}/{total} images, clean {100 * clean / seen:.1f} %, robust {100 * robust / seen:.1f} %"
+                click.echo(f"\r{shown}", nl=seen == total, err=True)
+
+        report = accuracy.evaluate(
+            checkpoint,
+            split=split,
+            attack=attack,
+            images=images,
+            seed=seed,
+            batch_size=batch_size,
+            device=on,
+            progress=progress,
+        )
+        study = record(report)
+        if as_json:
+            click.echo(json.dumps(report.rows(), indent=2))
+            return
+        for name, each in (("clean", report.clean), (str(attack), report.robust)):
+            low, high = each.interval
+            click.echo(
+                f"{name}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
+                f"of {each.images} {split} images"
+            )
+        if study:
+            click.echo(f"added to {_shown(study)}/evaluations")
+
+
+@main.command()
+@click.argument("studies", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
+def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: bool, partial: bool) -> None:
+    """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
+
+    Several studies make one front when they were measured alike.
+
+    Example: arat-ray pareto results/quickstart --plot front.png
+    """
+    if as_csv and as_json:
+        raise click.UsageError("choose one of --csv and --json")
+    with _user_errors():
+        from arat_ray.frontier.pareto import load_front
+
+        front = load_front(studies, include_partial=partial)
+        if as_json:
+            click.echo(json.dumps(_front_json(front), indent=2, default=str))
+        elif as_csv:
+            _front_csv(front)
+        else:
+            _print_front(front, _console())
+        if plot:
+            from arat_ray.frontier.plot import plot_front
+
+            plot_front(front, plot)
+            click.echo(f"drew {plot}", err=as_csv or as_json)
+
+
+@main.command()
+@click.argument("checkpoint", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="FILE.safetensors.")
+def export(checkpoint: Path, output: Path) -> None:
+    """Write a checkpoint's deployed network (adversarial branch folded in) as safetensors.
+
+    Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.safetensors
+    """
+    with _user_errors():
+        from arat_ray.training import checkpoint as checkpoints
+
+        if output.suffix != ".safetensors":
+            raise ValueError(f"{output}: end it in .safetensors")
+        checkpoints.export(checkpoints.load(checkpoint), output)
+        click.echo(f"wrote {output}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _shown(path: Path) -> Path:
+    """A path as short as the user would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _front_json(front: Front) -> dict[str, Any]:
+    conditions = (
+        "goals",
+        "reference_point",
+        "hypervolume",
+        "attack",
+        "norm",
+        "epsilon",
+        "split",
+        "images",
+        "counts",
+    )
+    return {name: getattr(front, name) for name in conditions} | {"trials": front.trials}
+
+
+def _front_csv(front: Front) -> None:
+    params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
+    goals = [f"{goal}{suffix}" for goal in front.goals for suffix in ("", "_low", "_high")]
+    fixed = [
+        "study",
+        "trial_id",
+        "number",
+        *goals,
+        "images",
+        "attack",
+        "norm",
+        "epsilon",
+        "split",
+        "epochs_done",
+    ]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*fixed, "checkpoint", *(f"param_{name}" for name in params)])
+    for trial in front.trials:
+        values = [trial[name] for name in fixed]
+        writer.writerow([*values, trial["checkpoint"], *(trial["params"].get(name) for name in params)])
+
+
+def _print_front(front: Front, console: Console) -> None:
+    from rich.table import Table
+
+    from arat_ray.frontier.plot import attack_label
+
+    trials = sum(front.counts.values())
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    table.title = f"front: {len(front.trials)} of {trials} trials, hypervolume {front.hypervolume:.4f}"
+    table.add_column("trial")
+    for goal in front.goals:
+        table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
+    params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
+    for name in params:
+        table.add_column(name, justify="right", overflow="fold")
+    for trial in front.trials:
+        values = [trial["params"].get(name) for name in params]
+        table.add_row(
+            trial["trial_id"],
+            *(_interval(trial, goal) for goal in front.goals),
+            *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
+        )
+    console.print(table)
+    console.print(
+        f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images", highlight=False
+    )
+
+
+def _interval(trial: dict[str, Any], goal: str) -> str:
+    low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
+    value = f"{100 * trial[goal]:.1f}"
+    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value

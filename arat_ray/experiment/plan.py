@@ -1,0 +1,129 @@
+"""The plan of an experiment in words, and what it would cost."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from arat_ray.experiment.config import Experiment
+from arat_ray.training import layers
+from arat_ray.training.data import load
+from arat_ray.training.methods import AratSpec, StandardSpec
+from arat_ray.training.randomness import Noise
+from arat_ray.training.run import Train
+
+BACKWARD = 2
+"""FLOPs of a backward pass over those of a forward pass, to weights and inputs."""
+
+
+def describe(experiment: Experiment) -> Iterator[str]:
+    """What would be trained, and what varies."""
+    train = experiment.base
+    yield (
+        f"{experiment.name}: {train.method.name} on {train.dataset.name}, {train.model.name}, {train.epochs} epochs, "
+        f"batch size {train.batch_size}"
+    )
+    if train.attack:
+        yield f"  attack in training: {train.attack}"
+    validation = experiment.validation
+    yield f"  measured every {validation.every} epochs on {validation.images} held-out images: {validation.attack}"
+    if isinstance(train.method, AratSpec):
+        with torch.device("meta"):
+            model = train.model.build(train.dataset.shape[0], train.dataset.num_classes)
+        yield f"  regularised layers: {', '.join(layers.select(model, train.method.layers))}"
+    for path, domain in experiment.search.items():
+        what = "one of" if domain.labels is not None else "log-uniform in" if domain.loguniform else "uniform in"
+        values = ", ".join(str(value) for value in domain.probes)
+        condition = f", where {domain.when}" if domain.when else ""
+        yield f"  varies: {path}, {what} {values if domain.labels is not None else f'[{values}]'}{condition}"
+    if experiment.search:
+        budget = experiment.budget
+        end = [
+            f"{experiment.trials} trials" if experiment.trials else "",
+            f"{budget.hours} hours" if budget.hours else "",
+        ]
+        sampler = experiment.sampler.name if experiment.sampler else "none"
+        yield f"  search: {sampler}, {' or '.join(filter(None, end))}, maximising {' and '.join(experiment.maximize)}"
+    resources = experiment.resources
+    yield (
+        f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
+        f"{resources.gpus_per_worker:g} GPU"
+    )
+
+
+def estimate(experiment: Experiment) -> Iterator[str]:
+    """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial."""
+    train, validation = experiment.base, experiment.validation
+    training_images = len(load(train.dataset, validation_images=validation.images, seed=validation.seed).train.labels)
+    forward = forward_flops(train)
+    attack_steps = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.steps
+    passes = attack_steps * BACKWARD + (2 if isinstance(train.method, AratSpec) else 1) * (1 + BACKWARD)
+    measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, train.epochs + 1))
+    flops = forward * (
+        train.epochs * training_images * passes
+        + measured * validation.images * (1 + validation.attack.steps * BACKWARD)
+    )
+    trials = experiment.trials
+    yield f"  a trial: {training_images} training images, {flops / 1e15:.3g} PFLOP"
+    if trials:
+        yield f"  the search: {trials} trials, {trials * flops / 1e15:.3g} PFLOP"
+    if experiment.resources.gpus_per_worker and not torch.cuda.is_available():
+        yield (
+            "  hours: unknown here, a trial takes a GPU; a GPU at an effective 20 TFLOP/s would need "
+            + _hours(flops * (trials or 1) / 20e12)
+        )
+        return
+    step_s = seconds_per_image(train)
+    trial_s = flops / (forward * passes) * step_s
+    at_once = experiment.resources.concurrent_trials or max(
+        1, int((os.cpu_count() or 1) / (experiment.resources.workers * experiment.resources.cpus_per_worker))
+    )
+    yield f"  on this machine: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
+    if trials:
+        yield f"  the search: {_hours(trial_s * -(-trials // at_once))}, {at_once} trial(s) at once"
+
+
+def forward_flops(train: Train) -> float:
+    """FLOPs of one image's forward pass (a multiply-add counts as two), on the meta device."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = train.model.build(train.dataset.shape[0], train.dataset.num_classes)
+        model(torch.empty(1, *train.dataset.shape))
+    return float(counter.get_total_flops())
+
+
+def seconds_per_image(train: Train, *, images: int = 8, at_least_s: float = 1.0) -> float:
+    """Wall time of a training step per image, on random images, one thread, after a warm-up step."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    method = train.build().to(device)
+    method.train()
+    method.start_epoch(lambda model, count, fresh: 0.5)
+    generator = torch.Generator(device).manual_seed(0)
+    images = min(images if train.dataset.shape[1] > 16 else train.batch_size, train.batch_size)
+    x = torch.rand(images, *train.dataset.shape, device=device, generator=generator)
+    y = torch.arange(images, device=device) % train.dataset.num_classes
+    began, steps = 0.0, 0
+    for step in itertools.count():
+        if step == 1:
+            began = time.perf_counter()
+        clean, x_adv = (x, x) if train.attack is None else method.perturb(x, y, train.attack, Noise(generator, images))
+        method(clean, x_adv, y).total.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if step >= 1 and time.perf_counter() - began >= at_least_s:
+            steps = step
+            break
+    torch.set_num_threads(threads)
+    return (time.perf_counter() - began) / (steps * images)
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

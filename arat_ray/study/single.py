@@ -1,0 +1,84 @@
+"""One training run in this process, without Ray: the same loop, folder and tables as a trial of a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from arat_ray.experiment.config import Experiment
+from arat_ray.results.writer import StudyWriter
+from arat_ray.study import folder as study_folder
+from arat_ray.study.progress import Progress, duration
+from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.training.loop import Context, Row, describe, fit
+
+
+class _NoLedger:
+    """A single run has no search to tell how it ended."""
+
+    def complete(self, number: int, goals: list[float]) -> None: ...
+    def fail(self, number: int, reason: str) -> None: ...
+    def put_back(self, number: int) -> None: ...
+
+
+def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, console: Console) -> Path:
+    """Train `train:` as trial 0 of its own study; the path of its last checkpoint.
+
+    Raises ValueError for a folder, data or a device that cannot serve it, and KeyboardInterrupt with everything saved.
+    """
+    folder = folder.absolute()
+    train, validate, resources = experiment.base, experiment.validation, experiment.resources
+    if resources.gpus_per_worker and not torch.cuda.is_available():
+        raise ValueError(
+            f"resources.gpus_per_worker is {resources.gpus_per_worker:g}, but torch sees no GPU on this machine; "
+            "set it to 0 to train on the CPU"
+        )
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
+    checkpoints = folder / "checkpoints" / trial_id(experiment.name, 0)
+    seconds: list[float] = []
+
+    def report(row: Row, replayed: bool) -> bool:
+        recorder.report(0, {"row": row, "replayed": replayed, **describe(device)})
+        recorder.tick()
+        if not replayed:
+            seconds.append(row["epoch_s"])
+            left = sum(seconds) / len(seconds) * (train.epochs - row["epoch"])
+            console.print(f"{_line(row, train.epochs)}; about {duration(left)} left", highlight=False, soft_wrap=True)
+        return False
+
+    with study_folder.claim(folder, experiment, source, kind="train", resume=resume):
+        writer = StudyWriter(
+            folder,
+            params=study_folder.param_types(experiment),
+            metadata=study_folder.metadata(experiment),
+            warn=lambda text: console.print(f"[bold red]{text}"),
+        )
+        progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
+        recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
+        recorder.start(0, {}, train)
+        try:
+            fit(train, validate, Context(checkpoints, report, device))
+            recorder.end(0)
+        except ValueError as error:
+            recorder.end(0, str(error))
+            raise
+        finally:
+            recorder.close("interrupted")
+    return checkpoints / "last.pt"
+
+
+def _line(row: Row, epochs: int) -> str:
+    """One epoch in words."""
+    terms = [
+        f"{name} {row[f'loss_{name}']:.3f}" for name in ("adversarial", "clean", "invariance") if row[f"loss_{name}"]
+    ]
+    line = f"epoch {row['epoch']}/{epochs}: loss {' + '.join(terms)}, {row['images_per_s']:.0f} images/s"
+    if row.get("validation_images"):
+        line += (
+            f"; validation: clean {100 * row['validation_clean_accuracy']:.1f} %, "
+            f"robust {100 * row['validation_robust_accuracy']:.1f} %"
+        )
+    return line
