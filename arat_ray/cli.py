@@ -157,7 +157,7 @@ def _run_study(
     verbose: bool,
     kind: Any,
 ) -> None:
-    """Run a study on Ray, then print its front; exits with 130 or 3 where it was interrupted or rows are not on disk."""
+    """Run a study on Ray and print its front; exit code 130 where it was interrupted, 3 where rows are not on disk."""
     from arat_ray.cluster import tuning
 
     console = _console()

@@ -10,7 +10,7 @@ from arat_ray.study.recorder import Recorder
 from arat_ray.training.run import Train
 
 
-class StudyCallback(tune.Callback):  # type: ignore[misc]
+class StudyCallback(tune.Callback):
     """Tune's names for what happens to a trial, in the recorder's words."""
 
     def __init__(self, recorder: Recorder) -> None:

@@ -24,7 +24,7 @@ ENVIRONMENT = {
 }
 
 
-class CannotPlace(ValueError):
+class PlacementError(ValueError):
     """The cluster can never run a trial of this experiment."""
 
 
@@ -56,16 +56,17 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
 def check_placeable(resources: Resources) -> int:
     """How many trials the cluster can run at once.
 
-    Raises CannotPlace, naming what is asked for and what is there, where it is none.
+    Raises PlacementError, naming what is asked for and what is there, where it is none.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     count = placeable(resources, nodes)
     if count == 0:
         have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
-        raise CannotPlace(
+        raise PlacementError(
             f"a trial takes {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
-            f"{resources.gpus_per_worker:g} GPU each, which this cluster can never place ({len(nodes)} node(s): {have}); "
-            "lower resources.workers, cpus_per_worker or gpus_per_worker, or join a larger cluster with --address"
+            f"{resources.gpus_per_worker:g} GPU each, which this cluster can never place "
+            f"({len(nodes)} node(s): {have}); lower resources.workers, "
+            "cpus_per_worker or gpus_per_worker, or join a larger cluster with --address"
         )
     return count
 

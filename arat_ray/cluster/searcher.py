@@ -7,17 +7,18 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from arat_ray.cluster.launch import TrialConfig
 from arat_ray.study.ledger import Asked, Ledger
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]
+class StudySearcher(Searcher):
     """Proposes trials until `limit` numbers have been given out (None: for ever)."""
 
-    def __init__(self, ledger: Ledger, configure: Callable[[Asked], dict[str, Any]], *, limit: int | None) -> None:
+    def __init__(self, ledger: Ledger, configure: Callable[[Asked], TrialConfig], *, limit: int | None) -> None:
         super().__init__()
         self.ledger, self.configure, self.limit = ledger, configure, limit
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> TrialConfig | str:
         del trial_id
         if self.limit is not None:
             if self.limit == 0:

@@ -31,14 +31,15 @@ CONCURRENT_AT_MOST = 1000
 
 
 class Outcome(NamedTuple):
-    """How a study ended: what stopped it before its last trial, if anything; failed trials; whether all rows are on disk."""
+    """How a study ended: what stopped it before its last trial, if anything; how many trials failed; whether all rows
+    are on disk."""
 
     stopped: str | None
     failed: int
     saved: bool
 
 
-class Stop(tune.Stopper):  # type: ignore[misc]
+class Stop(tune.Stopper):
     """Ends the study when its hours are over or when it was interrupted."""
 
     def __init__(self, hours: float | None) -> None:

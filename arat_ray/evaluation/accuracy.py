@@ -94,8 +94,8 @@ def evaluate(
 ) -> Report:
     """Measure a checkpoint's deployed network on the first `images` of a split (None: on all of it).
 
-    `progress(total, seen, clean, robust)` is called after each batch. Raises ValueError for a file that is no checkpoint,
-    missing data, and more images than there are.
+    `progress(total, seen, clean, robust)` is called after each batch. Raises ValueError for a file that is no
+    checkpoint, missing data, and more images than there are.
     """
     state = checkpoint.load(path, device=device)
     chosen, indices_sha256 = _images(state, split, images)

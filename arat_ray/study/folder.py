@@ -30,8 +30,8 @@ ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "string":
 def claim(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, resume: bool) -> Iterator[None]:
     """Hold the study's folder for writing within the block, made where there is none.
 
-    Raises ValueError where it is another experiment's, where another process writes to it, and where an interrupted study
-    is there that was not asked to be resumed.
+    Raises ValueError where it is another experiment's, where another process writes to it, and where an interrupted
+    study is there that was not asked to be resumed.
     """
     if not (folder / "study.json").exists() and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds other files and no study; choose another place with --results")

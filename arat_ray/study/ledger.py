@@ -1,8 +1,8 @@
 """The ledger: Optuna's journal as the record of which trials exist and how each one ended.
 
-A trial has a number of its own, kept in Optuna's user attributes, because a trial that was interrupted is asked for again
-as a new Optuna trial with the same number and the same parameters. Starting, resuming and extending a study are thus one
-code path: open the ledger, ask until there are enough. The journal opens in optuna-dashboard as it is.
+A trial has a number of its own, kept in Optuna's user attributes, because a trial that was interrupted is asked for
+again as a new Optuna trial with the same number and the same parameters. Starting, resuming and extending a study are
+thus one code path: open the ledger, ask until there are enough. The journal opens in optuna-dashboard as it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Recorder: what happens to the trials of a study becomes rows, and only then news for the ledger.
 
-Rows of a trial are on disk before the ledger hears that the trial ended, so a driver killed at any moment finds, when it
-is started again, either the rows or a trial that has to go on.
+Rows of a trial are on disk before the ledger hears that the trial ended, so a driver killed at any moment finds, when
+it is started again, either the rows or a trial that has to go on.
 """
 
 from __future__ import annotations
@@ -188,10 +188,11 @@ def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]
     columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "started_at"]
     trials = reader.read(folder, "trials", columns)
     latest = [row for row, last in zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True) if last]
-    unfinished = {row["trial_id"]: (row, {}) for row in latest if row["status"] in ("running", "stopped")}
-    if unfinished:
+    rows = {row["trial_id"]: row for row in latest if row["status"] in ("running", "stopped")}
+    epochs: dict[str, dict[int, int]] = {name: {} for name in rows}
+    if rows:
         for row in reader.read(folder, "epochs", ["trial_id", "attempt", "epoch"]).to_pylist():
-            if row["trial_id"] in unfinished:
-                epochs: dict[int, int] = unfinished[row["trial_id"]][1]
-                epochs[row["epoch"]] = max(row["attempt"], epochs.get(row["epoch"], 0))
-    return unfinished
+            if row["trial_id"] in epochs:
+                known = epochs[row["trial_id"]]
+                known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
+    return {name: (rows[name], epochs[name]) for name in rows}

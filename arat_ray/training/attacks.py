@@ -94,7 +94,8 @@ class Pgd(Spec):
 
 def _l2(x: Tensor) -> Tensor:
     """Length of each image [N, 1, 1, 1], never zero, so that a vanished gradient gives no step instead of NaN."""
-    return x.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    lengths: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return lengths.clamp_min(1e-12).view(-1, 1, 1, 1)
 
 
 Attack = Pgd

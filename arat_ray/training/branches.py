@@ -1,8 +1,8 @@
 """Split normalisation: every norm layer doubled, one branch for clean and one for adversarial inputs.
 
-`convert` turns any plain network into a split one, as torch's `convert_sync_batchnorm` does; convolutions and classifier
-stay shared. The adversarial branch is the deployed network. ARAT, https://arxiv.org/abs/2402.14648, section 4.2;
-the idea of an auxiliary norm is AdvProp's, https://arxiv.org/abs/1911.09665.
+`convert` turns any plain network into a split one, as torch's `convert_sync_batchnorm` does; convolutions and
+classifier stay shared. The adversarial branch is the deployed network. ARAT, https://arxiv.org/abs/2402.14648,
+section 4.2; the idea of an auxiliary norm is AdvProp's, https://arxiv.org/abs/1911.09665.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         variance = square - mean.square()
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (total / (total - 1)), self.momentum)
+                momentum = 0.1 if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, momentum)
+                self.running_var.lerp_(variance * (total / (total - 1)), momentum)
         shape = [1, -1] + [1] * (x.dim() - 2)
         out = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
         return out * self.weight.view(shape) + self.bias.view(shape)

@@ -34,7 +34,7 @@ Row = dict[str, Any]
 """One epoch's measurements, by the column names of the `epochs` table."""
 
 
-class Diverged(ValueError):
+class DivergenceError(ValueError):
     """The loss is no number any more."""
 
 
@@ -62,8 +62,8 @@ class Context:
 def fit(train: Train, validate: Validate, context: Context) -> None:
     """Run `train` to its end, going on from the checkpoint in `context.folder` where there is one.
 
-    Raises ValueError for a checkpoint of another run and for what `Train` cannot know without its data; `Diverged` where
-    the loss becomes NaN or infinite.
+    Raises ValueError for a checkpoint of another run and for what `Train` cannot know without its data;
+    `DivergenceError` where the loss becomes NaN or infinite.
     """
     if train.batch_size % context.world_size:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
@@ -167,7 +167,7 @@ class _Run:
         seconds = time.perf_counter() - began
         losses = [value / (self.steps * context.world_size) for value in sums[:3]]
         if not all(math.isfinite(loss) for loss in losses):
-            raise Diverged(
+            raise DivergenceError(
                 f"the loss became {sum(losses)} in epoch {epoch}; lower optimizer.learning_rate "
                 f"({train.optimizer.learning_rate:g}) or method.invariance_weight"
             )
@@ -286,7 +286,7 @@ class _Stopwatch:
             self.elapsed += time.perf_counter() - began
 
     def seconds(self) -> float:
-        return self.elapsed + sum(begin.elapsed_time(end) for begin, end in self.events) / 1000
+        return self.elapsed + float(sum(begin.elapsed_time(end) for begin, end in self.events)) / 1000
 
 
 def _to(images: ImageSet, device: torch.device) -> ImageSet:

@@ -169,8 +169,8 @@ class Arat(Method):
         logits_clean, features_clean = self._through("clean", x)
         logits_adv, features_adv = self._through("adversarial", x_adv)
         distances = [
-            1 - F.cosine_similarity(h(features_adv[l]), self.stop_gradient(features_clean[l])).mean()
-            for l, h in zip(self.layers, self.predictors, strict=True)
+            1 - F.cosine_similarity(h(features_adv[layer]), self.stop_gradient(features_clean[layer])).mean()
+            for layer, h in zip(self.layers, self.predictors, strict=True)
         ]
         return Losses(
             adversarial=self.weight_adversarial * F.cross_entropy(logits_adv, y),

@@ -16,7 +16,8 @@ from arat_ray.training.branches import AttackNorm
 from arat_ray.training.randomness import Noise
 
 SampleAccuracy = Callable[[nn.Module, int, bool], float]
-"""Accuracy of a network, in eval mode, on so many augmented training images; fresh ones each epoch, or always the same."""
+"""Accuracy of a network, in eval mode, on so many augmented training images: fresh ones each epoch (True) or always
+the same."""
 
 
 class Losses(NamedTuple):

@@ -1,0 +1,122 @@
+"""The sets that torchvision finds in a folder or downloads into it: CIFAR-10, CIFAR-100, SVHN, Fashion-MNIST."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from arat_ray.spec import DataPath
+from arat_ray.training.images import Images, ImageSet, Shape, Split
+
+
+def _data_folder() -> Path:
+    return Path(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray").expanduser().absolute()
+
+
+class Cifar10(Images):
+    """60,000 photographs, RGB 32x32.
+
+    A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+    """
+
+    name: Literal["cifar10"] = "cifar10"
+    root: DataPath = Field(default_factory=_data_folder)
+    shape: ClassVar[Shape] = (3, 32, 32)
+    num_classes: ClassVar[int] = 10
+    train_images: ClassVar[int] = 50_000
+    files: ClassVar[str] = (
+        "cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a) from https://www.cs.toronto.edu/~kriz/"
+    )
+
+    def read(self, split: Split) -> ImageSet:
+        found = _torchvision(self, "CIFAR10", {"train": split == "train"})
+        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+
+
+class Cifar100(Images):
+    """As CIFAR-10, with 100 finer classes."""
+
+    name: Literal["cifar100"] = "cifar100"
+    root: DataPath = Field(default_factory=_data_folder)
+    shape: ClassVar[Shape] = (3, 32, 32)
+    num_classes: ClassVar[int] = 100
+    train_images: ClassVar[int] = 50_000
+    files: ClassVar[str] = (
+        "cifar-100-python.tar.gz (MD5 eb9058c3a382ffc7106e4002c42a8d85) from https://www.cs.toronto.edu/~kriz/"
+    )
+
+    def read(self, split: Split) -> ImageSet:
+        found = _torchvision(self, "CIFAR100", {"train": split == "train"})
+        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+
+
+class Svhn(Images):
+    """99,289 digits of house numbers, RGB 32x32; not flipped, because a mirrored digit is none.
+
+    Y. Netzer et al., "Reading Digits in Natural Images with Unsupervised Feature Learning", 2011.
+    """
+
+    name: Literal["svhn"] = "svhn"
+    flip: bool = False
+    root: DataPath = Field(default_factory=_data_folder)
+    shape: ClassVar[Shape] = (3, 32, 32)
+    num_classes: ClassVar[int] = 10
+    train_images: ClassVar[int] = 73_257
+    files: ClassVar[str] = (
+        "train_32x32.mat (MD5 e26dedcc434d2e4c54c9b2d4a06d8373) and test_32x32.mat "
+        "(MD5 eb5a983be6a315427106f1b164d9cef3) from http://ufldl.stanford.edu/housenumbers/"
+    )
+
+    def read(self, split: Split) -> ImageSet:
+        found = _torchvision(self, "SVHN", {"split": split})
+        return self._first(split, found.data, found.labels, map(str, range(10)))
+
+
+class FashionMnist(Images):
+    """70,000 pieces of clothing, grey 28x28. H. Xiao et al., https://arxiv.org/abs/1708.07747."""
+
+    name: Literal["fashion_mnist"] = "fashion_mnist"
+    root: DataPath = Field(default_factory=_data_folder)
+    shape: ClassVar[Shape] = (1, 28, 28)
+    num_classes: ClassVar[int] = 10
+    train_images: ClassVar[int] = 60_000
+    files: ClassVar[str] = (
+        "FashionMNIST/raw/train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+        "t10k-labels-idx1-ubyte (gunzipped) from https://github.com/zalandoresearch/fashion-mnist "
+        "or Debian's package dataset-fashion-mnist"
+    )
+
+    def read(self, split: Split) -> ImageSet:
+        found = _torchvision(self, "FashionMNIST", {"train": split == "train"})
+        return self._first(split, found.data[:, None], found.targets, found.classes)
+
+
+def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, which: dict[str, Any]) -> Any:
+    """The torchvision data set under `root`; else downloaded, quietly, by one process while others wait."""
+    import torchvision.datasets
+    from filelock import FileLock
+
+    make, root = getattr(torchvision.datasets, kind), dataset.root
+    with suppress(RuntimeError):  # not there, or damaged
+        return make(root, **which)
+    timeout, silence = socket.getdefaulttimeout(), io.StringIO()
+    socket.setdefaulttimeout(15)  # seconds; a firewall that drops packets would hang the trial
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"), redirect_stdout(silence), redirect_stderr(silence):
+            return make(root, download=True, **which)
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise ValueError(
+            f"dataset {dataset.name}: no intact copy in {root} and no download "
+            f"({' '.join(str(error).split())}); put {dataset.files} there, "
+            "or set dataset.root (or ARAT_DATA) to a folder that has them"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
