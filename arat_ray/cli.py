@@ -197,7 +197,7 @@ def _run_study(
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random start.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
-@click.option("--device", default=None, help="cpu or cuda.  [default: cuda where there is one]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
 def evaluate(
     checkpoint: Path,

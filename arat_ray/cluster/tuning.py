@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,9 @@ from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
+PATIENCE_S = 20.0
+INTERRUPTED = 130
+"""Exit code of a process that was asked to stop."""
 
 
 class Outcome(NamedTuple):
@@ -96,7 +101,7 @@ def run(
         recorder = Recorder(folder, experiment, writer, ledger, progress)
         stop = Stop(experiment.budget.hours)
         limit = None if total is None else total - ended
-        with nodes.cluster(address, verbose=verbose), _interruptible(stop, console), progress:
+        with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, console), progress:
             room = nodes.check_placeable(experiment.resources)
             _tune(experiment, folder, recorder, ledger, stop, limit=limit, room=room)
         saved = recorder.close(stop.reason or "interrupted")
@@ -157,17 +162,31 @@ def _trial_name(trial: Any) -> str:
 
 
 @contextmanager
-def _interruptible(stop: Stop, console: Console) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once."""
+def _interruptible(stop: Stop, recorder: Recorder, console: Console) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once.
+
+    A signal to the whole process group may take Ray's processes along, and then Tune waits for them for ever; so after
+    PATIENCE_S the rows are saved and the process ends without it.
+    """
+
+    def give_up() -> None:
+        recorder.close("interrupted")
+        os._exit(INTERRUPTED)
+
+    impatient = threading.Timer(PATIENCE_S, give_up)
+    impatient.daemon = True
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.interrupted = True
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         console.print("stopping; what was measured is being saved (Ctrl-C again ends at once)")
+        if not impatient.is_alive():
+            impatient.start()
 
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        impatient.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from arat_ray.experiment.errors import ExperimentError, explain, read_yaml
+from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
 from arat_ray.spec import Spec, did_you_mean
 from arat_ray.training.run import Train, Validate
@@ -22,10 +24,15 @@ Goal = Literal["clean_accuracy", "robust_accuracy"]
 Sampled = dict[str, Any]
 """Path into `train` -> sampled value or label."""
 
+GRID_AT_MOST = 100_000
+NAME_AT_MOST = 100
+
 
 def _is_a_file_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
+    if len(name) > NAME_AT_MOST:
+        raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
     return name
 
 
@@ -77,6 +84,22 @@ class Experiment(Spec):
     budget: Budget = Budget()
     resources: Resources = Resources()
 
+    @field_validator("first")
+    @classmethod
+    def _read_first(cls, first: list[Sampled], info: ValidationInfo) -> list[Sampled]:
+        search: Mapping[str, Domain] = info.data.get("search", {})
+        return [
+            {path: search[path].read(given) if path in search else given for path, given in point.items()}
+            for point in first
+        ]
+
+    @field_validator("maximize")
+    @classmethod
+    def _goals_differ(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
+        if len(set(goals)) < len(goals):
+            raise ValueError(f"a goal stands twice in {shown(list(goals))}")
+        return goals
+
     @property
     def base(self) -> Train:
         """The run of `train:` as it stands."""
@@ -99,8 +122,12 @@ class Experiment(Spec):
         return Train.model_validate(self.place(sampled))
 
     def place(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
-        """`train` with the samples' values put in, not yet validated."""
-        train = self.base.model_dump()
+        """`train` as written with the samples' values put in, not yet validated.
+
+        What the file leaves out stays out, so that a sampled preset can still fill it in. A subtree is put in before
+        the paths below it.
+        """
+        train = copy.deepcopy(self.train)
         for path in sorted(sampled, key=lambda path: path.count(".")):
             if path not in self.search:
                 raise ValueError(f"{path!r} is not a path of `search:`{did_you_mean(path, self.search)}")
@@ -108,14 +135,20 @@ class Experiment(Spec):
                 value = self.search[path].value(sampled[path])
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-            _set(train, path, copy.deepcopy(value))
+            _set(train, _with_defaults(train), path, copy.deepcopy(value))
         return train
 
     def grid(self) -> Iterator[Sampled]:
-        """Every combination of choices, conditions respected. Raises ValueError for a domain that is no choice."""
+        """Every combination of choices, conditions respected.
+
+        Raises ValueError for a domain that is no choice, and for more combinations than anyone would run.
+        """
         for path, domain in self.search.items():
             if domain.labels is None:
                 raise ValueError(f"search.{path}: a grid needs `choice`, not an interval")
+        combinations = math.prod(len(domain.probes) for domain in self.search.values())
+        if combinations > GRID_AT_MOST:
+            raise ValueError(f"sampler: a grid of {combinations} combinations; use tpe or random for so many")
         seen = set()
         for labels in itertools.product(*(domain.probes for domain in self.search.values())):
             sampled: Sampled = {}
@@ -153,17 +186,33 @@ class Experiment(Spec):
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:
         """Samples that show whether each value of each domain can be used: (where it is written, sample)."""
-        conditions: dict[str, Sampled] = {}
         for path, domain in self.search.items():
-            base: Sampled = {}
-            for other, wanted in domain.when.items():
-                label = wanted[0] if isinstance(wanted, list) else wanted
-                base |= conditions.get(other, {}) | {other: label}
-            conditions[path] = base
-            for sample in domain.probes:
-                yield f"search.{path}", base | {path: sample}
+            for context in self._contexts(path):
+                for sample in domain.probes:
+                    yield f"search.{path}", {**context, path: sample}
         for number, point in enumerate(self.first):
             yield f"first[{number}]", point
+
+    def _contexts(self, path: str) -> list[Sampled]:
+        """What may have been sampled where the domain of `path` applies, as far as it bears on that."""
+        given: dict[str, list[Any]] = {}
+        for other, wanted in self.search[path].when.items():
+            labels = wanted if isinstance(wanted, list) else [wanted]
+            given[other] = [self.search[other].read(label) for label in labels]
+        contexts: list[Sampled] = [{}]
+        for other, domain in self.search.items():
+            if other in given or path.startswith(f"{other}."):
+                labels = given.get(other, domain.labels or [])
+                options = [{**above, other: label} for above in self._contexts(other) for label in labels]
+                if other not in given and domain.when:
+                    options.append({})  # its own condition may fail
+                contexts = [
+                    {**context, **option}
+                    for context in contexts
+                    for option in options
+                    if all(context.get(key, label) == label for key, label in option.items())
+                ]
+        return contexts
 
 
 def load(path: Path) -> Experiment:
@@ -173,53 +222,95 @@ def load(path: Path) -> Experiment:
     without data and without computing.
     """
     raw = read_yaml(path)
+    problems: list[str] = []
     try:
         experiment = Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ExperimentError(path, explain(error, raw)) from error
-    try:
-        base = Train.model_validate(experiment.train)
-    except ValidationError as error:
-        raise ExperimentError(path, explain(error, raw["train"], prefix="train")) from error
-    try:
-        base.check()
-    except ValueError as error:
-        raise ExperimentError(path, [f"train: {error}"]) from error
-    problems = [*_search_problems(experiment), *_sampler_problems(experiment)]
+        problems += explain(error, raw)
+    if isinstance(raw.get("train"), dict):
+        try:
+            base = Train.model_validate(raw["train"])
+        except ValidationError as error:
+            problems += explain(error, raw["train"], prefix="train")
+    if problems:
+        raise ExperimentError(path, problems)
+    problem = _impossible(base, experiment.resources)
+    if problem:
+        raise ExperimentError(path, [f"train: {problem}"])
+    problems += _condition_problems(experiment)
+    if not problems:
+        problems += [*_search_problems(experiment), *_sampler_problems(experiment)]
     if problems:
         raise ExperimentError(path, problems)
     return experiment
 
 
-def _search_problems(experiment: Experiment) -> Iterator[str]:
+def _impossible(train: Train, resources: Resources) -> str | None:
+    """Why a valid spec cannot be built or run, if it cannot."""
+    if train.batch_size % resources.workers:
+        return f"batch_size {train.batch_size} cannot be shared out over {resources.workers} workers"
+    try:
+        train.check()
+    except ValueError as error:
+        return str(error)
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch, about a size that no tensor can have
+        return f"the network cannot be built: {str(error).splitlines()[0]}"
+    return None
+
+
+def _condition_problems(experiment: Experiment) -> Iterator[str]:
+    """`when` speaks of choices (or whole numbers) that stand above it, and of labels that they have."""
     earlier: list[str] = []
     for path, domain in experiment.search.items():
         for other, wanted in domain.when.items():
+            where = f"search.{path}.when"
+            if other not in earlier and other in experiment.search:
+                yield f"{where}: {other!r} stands below it; move it above"
+                continue
             if other not in earlier:
-                yield f"search.{path}.when: {other!r} is not searched above it{did_you_mean(other, earlier)}"
-                return
+                yield f"{where}: {other!r} is not searched above it{did_you_mean(other, earlier) if earlier else ''}"
+                continue
+            condition = experiment.search[other]
+            if condition.labels is None and condition.int_ is None:
+                yield f"{where}: {other!r} is an interval, which is hardly ever met; a condition needs a `choice`"
+                continue
             for label in wanted if isinstance(wanted, list) else [wanted]:
                 try:
-                    experiment.search[other].value(label)
+                    condition.value(condition.read(label))
                 except ValueError as error:
-                    yield f"search.{path}.when: {error}"
-                    return
+                    yield f"{where}: {other}: {error}"
         earlier.append(path)
+
+
+def _search_problems(experiment: Experiment) -> Iterator[str]:
     refused: set[str] = set()
     for where, sampled in experiment.probes():
         if where in refused:
             continue
-        try:
-            experiment.resolve(sampled).check()
-        except ValidationError as error:
+        problems = list(_sample_problems(experiment, where, sampled))
+        if problems:
             refused.add(where)
-            value = sampled.get(where.removeprefix("search."), sampled)
-            yield from (
-                f"{where}: with {value!r}: {line}" for line in explain(error, experiment.place(sampled), prefix="train")
-            )
-        except ValueError as error:
-            refused.add(where)
-            yield f"{where}: {error}"
+            yield from (f"{where}: {problem}" for problem in problems)
+
+
+def _sample_problems(experiment: Experiment, where: str, sampled: Sampled) -> Iterator[str]:
+    shown_sample = ", ".join(f"{path}: {shown(label)}" for path, label in sampled.items())
+    try:
+        train = experiment.resolve(sampled)
+    except ValidationError as error:
+        for line in explain(error, experiment.place(sampled), prefix="train"):
+            yield f"with {shown_sample}: {line}"
+        return
+    except ValueError as error:
+        others = len(sampled) > 1 and where.startswith("search.")
+        yield f"with {shown_sample}: {error}; a `when` can leave this out" if others else str(error)
+        return
+    if problem := _impossible(train, experiment.resources):
+        yield f"with {shown_sample}: {problem}"
+    if where.startswith("first"):
+        for path in sampled:
+            if not experiment.search[path].applies(sampled):
+                yield f"{path} is given, but its `when` does not hold; leave it out"
 
 
 def _sampler_problems(experiment: Experiment) -> Iterator[str]:
@@ -229,26 +320,52 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
         yield "sampler: missing; write `sampler: {name: tpe, seed: 0}`"
         return
     if experiment.sampler.name == "grid":
+        if experiment.first:
+            yield "first: a grid tries every combination anyway; leave `first` out"
         try:
-            list(experiment.grid())
+            next(experiment.grid())
         except ValueError as error:
             yield str(error)
     elif experiment.budget.trials is None and experiment.budget.hours is None:
         yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
 
 
-def _set(train: dict[str, Any], path: str, value: Any) -> None:
-    """Put a value at a dotted path, which must exist."""
-    *parents, last = path.split(".")
-    node: Any = train
-    for depth, part in enumerate([*parents, last]):
-        if not isinstance(node, dict) or part not in node:
-            known = (
-                [f"{'.'.join(path.split('.')[:depth])}.{key}".lstrip(".") for key in node]
-                if isinstance(node, dict)
-                else []
-            )
-            raise ValueError(f"path {path!r} is not in train{did_you_mean(path, known) if known else ''}")
-        if depth < len(parents):
-            node = node[part]
-    node[last] = value
+def _with_defaults(train: dict[str, Any]) -> dict[str, Any]:
+    """`train` with what it leaves out; as it is where it is not valid (yet)."""
+    try:
+        return Train.model_validate(train).model_dump()
+    except ValidationError:
+        return train
+
+
+def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
+    """Put a value at a dotted path, which must exist in `complete`: in `train` with its defaults."""
+    node, parts = train, path.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(complete, dict) or part not in complete:
+            raise ValueError(f"path {path!r} is not in train{_nearest(train, path, parts[:depth], complete)}")
+        if depth == len(parts) - 1:
+            node[part] = value
+            return
+        complete = complete[part]
+        if not isinstance(node.get(part), dict):
+            node[part] = copy.deepcopy(complete)
+        node = node[part]
+
+
+def _nearest(train: dict[str, Any], path: str, parents: list[str], complete: Any) -> str:
+    """What a path that does not exist was probably meant to be."""
+    near = difflib.get_close_matches(path, _paths(_with_defaults(train)), n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    if not isinstance(complete, dict):
+        return f": {'.'.join(parents)} is {shown(complete)} there"
+    return f"; known: {', '.join('.'.join([*parents, key]) for key in complete)}"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted path of nested mappings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _paths(value, f"{prefix}{key}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,35 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from arat_ray.spec import did_you_mean
+
+SHOWN_AT_MOST = 80
+MERGE = "tag:yaml.org,2002:merge"
+FLOAT = "tag:yaml.org,2002:float"
+WANTED = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number that is not as large",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text, in quotes where YAML reads it as something else",
+    "path_type": "must be a path",
+    "list_type": "must be a list, [...]",
+    "tuple_type": "must be a list, [...]",
+    "dict_type": "must be a mapping of keys to values, {{key: value, ...}}",
+    "model_type": "must be a mapping of keys to values, {{key: value, ...}}",
+    "model_attributes_type": "must be a mapping of keys to values, {{name: ..., ...}}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "too_short": "must hold at least {min_length} value(s)",
+}
+"""pydantic's error types in words that need no pydantic."""
 
 
 class ExperimentError(ValueError):
@@ -22,12 +53,16 @@ class ExperimentError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, where a key that stands twice is an error instead of a silent overwrite."""
+    """Safe YAML, where 1e-4 is a number, and a key that stands twice is an error instead of a silent overwrite."""
 
 
 def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
+        if key_node.tag == MERGE:
+            continue
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
@@ -36,6 +71,7 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -50,18 +86,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ExperimentError(path, [f"{line}{error.problem}"]) from error
+        raise ExperimentError(path, [line + ", ".join(filter(None, [error.context, error.problem]))]) from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date or a number that cannot be
+        raise ExperimentError(path, [f"is not YAML: {' '.join(str(error).split())}"]) from error
+    except RecursionError as error:
+        raise ExperimentError(path, ["is nested too deeply"]) from error
     if not isinstance(raw, dict):
         raise ExperimentError(path, ["is not an experiment: it must hold `name:`, `train:` and `validate:`"])
     return raw
+
+
+def shown(value: object) -> str:
+    """A value as the file writes it (null, true), shortened."""
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):  # refers to itself; has keys that JSON has not
+        text = type(value).__name__
+    return text if len(text) <= SHOWN_AT_MOST else f"{text[:SHOWN_AT_MOST]}..."
 
 
 def explain(error: ValidationError, raw: Any, *, prefix: str = "") -> list[str]:
     """One line for each problem: its key as written in the file, then what is wrong with the value."""
     lines = []
     for details in error.errors(include_url=False):
-        key = ".".join(filter(None, [prefix, _written_key(details["loc"], raw)]))
-        lines.append(f"{key or 'file'}: {_sentence(details)}")
+        key = ".".join(filter(None, [prefix, _written_key(details["loc"], raw)])).replace(".[", "[")
+        lines.append(f"{key}: {_sentence(details)}" if key else _sentence(details))
     return list(dict.fromkeys(lines))
 
 
@@ -71,13 +120,13 @@ def _written_key(location: Sequence[int | str], raw: Any) -> str:
     node = raw
     for depth, part in enumerate(location):
         last = depth == len(location) - 1
-        if isinstance(node, dict) and part in node:
+        if isinstance(node, dict) and (part in node or part in (known := {str(key): key for key in node})):
             written.append(str(part))
-            node = node[part]
+            node = node[part] if part in node else node[known[str(part)]]
         elif isinstance(node, list) and isinstance(part, int):
-            written.append(str(part))
+            written.append(f"[{part}]")
             node = node[part] if part < len(node) else None
-        elif last and isinstance(node, dict) and node.get("name") != part:
+        elif last and part != "[key]" and isinstance(node, dict) and node.get("name") != part:
             written.append(str(part))
     return ".".join(written)
 
@@ -85,6 +134,8 @@ def _written_key(location: Sequence[int | str], raw: Any) -> str:
 def _sentence(details: ErrorDetails) -> str:
     message, given = details["msg"].removeprefix("Value error, "), details["input"]
     context = details.get("ctx", {})
+    if details["loc"][-1:] == ("[key]",):
+        return f"a key must be text; YAML reads this one as {shown(given)}, so put it in quotes"
     match details["type"]:
         case "missing":
             return "missing"
@@ -92,8 +143,12 @@ def _sentence(details: ErrorDetails) -> str:
             return "missing `name`"
         case "union_tag_invalid":
             known = [name.strip(" '") for name in str(context["expected_tags"]).split(",")]
-            return f"unknown name {context['tag']!r}{did_you_mean(str(context['tag']), known)}"
-        case "unknown_key" | "pixel_units" | "no_attack" | "depth" | "value_error" | "fraction":
-            return message
+            return f"unknown name {shown(context['tag'])}{did_you_mean(str(context['tag']), known)}"
+        case "list_type" | "tuple_type" if isinstance(given, str):
+            return f"must be a list; write [{shown(given)}]"
+        case "model_attributes_type" if isinstance(given, str):
+            return f"must be a mapping; write {{name: {given}, ...}}"
+        case kind if kind in WANTED:
+            return f"{WANTED[kind].format(**context)}, not {shown(given)}"
         case _:
-            return f"{message[0].lower()}{message[1:]}, not {given!r}"
+            return message

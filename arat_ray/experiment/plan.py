@@ -37,10 +37,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
             model = train.model.build(train.dataset.shape[0], train.dataset.num_classes)
         yield f"  regularised layers: {', '.join(layers.select(model, train.method.layers))}"
     for path, domain in experiment.search.items():
-        what = "one of" if domain.labels is not None else "log-uniform in" if domain.loguniform else "uniform in"
-        values = ", ".join(str(value) for value in domain.probes)
-        condition = f", where {domain.when}" if domain.when else ""
-        yield f"  varies: {path}, {what} {values if domain.labels is not None else f'[{values}]'}{condition}"
+        yield f"  varies: {path}, {domain}"
     if experiment.search:
         budget = experiment.budget
         end = [

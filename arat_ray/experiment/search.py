@@ -8,40 +8,49 @@ Both ends are included. `when: {path: value}` makes a domain conditional on what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from arat_ray.experiment.errors import shown
 from arat_ray.spec import Spec, parse_fraction
 
 if TYPE_CHECKING:
     import optuna
 
 Kind = Literal["float", "int", "bool", "string"]
-Scalar = bool | int | float | str
+INSIDE = 0.38196601125
+"""A place within an interval where no round number lies."""
 
 
-def _parse_fractions(value: Any) -> Any:
-    """8/255 as a number, wherever a domain's values are written."""
+def _two_numbers(value: Any) -> Any:
+    """The ends of an interval; 8/255 is a number here."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"must be two numbers, [low, high], not {shown(value)}")
+    return [parse_fraction(end) for end in value]
+
+
+def _values(value: Any) -> Any:
+    """The values of a choice; 8/255 is a number here."""
     if isinstance(value, list):
-        return [_parse_fractions(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: parse_fraction(item) for key, item in value.items()}
-    return parse_fraction(value)
-
-
-Ends = Annotated[tuple[float, float], BeforeValidator(_parse_fractions)]
-Values = Annotated[list[Any] | dict[str, Any], BeforeValidator(_parse_fractions)]
+        return [parse_fraction(item) for item in value]
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be [value, ...] or {{label: value, ...}}, not {shown(value)}")
+    for label in value:
+        if not isinstance(label, str):
+            raise ValueError(f"a label must be text; YAML reads this one as {shown(label)}, so put it in quotes")
+    return {label: parse_fraction(item) for label, item in value.items()}
 
 
 class Domain(Spec):
     """The values of one path into `train`."""
 
-    uniform: Ends | None = None
-    loguniform: Ends | None = None
-    int_: tuple[int, int] | None = Field(None, alias="int")
-    choice: Values | None = None
+    uniform: Annotated[tuple[float, float], BeforeValidator(_two_numbers)] | None = None
+    loguniform: Annotated[tuple[float, float], BeforeValidator(_two_numbers)] | None = None
+    int_: Annotated[tuple[int, int], BeforeValidator(_two_numbers)] | None = Field(None, alias="int")
+    choice: Annotated[Any, BeforeValidator(_values)] = None
     when: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -58,11 +67,7 @@ class Domain(Spec):
         elif not self.choice:
             raise ValueError("a choice needs at least one value")
         elif isinstance(self.choice, list):
-            for value in self.choice:
-                if not isinstance(value, Scalar):
-                    raise ValueError(f"give {value!r} a label: `choice: {{label: value, ...}}`")
-            if len(set(map(repr, self.choice))) < len(self.choice):
-                raise ValueError(f"a value stands twice in {self.choice}")
+            _refuse_values_without_a_column(self.choice)
         return self
 
     @property
@@ -82,30 +87,41 @@ class Domain(Spec):
         """The type of the column that stores what is sampled."""
         if self.labels is None:
             return "float" if self.int_ is None else "int"
-        types = {type(label) for label in self.labels}
-        if types == {bool}:
-            return "bool"
-        if types == {int}:
-            return "int"
-        return "float" if types <= {int, float} else "string"
+        return _kind(self.labels)
 
     @property
     def probes(self) -> list[Any]:
-        """Samples that together show whether every value can be used: all of a choice, both ends of an interval."""
-        return self.labels if self.labels is not None else list(self.ends)
+        """Samples that together show whether every value can be used: all of a choice, both ends and one inside."""
+        if self.labels is not None:
+            return self.labels
+        low, high = self.ends
+        return [low, high] if self.int_ is not None else [low, high, low + INSIDE * (high - low)]
+
+    def __str__(self) -> str:
+        if self.labels is not None:
+            values = f"one of {', '.join(map(str, self.labels))}"
+        else:
+            low, high = self.ends
+            how = "log-uniform" if self.loguniform else "uniform" if self.uniform else "integer"
+            values = f"{how} in [{low:g}, {high:g}]"
+        conditions = [f"{path} is {' or '.join(map(str, _as_list(wanted)))}" for path, wanted in self.when.items()]
+        return f"{values}, where {' and '.join(conditions)}" if conditions else values
+
+    def read(self, given: Any) -> Any:
+        """A sample as a user writes it: 8/255 is a number here too, unless it is a label."""
+        return given if isinstance(self.choice, dict) else parse_fraction(given)
 
     def applies(self, sampled: Mapping[str, Any]) -> bool:
         """Whether the condition holds among what was sampled so far."""
         return all(
-            path in sampled and sampled[path] in (wanted if isinstance(wanted, list) else [wanted])
+            path in sampled and any(sampled[path] in (label, parse_fraction(label)) for label in _as_list(wanted))
             for path, wanted in self.when.items()
         )
 
     def suggest(self, trial: optuna.Trial, path: str) -> Any:
         """Sample through Optuna."""
         if self.labels is not None:
-            labels = [str(label) for label in self.labels] if self.kind == "string" else self.labels
-            return trial.suggest_categorical(path, labels)
+            return trial.suggest_categorical(path, self.labels)
         low, high = self.ends
         if self.int_ is not None:
             return trial.suggest_int(path, int(low), int(high))
@@ -113,16 +129,41 @@ class Domain(Spec):
 
     def value(self, sampled: Any) -> Any:
         """What a sample stands for. Raises ValueError for one outside of the domain."""
-        if isinstance(self.choice, dict):
-            if sampled not in self.choice:
-                raise ValueError(f"{sampled!r} is none of {', '.join(map(repr, self.choice))}")
-            return self.choice[sampled]
-        if isinstance(self.choice, list):
-            for value in self.choice:
-                if value == sampled or (self.kind == "string" and str(value) == sampled):
-                    return value
-            raise ValueError(f"{sampled!r} is none of {', '.join(map(repr, self.choice))}")
+        if self.labels is not None:
+            if not isinstance(sampled, bool | int | float | str) or sampled not in self.labels:
+                raise ValueError(f"{shown(sampled)} is none of {', '.join(map(shown, self.labels))}")
+            return self.choice[sampled if isinstance(self.choice, dict) else self.labels.index(sampled)]
         low, high = self.ends
-        if isinstance(sampled, bool) or not isinstance(sampled, int | float) or not low <= sampled <= high:
-            raise ValueError(f"{sampled!r} is not within [{low:g}, {high:g}]")
+        number = isinstance(sampled, int | float) and not isinstance(sampled, bool)
+        if not number or not low <= sampled <= high:
+            raise ValueError(f"{shown(sampled)} is not within [{low:g}, {high:g}]")
+        if self.int_ is not None and not isinstance(sampled, int):
+            raise ValueError(f"{shown(sampled)} is no whole number")
         return sampled
+
+
+def _as_list(wanted: Any) -> list[Any]:
+    """The labels of a condition, which may be one or several."""
+    return wanted if isinstance(wanted, list) else [wanted]
+
+
+def _kind(labels: Sequence[Any]) -> Kind:
+    types = {type(label) for label in labels}
+    if types == {bool}:
+        return "bool"
+    if types == {int}:
+        return "int"
+    return "float" if types <= {int, float} else "string"
+
+
+def _refuse_values_without_a_column(values: Sequence[Any]) -> None:
+    """Raises ValueError for an unlabelled choice whose values one column of the results cannot hold."""
+    for value in values:
+        if not isinstance(value, bool | int | float | str):
+            raise ValueError(f"give {shown(value)} a label: `choice: {{label: value, ...}}`")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"must be finite numbers, not {value}")
+    if _kind(values) == "string" and not all(isinstance(value, str) for value in values):
+        raise ValueError("mixes text, numbers or booleans; give each a label: `choice: {label: value, ...}`")
+    if len(set(values)) < len(values):
+        raise ValueError(f"a value stands twice in {shown(list(values))}")

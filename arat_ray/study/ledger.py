@@ -7,10 +7,12 @@ thus one code path: open the ledger, ask until there are enough. The journal ope
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -20,6 +22,10 @@ from arat_ray.experiment.config import Experiment, Sampled, Sampler
 JOURNAL = Path("journal") / "optuna.log"
 NUMBER, POINT, REASON = "number", "point", "reason"
 INTERRUPTED = "interrupted"
+
+warnings.filterwarnings(
+    "ignore", category=ExperimentalWarning
+)  # TPE's `group` and `set_metric_names` have been so for years
 
 
 class Asked(NamedTuple):
@@ -62,7 +68,7 @@ class Ledger:
         )
 
     def ask(self) -> Asked:
-        """The next trial: an interrupted one, then a given point, then what the sampler proposes."""
+        """The next trial: what waits (given points, interrupted trials), then what the sampler proposes."""
         trial = self.study.ask()
         number = trial.user_attrs.get(NUMBER)
         if number is None:

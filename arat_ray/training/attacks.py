@@ -105,4 +105,5 @@ Attack = Pgd
 def format_pixels(value: float) -> str:
     """8/255 for 0.03137, 0.3 for 0.3: as papers write it."""
     by_255 = value * 255
-    return f"{by_255:.4g}/255" if abs(by_255 - round(by_255, 1)) < 1e-6 else f"{value:.4g}"
+    is_decimal = abs(value - round(value, 3)) < 1e-9
+    return f"{by_255:.4g}/255" if not is_decimal and abs(by_255 - round(by_255, 1)) < 1e-6 else f"{value:.4g}"

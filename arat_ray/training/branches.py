@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -66,13 +65,15 @@ def branch(model: nn.Module, name: Branch) -> Iterator[None]:
 
 def deployed(model: nn.Module) -> nn.Module:
     """A plain copy of the network with the adversarial branch folded in, for use without this package."""
+    return _fold(copy.deepcopy(model))
+
+
+def _fold(model: nn.Module) -> nn.Module:
     if isinstance(model, SplitNorm):
-        return copy.deepcopy(model.adversarial)
-    plain = copy.copy(model)
-    plain._modules = {name: deployed(child) for name, child in model.named_children()}
-    plain._parameters = {name: copy.deepcopy(value) for name, value in model._parameters.items()}
-    plain._buffers = {name: copy.deepcopy(value) for name, value in model._buffers.items()}
-    return plain
+        return model.adversarial
+    for name, child in model.named_children():
+        setattr(model, name, _fold(child))
+    return model
 
 
 @contextmanager
@@ -95,39 +96,63 @@ def attack_norm(model: nn.Module, mode: AttackNorm) -> Iterator[None]:
         model.train()
 
 
-def synchronize(model: nn.Module) -> nn.Module:
+def synchronize(model: nn.Module, device: torch.device) -> nn.Module:
     """The same network with every BatchNorm taking its statistics over all workers' images."""
+    if device.type != "cpu":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return converted
     if isinstance(model, _BatchNorm):
         return SyncBatchNorm.of(model)
     for name, child in model.named_children():
-        setattr(model, name, synchronize(child))
+        setattr(model, name, synchronize(child, device))
     return model
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm, which refuses CPU tensors, with the same formula for them by differentiable all-reduce."""
+class SyncBatchNorm(_BatchNorm):
+    """torch.nn.SyncBatchNorm's formula for the CPU, where torch has none, by differentiable all-reduce."""
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> SyncBatchNorm:
         synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        synced.load_state_dict(norm.state_dict())
-        return synced
+        synced._parameters, synced._buffers = norm._parameters, norm._buffers  # of its type, on its device
+        return synced.train(norm.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions will do."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not self.training or not dist.is_initialized():
+        if not self.training or not dist.is_initialized():
             out: Tensor = super().forward(x)
             return out
         dims = [0, *range(2, x.dim())]
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums = dist_nn.all_reduce(torch.cat([x.sum(dims), x.square().sum(dims), count]))
+        sums: Tensor = _SumOverWorkers.apply(torch.cat([x.sum(dims), x.square().sum(dims), count]))
         total = sums[-1]
         mean, square = (sums[:-1] / total).chunk(2)
-        variance = square - mean.square()
+        variance = (square - mean.square()).clamp_min(0)  # which rounding can make negative
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 momentum = 0.1 if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean, momentum)
                 self.running_var.lerp_(variance * (total / (total - 1)), momentum)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
         shape = [1, -1] + [1] * (x.dim() - 2)
         out = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
-        return out * self.weight.view(shape) + self.bias.view(shape)
+        return out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """All-reduce whose gradient is the sum of all workers' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone()
+        dist.all_reduce(summed)
+        return summed

@@ -63,7 +63,7 @@ def count(
     seen = clean = robust = 0
     for start in range(0, len(data.labels), batch_size):
         total = min(batch_size, len(data.labels) - start)
-        rows = torch.arange(rank, total, world_size, device=device)
+        rows = torch.arange(total, device=device)[rank::world_size]  # of a ragged last batch perhaps none
         x = to_unit(data.images[start + rows], channels_last=channels_last)
         y = data.labels[start + rows]
         with torch.no_grad():

@@ -100,7 +100,7 @@ class _Run:
             raise ValueError(f"batch_size {train.batch_size} is larger than the {len(self.labels)} training images")
         method = train.build()
         if train.sync_batch_norm and context.world_size > 1:
-            branches.synchronize(method)
+            branches.synchronize(method, device)
         layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.method: Method = method.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.step_method: nn.Module = self.method

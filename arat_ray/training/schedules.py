@@ -33,7 +33,7 @@ class Piecewise(Spec):
         del progress
         if epoch < self.warmup_epochs:
             return self.warmup_factor
-        passed = sum(epoch >= decay * epochs for decay in self.decays)
+        passed = sum(epoch / epochs >= decay for decay in self.decays)  # 0.55 * 100 is more than 55
         return float(self.decay_factor**passed)
 
 

@@ -1,0 +1,60 @@
+"""Small studies on real digits, run as users run them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}
+EXPERIMENT: dict[str, Any] = {
+    "name": "small",
+    "train": {
+        "dataset": {"name": "digits"},
+        "model": {"name": "tiny", "width": 2},
+        "method": {"name": "arat", "invariance_weight": 1, "layers": ["bn3"]},
+        "attack": PGD,
+        "epochs": 3,
+        "batch_size": 64,
+        "seed": 0,
+    },
+    "validate": {"every": 1, "images": 500, "attack": PGD},
+    "search": {"method.invariance_weight": {"loguniform": [0.1, 10]}},
+    "sampler": {"name": "tpe", "seed": 0},
+    "budget": {"trials": 4},
+    "resources": {"cpus_per_worker": 1, "concurrent_trials": 2},
+}
+COMMAND = (sys.executable, "-c", "from arat_ray.cli import main; main()")
+
+
+def ray_processes() -> set[int]:
+    """Process ids of raylets, of their stores and of workers, on this machine."""
+    found = set()
+    for proc in Path("/proc").iterdir():
+        if proc.name.isdigit():
+            try:
+                command = (proc / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"raylet/raylet" in command or b"gcs_server" in command or command.startswith(b"ray::"):
+                found.add(int(proc.name))
+    return found
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def tune(file: Path, *options: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """`arat-ray tune FILE --results <beside it>/results OPTIONS`."""
+    return subprocess.run(tune_command(file, *options), capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def tune_command(file: Path, *options: str) -> list[str]:
+    return [*COMMAND, "tune", str(file), "--results", str(file.parent / "results"), *options]

@@ -1,0 +1,178 @@
+"""Whole studies on Ray: start, stop, kill, resume, extend; one worker and two; failures; a cluster that is there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.frontier.pareto import non_dominated
+from arat_ray.results import reader
+from tests.cluster.studies import EXPERIMENT, ray_processes, tune, tune_command, wait_until
+
+pytestmark = pytest.mark.ray
+Write = Callable[..., Path]
+
+
+def rows(file: Path, table: str) -> list[dict[str, Any]]:
+    return list(reader.read(file.parent / "results" / "small", table).to_pylist())
+
+
+def rows_so_far(file: Path, table: str) -> list[dict[str, Any]]:
+    return rows(file, table) if reader.part_files(file.parent / "results" / "small" / table) else []
+
+
+def assert_whole(file: Path, trials: int, epochs: int = 3) -> None:
+    """As many trials as asked for, each complete, each epoch once, the front marked, no Optuna trial running."""
+    found = rows(file, "trials")
+    assert sorted(row["number"] for row in found) == list(range(trials))
+    assert {row["status"] for row in found} == {"complete"}
+    keys = Counter((row["trial_id"], row["attempt"], row["epoch"]) for row in rows(file, "epochs"))
+    assert set(keys.values()) == {1}
+    assert set(keys) == {(row["trial_id"], 1, epoch) for row in found for epoch in range(1, epochs + 1)}
+    front = non_dominated([[row["clean_accuracy"], row["robust_accuracy"]] for row in found])
+    assert [row["on_front"] for row in found] == front.tolist()
+    journal = (file.parent / "results" / "small" / "journal" / "optuna.log").read_text()
+    assert journal
+
+
+def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) -> None:
+    file = write()
+    done = tune(file, "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    assert "front: " in done.stdout
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2, done.stderr  # Ray's own chatter is silenced
+    assert_whole(file, trials=2)
+    again = tune(file, "--trials", "2")
+    assert again.returncode == 0
+    assert "all 2 trials" in again.stdout
+    more = tune(file, "--trials", "3")
+    assert more.returncode == 0, more.stderr
+    assert_whole(file, trials=3)
+    other = write(search={"method.invariance_weight": {"loguniform": [0.1, 100]}})
+    refused = tune(other)
+    assert refused.returncode == 2
+    assert "search.method.invariance_weight.loguniform is [0.1, 10.0] there and [0.1, 100.0] here" in refused.stderr
+
+
+def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row(write: Write) -> None:
+    train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    file = write(train=train)
+    moments = [lambda: len(rows_so_far(file, "epochs")) >= 2, lambda: len(rows_so_far(file, "epochs")) >= 9]
+    for is_time in moments:
+        before = ray_processes()
+        driver = subprocess.Popen(tune_command(file, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(is_time, 240, "enough epochs")
+        assert driver.poll() is None
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        wait_until(lambda known=before: not ray_processes() - known, 60, "Ray to notice")  # type: ignore[misc]
+    reported = {(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")}
+    refused = tune(file)
+    assert refused.returncode == 2
+    assert "interrupted study; go on with --resume" in refused.stderr
+    done = tune(file, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_whole(file, trials=4, epochs=6)
+    assert reported <= {(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")}
+
+
+def test_ctrl_c_saves_exits_with_130_and_says_how_to_go_on(write: Write) -> None:
+    train = EXPERIMENT["train"] | {"epochs": 40, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    file = write(train=train, budget={"trials": 2})
+    driver = subprocess.Popen(tune_command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(rows_so_far(file, "epochs")) >= 3, 240, "some epochs")
+    asked = time.monotonic()
+    driver.send_signal(signal.SIGINT)
+    _, stderr = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert time.monotonic() - asked < 30
+    assert f"go on with: arat-ray tune {file}" in stderr
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert {row["status"] for row in rows(file, "trials")} == {"stopped"}
+
+
+def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(write: Write) -> None:
+    search = {"optimizer.learning_rate": {"choice": [0.05, 1e20]}}
+    file = write(search=search, sampler={"name": "grid", "seed": 0}, budget={})
+    done = tune(file)
+    assert done.returncode == 0, done.stderr
+    assert "1 trial(s) failed" in done.stderr
+    good, bad = sorted(rows(file, "trials"), key=lambda row: row["number"])
+    assert good["status"] == "complete"
+    assert bad["status"] == "failed"
+    assert "lower optimizer.learning_rate (1e+20)" in bad["error"]
+
+
+def test_two_workers_train_one_trial_through_ray_train(write: Write) -> None:
+    train = EXPERIMENT["train"] | {"sync_batch_norm": True}
+    resources = {"workers": 2, "cpus_per_worker": 1}
+    done = tune(write(train=train, resources=resources, budget={"trials": 1}), timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    file = write(train=train, resources=resources, budget={"trials": 1})
+    assert_whole(file, trials=1)
+    (row,) = rows(file, "trials")
+    assert row["workers"] == 2
+    assert {row["validation_images"] for row in rows(file, "epochs")} == {500}
+
+
+def test_more_gpus_than_the_cluster_has_is_an_error_and_no_wait(write: Write) -> None:
+    file = write(resources={"gpus_per_worker": 64})
+    refused = tune(file)
+    assert refused.returncode == 2
+    assert "64 GPU each, which this cluster can never place" in refused.stderr
+    assert "resources.gpus_per_worker" not in refused.stdout
+    assert not rows(file, "trials")
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def test_a_cluster_that_is_there_is_joined_and_left_running(write: Write) -> None:
+    host = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert host.stdout is not None
+    address = host.stdout.readline().strip()
+    try:
+        file = write(budget={"trials": 1})
+        done = tune(file, "--address", address)
+        assert done.returncode == 0, done.stderr
+        assert_whole(file, trials=1)
+        assert ray_processes()
+    finally:
+        host.communicate("", timeout=60)
+
+
+def test_an_address_where_nobody_answers_is_an_error(write: Write) -> None:
+    refused = tune(write(), "--address", "127.0.0.1:1", timeout=120)
+    assert refused.returncode == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in refused.stderr
+
+
+def test_a_signal_that_takes_ray_along_still_saves_and_ends(write: Write) -> None:
+    """As `timeout`, a batch system or a closed terminal do it: SIGTERM to the whole process group."""
+    train = EXPERIMENT["train"] | {"epochs": 40, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    file = write(train=train, budget={"trials": 2})
+    driver = subprocess.Popen(
+        tune_command(file), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_until(lambda: len(rows_so_far(file, "epochs")) >= 3, 240, "some epochs")
+    os.killpg(driver.pid, signal.SIGTERM)
+    assert driver.wait(timeout=90) == 130
+    assert {row["status"] for row in rows(file, "trials")} == {"stopped"}

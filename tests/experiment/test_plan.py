@@ -1,0 +1,65 @@
+"""The plan in words, and FLOPs against a count by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arat_ray.experiment import plan
+from arat_ray.experiment.config import Experiment, load
+
+FILE = """
+name: small
+train:
+  dataset: {name: digits}
+  model: {name: tiny, width: 2}
+  epochs: 4
+  batch_size: 64
+  seed: 0
+  attack: {name: pgd, norm: linf, epsilon: 8/255, step_size: 2/255, steps: 5}
+  method: METHOD
+search:
+  optimizer.learning_rate: {loguniform: [0.01, 1]}
+validate: {every: 3, images: 437, attack: {name: pgd, norm: linf, epsilon: 8/255, step_size: 2/255, steps: 20}}
+sampler: {name: random, seed: 0}
+budget: {trials: 8}
+"""
+ARAT = '{name: arat, invariance_weight: 5, layers: ["bn?"]}'
+FORWARD = 3 * 2304 + 160
+"""A multiply-add is two. 8x8 positions * 2 channels * 3*3*1 weights, 4x4 * 4 * 3*3*2, 2x2 * 8 * 3*3*4; last 8 * 10."""
+
+
+def experiment(tmp_path: Path, method: str = ARAT) -> Experiment:
+    path = tmp_path / "small.yaml"
+    path.write_text(FILE.replace("METHOD", method))
+    return load(path)
+
+
+def test_flops_of_a_forward_pass_are_those_counted_by_hand(tmp_path: Path) -> None:
+    assert plan.forward_flops(experiment(tmp_path).base) == FORWARD
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [
+        ("{name: standard}", 3),  # forward, and backward to inputs and to weights
+        ("{name: pgd_at}", 5 * 2 + 3),  # five attack steps, forward and backward to the input
+        (ARAT, 5 * 2 + 2 * 3),  # through both branches
+    ],
+)
+def test_flops_of_a_trial_are_those_of_its_passes(method: str, passes: int, tmp_path: Path) -> None:
+    lines = list(plan.estimate(experiment(tmp_path, method)))
+    training = 4 * 1000 * passes  # 1,437 training images, of which 437 validate
+    validation = 2 * 437 * (1 + 20 * 2)  # after epochs 3 and 4
+    expected = FORWARD * (training + validation) / 1e15
+    assert lines[0] == f"  a trial: 1000 training images, {expected:.3g} PFLOP"
+    assert lines[1] == f"  the search: 8 trials, {8 * expected:.3g} PFLOP"
+
+
+def test_the_plan_names_the_layers_that_the_patterns_stand_for(tmp_path: Path) -> None:
+    text = "\n".join(plan.describe(experiment(tmp_path)))
+    assert "regularised layers: bn1, bn2, bn3" in text
+    assert "attack in training: pgd-5 linf 8/255" in text
+    assert "varies: optimizer.learning_rate, log-uniform in [0.01, 1]" in text
+    assert "search: random, 8 trials, maximising clean_accuracy and robust_accuracy" in text

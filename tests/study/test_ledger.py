@@ -1,0 +1,124 @@
+"""The ledger: which trials exist, how they ended, and what a process killed at any moment leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from arat_ray.experiment.config import Experiment, Sampler
+from arat_ray.study.ledger import NUMBER, Ledger, make_sampler
+
+Make = Callable[..., Experiment]
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [trial.state.name for trial in ledger.study.trials]
+
+
+def test_trials_are_numbered_from_zero_and_ended_ones_are_remembered(make: Make, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, make())
+    first, second, third = ledger.ask(), ledger.ask(), ledger.ask()
+    assert [first.number, second.number, third.number] == [0, 1, 2]
+    ledger.complete(0, [0.9, 0.4])
+    ledger.fail(1, "NaN")
+    assert ledger.ended() == {0, 1}
+    assert states(ledger) == ["COMPLETE", "FAIL", "RUNNING"]
+    assert ledger.study.trials[0].values == [0.9, 0.4]
+    assert ledger.study.trials[1].user_attrs["reason"] == "NaN"
+
+
+def test_a_trial_that_was_running_when_the_process_died_is_asked_for_again(make: Make, tmp_path: Path) -> None:
+    died = Ledger(tmp_path, make())
+    asked = [died.ask() for _ in range(3)]
+    died.complete(1, [0.9, 0.4])
+    resumed = Ledger(tmp_path, make())
+    assert "RUNNING" not in states(resumed)
+    assert resumed.ended() == {1}
+    again = [resumed.ask(), resumed.ask()]
+    assert again == [asked[0], asked[2]]
+    assert resumed.ask().number == 3
+
+
+def test_a_process_that_died_again_and_again_loses_and_doubles_nothing(make: Make, tmp_path: Path) -> None:
+    sampled = {}
+    for _ in range(4):
+        ledger = Ledger(tmp_path, make())
+        for _ in range(2):
+            asked = ledger.ask()
+            assert sampled.setdefault(asked.number, asked.sampled) == asked.sampled
+    assert sorted(sampled) == [0, 1]
+
+
+def test_a_process_that_died_between_enqueueing_and_telling_leaves_no_double(make: Make, tmp_path: Path) -> None:
+    died = Ledger(tmp_path, make())
+    asked = died.ask()
+    died.study.enqueue_trial(asked.sampled, user_attrs={NUMBER: asked.number})  # ... and killed here
+    resumed = Ledger(tmp_path, make())
+    assert resumed.ask() == asked
+    assert resumed.ask().number == 1
+
+
+def test_a_trial_that_was_put_back_is_the_next_one_asked_for(make: Make, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, make())
+    asked = ledger.ask()
+    ledger.put_back(asked.number)
+    assert ledger.ended() == set()
+    assert ledger.ask() == asked
+
+
+def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> None:
+    points = [{"method.invariance_weight": 3.0, "method.layers": "two"}, {"method.invariance_weight": 5.0}]
+    ledger = Ledger(tmp_path, make(first=points))
+    assert ledger.ask().sampled == points[0]
+    resumed = Ledger(tmp_path, make(first=points))
+    assert {resumed.ask().sampled["method.invariance_weight"] for _ in range(2)} == {3.0, 5.0}
+    assert resumed.ask().number == 2
+
+
+def test_a_grid_is_every_combination_once(make: Make, tmp_path: Path) -> None:
+    search = {
+        "method.layers": {"choice": {"last": ["bn3"], "two": ["bn2", "bn3"]}},
+        "epochs": {"choice": [1, 2, 3]},
+        "batch_size": {"choice": [32, 64], "when": {"method.layers": "two"}},
+    }
+    experiment = make(search=search, sampler={"name": "grid", "seed": 0}, budget={})
+    assert experiment.trials == 9
+    ledger = Ledger(tmp_path, experiment)
+    for _ in range(4):
+        ledger.complete(ledger.ask().number, [0.5, 0.5])
+    resumed = Ledger(tmp_path, experiment)
+    assert len(resumed.ended()) == 4
+    for _ in range(5):
+        resumed.complete(resumed.ask().number, [0.5, 0.5])
+    done = [tuple(trial.params.items()) for trial in resumed.study.get_trials(states=[TrialState.COMPLETE])]
+    assert len(set(done)) == 9
+
+
+def test_the_journal_is_an_optuna_study_with_named_goals(make: Make, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, make())
+    ledger.complete(ledger.ask().number, [0.9, 0.4])
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal" / "optuna.log"))
+    )
+    study = optuna.load_study(study_name="small", storage=storage)
+    assert study.metric_names == ["clean_accuracy", "robust_accuracy"]
+    assert [trial.values for trial in study.best_trials] == [[0.9, 0.4]]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "nsga2"])
+def test_every_sampler_proposes_within_the_space_and_by_its_seed(name: str, make: Make, tmp_path: Path) -> None:
+    proposed = []
+    for run in range(2):
+        ledger = Ledger(tmp_path / str(run), make(sampler={"name": name, "seed": 3}))
+        for _ in range(12):
+            asked = ledger.ask()
+            assert 0.1 <= asked.sampled["method.invariance_weight"] <= 10
+            weight = asked.sampled["method.invariance_weight"]
+            ledger.complete(asked.number, [weight / 10, 1 - weight / 10])
+            proposed.append(asked)
+    assert proposed[:12] == proposed[12:]
+    assert type(make_sampler(Sampler.model_validate({"name": name, "seed": 0}))).__name__.lower().startswith(name[:3])

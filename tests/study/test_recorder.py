@@ -1,0 +1,153 @@
+"""The recorder: every measurement becomes a row, once, and is on disk before anybody hears of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from arat_ray.experiment.config import Experiment
+from arat_ray.results import reader
+from arat_ray.results.writer import StudyWriter
+from arat_ray.study.folder import metadata, param_types
+from arat_ray.study.progress import Progress
+from arat_ray.study.recorder import Recorder
+
+Make = Callable[..., Experiment]
+SAMPLED = {"method.invariance_weight": 2.0, "method.layers": "two"}
+
+
+class Witness:
+    """Hears how trials ended and looks at the disk at that moment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.heard = folder, list[tuple[Any, ...]]()
+
+    def _look(self, number: int) -> tuple[str, int]:
+        name = f"small-{number:05d}"
+        status = [row["status"] for row in reader.read(self.folder, "trials").to_pylist() if row["trial_id"] == name]
+        epochs = [row for row in reader.read(self.folder, "epochs").to_pylist() if row["trial_id"] == name]
+        return status[-1], len(epochs)
+
+    def complete(self, number: int, goals: list[float]) -> None:
+        self.heard.append(("complete", number, goals, *self._look(number)))
+
+    def fail(self, number: int, reason: str) -> None:
+        self.heard.append(("fail", number, reason, *self._look(number)))
+
+    def put_back(self, number: int) -> None:
+        self.heard.append(("put_back", number, *self._look(number)))
+
+
+def open_study(folder: Path, experiment: Experiment) -> tuple[Recorder, Witness, io.StringIO]:
+    shown = io.StringIO()
+    writer = StudyWriter(folder, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
+    console = Console(file=shown, width=200)
+    progress = Progress(console, goals=experiment.maximize, total=experiment.trials, ended=0, epochs=2)
+    witness = Witness(folder)
+    return Recorder(folder, experiment, writer, witness, progress), witness, shown
+
+
+def message(epoch: int, *, replayed: bool = False, measured: bool = True, clean: float = 0.9) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": epoch, "loss_clean": 1.0 / epoch, "learning_rate": 0.1, "epoch_s": 1.0}
+    if measured:
+        row |= {"validation_clean_accuracy": clean, "validation_robust_accuracy": 0.5, "validation_images": 1000}
+    return {"row": row, "replayed": replayed, "device": "cpu", "peak_memory_gib": 0.1}
+
+
+def test_rows_are_on_disk_before_the_ledger_hears_of_the_end(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, witness, shown = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, message(1))
+    recorder.report(0, message(2, clean=0.8))
+    recorder.end(0)
+    assert witness.heard == [("complete", 0, [0.8, 0.5], "complete", 2)]
+    (row,) = reader.read(tmp_path, "trials").to_pylist()
+    assert row["param_method.invariance_weight"] == 2.0
+    assert row["param_method.layers"] == "two"
+    assert (row["attack"], row["norm"], row["epsilon"], row["split"]) == ("pgd-1", "linf", 0.2, "validation")
+    assert (row["images"], row["epochs_done"], row["is_full_fidelity"], row["on_front"]) == (1000, 2, True, True)
+    assert row["checkpoint"] == "checkpoints/small-00000/last.pt"
+    assert row["ended_at"] >= row["started_at"]
+    assert "trial 0 complete: clean accuracy 80.0 %, robust accuracy 50.0 %" in shown.getvalue()
+
+
+def test_a_trial_that_gave_up_is_failed_with_its_reason(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, witness, shown = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, {"failed": "the loss became nan"})
+    recorder.end(0)
+    assert witness.heard == [("fail", 0, "the loss became nan", "failed", 0)]
+    (row,) = reader.read(tmp_path, "trials").to_pylist()
+    assert row["error"] == "the loss became nan"
+    assert not row["on_front"]
+    assert recorder.failed == 1
+    assert "trial 0 failed: the loss became nan" in shown.getvalue()
+
+
+def test_a_trial_stopped_before_its_last_epoch_is_put_back(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, witness, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, message(1))
+    assert recorder.close("budget of 1 hours is over")
+    assert witness.heard == [("put_back", 0, "stopped", 1)]
+    (row,) = reader.read(tmp_path, "trials").to_pylist()
+    assert row["stop_reason"] == "budget of 1 hours is over"
+    assert not row["is_full_fidelity"]
+
+
+def test_a_resumed_trial_keeps_its_attempt_and_its_rows_once(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    killed, _, _ = open_study(tmp_path, experiment)
+    killed.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    killed.report(0, message(1))
+    killed.writer.flush()
+    (before,) = reader.read(tmp_path, "trials").to_pylist()
+    resumed, witness, _ = open_study(tmp_path, experiment)
+    resumed.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    resumed.report(0, message(1, replayed=True))
+    resumed.report(0, message(2))
+    resumed.end(0)
+    assert witness.heard == [("complete", 0, [0.9, 0.5], "complete", 2)]
+    rows = reader.read(tmp_path, "epochs").to_pylist()
+    assert [(row["attempt"], row["epoch"]) for row in rows] == [(1, 1), (1, 2)]
+    (trial,) = reader.read(tmp_path, "trials").to_pylist()
+    assert trial["started_at"] == before["started_at"]
+    assert trial["train_s"] >= before["train_s"]
+
+
+def test_a_replayed_row_that_never_reached_the_disk_is_written_now(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, _, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, message(1, replayed=True))
+    recorder.report(0, message(2, replayed=True))
+    recorder.end(0)
+    assert [row["epoch"] for row in reader.read(tmp_path, "epochs").to_pylist()] == [1, 2]
+
+
+def test_a_lost_worker_is_another_attempt(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, witness, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, message(1))
+    recorder.retry(0, "the node died")
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, message(1, replayed=True))
+    recorder.report(0, message(2))
+    recorder.end(0)
+    assert [heard[0] for heard in witness.heard] == ["complete"]
+    trials = reader.read(tmp_path, "trials").to_pylist()
+    assert [(row["attempt"], row["status"], row["error"]) for row in trials] == [
+        (1, "failed", "the node died"),
+        (2, "complete", None),
+    ]
+    epochs = reader.read(tmp_path, "epochs").to_pylist()
+    assert [(row["attempt"], row["epoch"]) for row in epochs] == [(1, 1), (2, 2)]

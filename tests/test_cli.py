@@ -1,0 +1,303 @@
+"""The command line: messages instead of tracebacks, exit codes, and a run from its first epoch to its export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from arat_ray.cli import main
+from arat_ray.results import reader
+from arat_ray.training import checkpoint
+from arat_ray.training.models import Tiny
+
+ROOT = Path(__file__).parent.parent
+VERBS = sorted(main.commands)
+FILE = """
+name: small
+train:
+  dataset: {name: digits}
+  model: {name: tiny, width: 4}
+  epochs: EPOCHS
+  batch_size: 64
+  seed: 0
+  method: {name: standard}
+validate: {every: EVERY, images: 300, attack: {name: pgd, norm: linf, epsilon: 0.1, step_size: 0.05, steps: 2}}
+"""
+PGD = ("--attack", "pgd", "--epsilon", "0.1", "--split", "test", "--steps", "2", "--device", "cpu")
+
+
+def write(folder: Path, *, epochs: int = 2, every: int = 1, extra: str = "") -> Path:
+    """An experiment file: standard training of a tiny network on digits, for seconds."""
+    path = folder / f"small-{epochs}.yaml"
+    path.write_text(FILE.replace("EPOCHS", str(epochs)).replace("EVERY", str(every)) + extra)
+    return path
+
+
+def call(*arguments: str | Path) -> Result:
+    """Run a command in this process. What is neither a message nor an exit code is a bug, and raised."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refused(*arguments: str | Path) -> str:
+    """The message of a command that ends with exit code 2."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    return result.output
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    program = "import sys; from arat_ray.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    result = call("train", write(folder), "--results", folder / "results")
+    assert result.exit_code == 0, result.output
+    assert "epoch 2/2" in result.output
+    return folder / "results" / "small"
+
+
+def last(study: Path) -> Path:
+    return study / "checkpoints" / "small-00000" / "last.pt"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_an_example(verb: str) -> None:
+    result = call(verb, "--help")
+    assert result.exit_code == 0
+    assert f"Example: arat-ray {verb} " in result.output
+
+
+def test_version_and_the_list_of_commands() -> None:
+    assert call("--version").output.startswith("arat-ray, version ")
+    listed = call("--help").output
+    assert all(verb in listed for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", ["validate", "train", "tune"])
+def test_a_bad_file_ends_with_2_and_one_line(verb: str, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("epochs:", "epoch:"))
+    assert (
+        refused(verb, path)
+        == (f"Error: {path}: train: unknown key 'epoch'; did you mean 'epochs'?\n{path}: train.epochs: missing\n")
+        or refused(verb, path) == f"Error: {path}: train: unknown key 'epoch'; did you mean 'epochs'?\n"
+    )
+
+
+def test_a_bad_file_leaves_no_traceback_in_a_real_process(tmp_path: Path) -> None:
+    process = start("validate", tmp_path / "nowhere.yaml")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (2, "")
+    assert err == f"Error: {tmp_path / 'nowhere.yaml'}: cannot be read: No such file or directory\n"
+
+
+def test_validate_prints_the_plan(tmp_path: Path) -> None:
+    result = call("validate", write(tmp_path))
+    assert result.exit_code == 0
+    assert "small: standard on digits, tiny, 2 epochs" in result.output
+    assert result.output.endswith("is valid\n")
+
+
+def test_tune_without_a_search_names_the_other_command(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert f"a single run is `arat-ray train {path}`" in refused("tune", path)
+
+
+def test_pareto_needs_results(tmp_path: Path) -> None:
+    assert f"there is no folder {tmp_path / 'nowhere'}" in refused("pareto", tmp_path / "nowhere")
+    assert f"{tmp_path} is not a results folder" in refused("pareto", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "message"),
+    [
+        ("8", "did you mean 8/255?"),
+        ("abc", "'abc' is no number"),
+        ("0", "--epsilon"),
+        ("8/0", "--epsilon"),
+        ("nan", "--eps"),
+    ],
+)
+def test_evaluate_refuses_an_impossible_epsilon(epsilon: str, message: str, trained: Path) -> None:
+    output = refused("evaluate", last(trained), "--attack", "pgd", "--epsilon", epsilon, "--split", "test")
+    assert message in output
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "export"])
+def test_what_is_no_checkpoint_is_named(verb: str, tmp_path: Path) -> None:
+    options = PGD if verb == "evaluate" else ("-o", str(tmp_path / "out.safetensors"))
+    assert "nowhere.pt: no such checkpoint" in refused(verb, tmp_path / "nowhere.pt", *options)
+    corrupt = tmp_path / "corrupt.pt"
+    for content in (b"", b"not a checkpoint", b"PK\x03\x04 and no more"):
+        corrupt.write_bytes(content)
+        assert "corrupt.pt: not a checkpoint of arat-ray" in refused(verb, corrupt, *options)
+    torch.save({"weight": torch.zeros(2)}, corrupt)
+    assert "corrupt.pt: not a checkpoint of arat-ray" in refused(verb, corrupt, *options)
+
+
+def test_a_truncated_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.pt"
+    content = last(trained).read_bytes()
+    half.write_bytes(content[: len(content) // 2])
+    assert "half.pt: not a checkpoint of arat-ray" in refused("evaluate", half, *PGD)
+
+
+def test_evaluate_names_the_checkpoint_within_a_folder(trained: Path) -> None:
+    assert f"is a folder; name one checkpoint; it holds {last(trained)}" in refused("evaluate", trained, *PGD)
+
+
+def test_evaluate_refuses_more_images_than_there_are_and_unknown_devices(trained: Path) -> None:
+    assert "choose 1 to 360" in refused("evaluate", last(trained), *PGD, "--images", "361")
+    assert "'tpu' is not one of 'cpu', 'cuda'" in refused("evaluate", last(trained), *PGD, "--device", "tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    path = write(tmp_path, extra="resources: {gpus_per_worker: 1}\n")
+    message = refused("train", path, "--results", tmp_path / "results")
+    assert "resources.gpus_per_worker is 1, but torch sees no GPU" in message
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_run_leaves_a_row_for_each_epoch_and_a_complete_trial(trained: Path) -> None:
+    assert reader.read(trained, "epochs")["epoch"].to_pylist() == [1, 2]
+    (trial,) = reader.read(trained, "trials").to_pylist()
+    assert (trial["status"], trial["epochs_done"], trial["is_full_fidelity"]) == ("complete", 2, True)
+
+
+def test_evaluations_are_printed_and_added_to_the_study(trained: Path) -> None:
+    before = _evaluations(trained)
+    printed = json.loads(call("evaluate", last(trained), *PGD, "--images", "50", "--json").output)
+    assert [(row["attack"], row["images"]) for row in printed] == [("none", 50), ("pgd-2", 50)]
+    assert printed[0]["correct"] >= printed[1]["correct"]
+    added = _evaluations(trained)[len(before) :]
+    assert [row["evaluation_id"] for row in added] == [row["evaluation_id"] for row in printed]
+    assert [row["correct"] for row in added] == [row["correct"] for row in printed]
+    text = call("evaluate", last(trained), *PGD, "--images", "50").output
+    assert "of 50 test images" in text
+
+
+def _evaluations(study: Path) -> list[dict[str, Any]]:
+    if not reader.part_files(study / "evaluations"):
+        return []
+    rows: list[dict[str, Any]] = reader.read(study, "evaluations").to_pylist()
+    return rows
+
+
+def test_pareto_prints_the_front_as_text_csv_and_json(trained: Path) -> None:
+    assert "front: 1 of 1 trials" in call("pareto", trained).output
+    front = json.loads(call("pareto", trained, "--json").output)
+    (row,) = csv.DictReader(io.StringIO(call("pareto", trained, "--csv").output))
+    (trial,) = front["trials"]
+    assert row["trial_id"] == trial["trial_id"] == "small-00000"
+    assert float(row["clean_accuracy"]) == trial["clean_accuracy"]
+    assert "choose one of --csv and --json" in refused("pareto", trained, "--csv", "--json")
+
+
+def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.safetensors"
+    assert call("export", last(trained), "-o", output).exit_code == 0
+    model = Tiny(width=4).build(1, 10).eval()
+    model.load_state_dict(safetensors.torch.load_file(output))
+    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), checkpoint.network(checkpoint.load(last(trained)))(x), rtol=0, atol=0)
+    assert "end it in .safetensors" in refused("export", last(trained), "-o", tmp_path / "model.pt")
+
+
+def test_training_again_what_is_complete_computes_nothing_new(trained: Path) -> None:
+    digest = checkpoint.sha256(last(trained))
+    result = call("train", write(trained.parent.parent), "--results", trained.parent)
+    assert result.exit_code == 0
+    assert checkpoint.sha256(last(trained)) == digest
+    assert reader.read(trained, "epochs")["epoch"].to_pylist() == [1, 2]
+
+
+def test_another_experiment_s_folder_is_refused_with_what_differs(trained: Path, tmp_path: Path) -> None:
+    output = refused("train", write(tmp_path, epochs=3), "--results", trained.parent)
+    assert "train.epochs is 2 there and 3 here" in output
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "thesis.tex").touch()
+    assert "holds other files and no study" in refused("train", write(tmp_path), "--results", tmp_path)
+
+
+def wait_for_epoch(process: subprocess.Popen[str], epoch: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"epoch {epoch}/"):
+            return
+    pytest.fail(f"no epoch {epoch}: {process.stderr.read() if process.stderr else ''}")
+
+
+def tensors(node: Any, path: str = "") -> dict[str, Any]:
+    """Everything in a checkpoint's state, by its path."""
+    if isinstance(node, dict):
+        children = node.items()
+    elif isinstance(node, list | tuple):
+        children = dict(enumerate(node)).items()
+    else:
+        return {path: node}
+    return {name: value for key, child in children for name, value in tensors(child, f"{path}/{key}").items()}
+
+
+def test_an_interrupted_run_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Interrupted between two checkpoints; meanwhile a second process is kept out."""
+    epochs, results = 60, tmp_path / "interrupted"
+    path = write(tmp_path, epochs=epochs, every=4)
+    process = start("train", path, "--results", results)
+    wait_for_epoch(process, 6)
+    assert "is being written to by another process" in refused("train", path, "--results", results, "--resume")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"go on with: arat-ray train {path} --results {results} --resume" in err
+    assert "Traceback" not in err
+    study = results / "small"
+    (trial,) = reader.read(study, "trials").to_pylist()
+    assert (trial["status"], trial["stop_reason"]) == ("stopped", "interrupted")
+    assert 6 <= trial["epochs_done"] < epochs
+
+    assert "go on with --resume, or remove the folder" in refused("train", path, "--results", results)
+    began = time.monotonic()
+    resumed = call("train", path, "--results", results, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "epoch 1/" not in resumed.output, f"began anew, after {time.monotonic() - began} s"
+    assert call("train", path, "--results", tmp_path / "whole").exit_code == 0
+
+    assert reader.read(study, "epochs")["epoch"].to_pylist() == list(range(1, epochs + 1))
+    (trial,) = reader.read(study, "trials").to_pylist()
+    assert (trial["status"], trial["epochs_done"], trial["stop_reason"]) == ("complete", epochs, None)
+    ours, whole = (checkpoint.load(last(folder / "small")) for folder in (results, tmp_path / "whole"))
+    for name in ("method", "optimizer"):
+        mine, theirs = tensors(getattr(ours, name)), tensors(getattr(whole, name))
+        assert mine.keys() == theirs.keys()
+        for key, value in theirs.items():
+            if isinstance(value, Tensor):
+                assert torch.equal(mine[key], value), key
+            else:
+                assert mine[key] == value, key

@@ -1,0 +1,126 @@
+"""What each command and each room loads; a fresh interpreter a case."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from arat_ray.results.schema import Metadata
+from arat_ray.results.writer import StudyWriter
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "arat_ray"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "ray", "pandas", "optuna", "matplotlib")
+RUN = """
+import sys
+from arat_ray.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as exit:
+    assert not exit.code, exit.code
+"""
+
+
+def loaded(program: str, *arguments: str) -> set[str]:
+    """Which heavy packages a program has loaded when it ends."""
+    report = f"\nimport sys\nprint('LOADED', *(name for name in {HEAVY} if name in sys.modules))"
+    command = [sys.executable, "-c", program + report, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study of one complete trial."""
+    metadata = Metadata(
+        study="small", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
+    )
+    writer = StudyWriter(tmp_path / "small", params={"depth": pa.int64()}, metadata=metadata, warn=pytest.fail)
+    writer.trial(
+        {
+            "trial_id": "small-00000",
+            "attempt": 1,
+            "study": "small",
+            "number": 0,
+            "status": "complete",
+            "is_full_fidelity": True,
+            "clean_accuracy": 0.9,
+            "robust_accuracy": 0.5,
+            "images": 100,
+            "attack": "pgd-20",
+            "norm": "linf",
+            "epsilon": 8 / 255,
+            "split": "validation",
+            "epochs_done": 2,
+            "param_depth": 2,
+        }
+    )
+    assert writer.flush(final=True)
+    return tmp_path / "small"
+
+
+@pytest.mark.parametrize("verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["export"]])
+def test_help_loads_nothing_heavy(verb: list[str]) -> None:
+    assert loaded(RUN, *verb, "--help") == set()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_pareto_loads_nothing_heavy(form: list[str], study: Path) -> None:
+    assert loaded(RUN, "pareto", str(study), *form) == set()
+
+
+def test_validate_builds_the_network_but_starts_no_search() -> None:
+    assert loaded(RUN, "validate", "search_spaces/quickstart.yaml") & {"torch", "ray", "optuna"} == {"torch"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "arat_ray.training.loop",
+        "arat_ray.evaluation.accuracy",
+        "arat_ray.evaluation.request",
+        "arat_ray.experiment.plan",
+        "arat_ray.study.single",
+    ],
+)
+def test_training_and_measuring_need_no_search(module: str) -> None:
+    assert not loaded(f"import {module}") & {"ray", "optuna"}
+
+
+def imported(source: Path) -> set[str]:
+    """Top-level packages that a file imports, anywhere in it; of this project, the room as well."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name.split(".")[0] for name in names} | {
+        ".".join(name.split(".")[:2]) for name in names if name.startswith("arat_ray.")
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_only_the_cluster_room_imports_ray(source: Path) -> None:
+    assert "ray" not in imported(source) or source.parent.name == "cluster"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_arrows_between_rooms_go_one_way(source: Path) -> None:
+    forbidden = {
+        "results": {"torch", "pydantic", "arat_ray.training", "arat_ray.experiment", "arat_ray.study"},
+        "frontier": {"torch", "pydantic", "arat_ray.training", "arat_ray.experiment", "arat_ray.study"},
+        "training": {"optuna", "arat_ray.experiment", "arat_ray.study", "arat_ray.cluster"},
+        "evaluation": {"optuna", "arat_ray.experiment", "arat_ray.study", "arat_ray.cluster"},
+        "experiment": {"arat_ray.study", "arat_ray.cluster"},
+        "study": {"arat_ray.cluster"},
+    }
+    room = source.relative_to(PACKAGE).parts[0]
+    assert not imported(source) & forbidden.get(room, set())

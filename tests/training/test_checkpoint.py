@@ -1,0 +1,110 @@
+"""Checkpoints: whole files, safe loading, and the deployed network."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from arat_ray.training import checkpoint
+from arat_ray.training.loop import Context, fit
+from arat_ray.training.run import Train, Validate
+
+PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of an ARAT run of one epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    train = {
+        "dataset": {"name": "digits"},
+        "model": {"name": "tiny", "width": 4},
+        "method": {"name": "arat", "invariance_weight": 3, "layers": ["bn3"]},
+        "attack": PGD,
+        "epochs": 1,
+        "batch_size": 64,
+        "seed": 0,
+    }
+    validate = Validate.model_validate({"every": 1, "images": 1000, "attack": PGD})
+    fit(Train.model_validate(train), validate, Context(folder, lambda row, replayed: False))
+    return folder / checkpoint.LAST
+
+
+def test_saving_and_loading_keeps_every_field(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained)
+    checkpoint.save(state, tmp_path / "copy.pt")
+    again = checkpoint.load(tmp_path / "copy.pt")
+    assert again.epoch == state.epoch == 1
+    assert again.history == state.history
+    assert again.train_spec == state.train_spec
+    assert again.validation_sha256 == state.validation_sha256
+    for name, value in state.method.items():
+        assert torch.equal(again.method[name], value)
+    assert any("momentum_buffer" in entry for entry in again.optimizer["state"].values())
+
+
+def test_a_checkpoint_is_replaced_whole(trained: Path, tmp_path: Path) -> None:
+    """A disk that fails while a new checkpoint is written leaves the old one as it was."""
+    path = tmp_path / "last.pt"
+    state = checkpoint.load(trained)
+    checkpoint.save(state, path)
+    before = path.read_bytes()
+    (tmp_path / f".last.pt.{os.getpid()}").mkdir()  # in the way of the temporary file
+    with pytest.raises(IsADirectoryError):
+        checkpoint.save(state, path)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("true",)
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": 1, "method": Evil()}, path)
+    with pytest.raises(ValueError, match=r"evil\.pt: not a checkpoint of arat-ray"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"format": 1})])
+def test_a_file_that_is_no_checkpoint_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.pt: not a checkpoint"):
+        checkpoint.load(path)
+    with pytest.raises(ValueError, match=r"none\.pt: no such checkpoint"):
+        checkpoint.load(tmp_path / "none.pt")
+
+
+def test_half_a_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.pt"
+    whole = trained.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"half\.pt: not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_the_deployed_network_is_plain_and_gives_the_adversarial_branchs_logits(trained: Path) -> None:
+    state = checkpoint.load(trained)
+    method = state.train_spec.build()
+    method.load_state_dict(state.method)
+    plain = checkpoint.network(state)
+    names = set(plain.state_dict())
+    assert names == set(state.train_spec.model.build(1, 10).state_dict())
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.equal(plain(x), method.model.eval()(x))
+
+
+def test_exported_weights_load_into_the_plain_architecture(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained)
+    path = tmp_path / "model.safetensors"
+    checkpoint.export(state, path)
+    fresh = state.train_spec.model.build(1, 10).eval()
+    fresh.load_state_dict(safetensors.torch.load_file(path))
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.equal(fresh(x), checkpoint.network(state)(x))

@@ -1,0 +1,231 @@
+"""The loop: resuming, several workers, and what a row says. Real digits, a tiny network, plain processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from arat_ray.training import checkpoint
+from arat_ray.training.loop import Context, DivergenceError, Row, fit
+from arat_ray.training.run import Train, Validate
+
+PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.05, "steps": 2}
+ARAT = {"name": "arat", "invariance_weight": 3, "layers": ["bn3"]}
+VALIDATE = Validate.model_validate({"every": 1, "images": 1200, "attack": PGD})
+
+
+def make(**fields: Any) -> Train:
+    defaults: dict[str, Any] = {
+        "dataset": {"name": "digits", "crop_padding": 1, "flip": True},
+        "model": {"name": "tiny", "width": 4},
+        "method": ARAT,
+        "attack": PGD,
+        "epochs": 3,
+        "batch_size": 32,
+        "seed": 5,
+    }
+    return Train.model_validate(defaults | fields)
+
+
+def train(spec: Train, folder: Path, *, stop_after: int | None = None, validate: Validate = VALIDATE) -> list[Row]:
+    rows: list[Row] = []
+
+    def report(row: Row, replayed: bool) -> bool:
+        rows.append(row | {"replayed": replayed})
+        return row["epoch"] == stop_after and not replayed
+
+    fit(spec, validate, Context(folder, report))
+    return rows
+
+
+def state(folder: Path) -> checkpoint.Checkpoint:
+    return checkpoint.load(folder / checkpoint.LAST)
+
+
+def assert_same_bits(left: Any, right: Any) -> None:
+    assert type(left) is type(right)
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys()
+        for key in left:
+            assert_same_bits(left[key], right[key])
+    elif isinstance(left, list):
+        for a, b in zip(left, right, strict=True):
+            assert_same_bits(a, b)
+    else:
+        assert left == right
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"name": "standard"}, {"name": "pgd_at"}, ARAT, ARAT | {"preset": "official"}],
+    ids=["standard", "pgd_at", "arat", "arat-official"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(method: dict[str, Any], tmp_path: Path) -> None:
+    spec = make(method=method, schedule={"name": "cosine"})
+    whole = train(spec, tmp_path / "whole")
+    for stop_after in (1, 2, None):
+        rows = train(spec, tmp_path / "parts", stop_after=stop_after)
+    assert [row["replayed"] for row in rows] == [True, True, False]
+    for name in ("method", "optimizer"):
+        assert_same_bits(getattr(state(tmp_path / "whole"), name), getattr(state(tmp_path / "parts"), name))
+    timing = {"epoch_s", "attack_s", "images_per_s", "replayed"}
+    for mine, theirs in zip(rows, whole, strict=True):
+        assert {k: v for k, v in mine.items() if k not in timing} == {
+            k: v for k, v in theirs.items() if k not in timing
+        }
+
+
+def test_a_run_goes_on_from_its_last_measured_epoch(tmp_path: Path) -> None:
+    validate = VALIDATE.model_copy(update={"every": 2})
+    train(make(), tmp_path, stop_after=1, validate=validate)
+    assert not (tmp_path / checkpoint.LAST).exists()
+    rows = train(make(), tmp_path, validate=validate)
+    assert [row["replayed"] for row in rows] == [False] * 3
+    assert [row.get("validation_images") for row in rows] == [None, 1200, 1200]
+
+
+def test_a_finished_run_is_only_replayed(tmp_path: Path) -> None:
+    first = train(make(epochs=1), tmp_path)
+    before = (tmp_path / checkpoint.LAST).read_bytes()
+    again = train(make(epochs=1), tmp_path)
+    assert again == [first[0] | {"replayed": True}]
+    assert (tmp_path / checkpoint.LAST).read_bytes() == before
+
+
+def test_training_does_not_depend_on_torchs_global_generator(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    train(make(epochs=1), tmp_path / "one")
+    torch.manual_seed(2)
+    torch.rand(7)
+    train(make(epochs=1), tmp_path / "two")
+    assert_same_bits(state(tmp_path / "one").method, state(tmp_path / "two").method)
+
+
+def test_another_seed_is_another_run_on_the_same_split(tmp_path: Path) -> None:
+    train(make(epochs=1), tmp_path / "one")
+    train(make(epochs=1, seed=6), tmp_path / "two")
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    assert not torch.equal(one.method["model.linear.weight"], two.method["model.linear.weight"])
+    assert one.validation_sha256 == two.validation_sha256
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(make(epochs=1), tmp_path)
+    with pytest.raises(ValueError, match=r"last\.pt is the checkpoint of another run"):
+        train(make(epochs=2), tmp_path)
+
+
+def test_a_diverging_loss_ends_the_run_with_its_epoch_and_a_fix(tmp_path: Path) -> None:
+    spec = make(optimizer={"name": "sgd", "learning_rate": 1e20}, schedule={"name": "cosine"})
+    with pytest.raises(DivergenceError, match=r"epoch 1; lower optimizer\.learning_rate \(1e\+20\)"):
+        train(spec, tmp_path)
+    assert not (tmp_path / checkpoint.LAST).exists()
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 300 is larger than the 237 training images"):
+        train(make(batch_size=300), tmp_path)
+
+
+def test_a_row_measures_what_its_columns_say(tmp_path: Path) -> None:
+    (row,) = train(make(epochs=1), tmp_path)
+    assert row["train_images"] == 7 * 32
+    assert 0 <= row["train_robust_accuracy"] <= row["train_clean_accuracy"] <= 1
+    assert row["learning_rate"] == pytest.approx(0.02)
+    assert 0 <= row["balance"] <= 1
+    assert 0 < row["attack_s"] < row["epoch_s"]
+    assert row["images_per_s"] == pytest.approx(224 / row["epoch_s"])
+    assert 0 <= row["validation_robust_accuracy"] <= row["validation_clean_accuracy"] <= 1
+    (plain,) = train(make(epochs=1, method={"name": "standard"}, attack=None), tmp_path / "standard")
+    assert plain["train_robust_accuracy"] is None
+    assert plain["loss_adversarial"] == plain["loss_invariance"] == 0
+    assert plain["balance"] is None
+
+
+WORKER = """
+import json, sys
+from datetime import timedelta
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from arat_ray.training.loop import Context, fit
+from arat_ray.training.run import Train, Validate
+
+train, validate, folder, rank = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2,
+                        timeout=timedelta(seconds=120))
+rows = []
+fit(Train.model_validate(train), Validate.model_validate(validate),
+    Context(folder, lambda row, replayed: bool(rows.append(row)), rank=rank, world_size=2))
+(folder / f"rows-{rank}.json").write_text(json.dumps(rows))
+dist.destroy_process_group()
+"""
+
+
+def train_on_two(spec: Train, folder: Path) -> list[Row]:
+    """The same run on two processes; their rows, which must agree."""
+    folder.mkdir()
+    arguments = [json.dumps(each.model_dump(mode="json")) for each in (spec, VALIDATE)]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, *arguments, str(folder), str(rank)], env=os.environ.copy())
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
+    first, second = ([*json.loads((folder / f"rows-{rank}.json").read_text())] for rank in range(2))
+    for mine, theirs in zip(first, second, strict=True):
+        assert mine["validation_clean_accuracy"] == theirs["validation_clean_accuracy"]
+        assert mine["loss_clean"] == theirs["loss_clean"]
+    return list(first)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "model": {"name": "tiny", "width": 4, "norm": "none"},
+            "method": ARAT | {"predictor": {"norm": "none"}, "layers": ["conv3"], "noisy_center": True},
+            "optimizer": {"name": "sgd", "learning_rate": 0.02},
+        },
+        {"sync_batch_norm": True, "optimizer": {"name": "sgd", "learning_rate": 0.02}},
+    ],
+    ids=["without-batch-norm", "sync-batch-norm"],
+)
+def test_two_workers_equal_one_up_to_rounding(fields: dict[str, Any], tmp_path: Path) -> None:
+    """One attack step: the sign of a gradient near zero may flip by rounding, and more steps would amplify that."""
+    spec = make(epochs=1, attack=PGD | {"steps": 1}, **fields)
+    (alone,) = train(spec, tmp_path / "one")
+    (shared,) = train_on_two(spec, tmp_path / "two")
+    for name in ("loss_adversarial", "loss_clean", "loss_invariance", "balance"):
+        assert shared[name] == pytest.approx(alone[name], rel=2e-3), name
+    assert shared["train_images"] == alone["train_images"]
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    for name, value in one.method.items():
+        torch.testing.assert_close(two.method[name], value, rtol=0.02, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_run_of_two_workers_is_resumed_by_one(tmp_path: Path) -> None:
+    spec = make(epochs=2, sync_batch_norm=True)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    train(spec, folder, stop_after=1)
+    (folder / "rendezvous").unlink(missing_ok=True)
+    folder.rename(tmp_path / "kept")
+    rows = train_on_two(spec, folder)
+    assert len(rows) == 2
+    (tmp_path / "kept" / checkpoint.LAST).replace(folder / checkpoint.LAST)
+    assert [row["replayed"] for row in train(spec, folder)] == [True, False]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 33 cannot be shared out over 2 workers"):
+        fit(make(batch_size=33), VALIDATE, Context(tmp_path, lambda row, replayed: False, world_size=2))
