@@ -124,7 +124,7 @@ def tune(
     dry_run: bool,
     verbose: bool,
 ) -> None:
-    """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints the front.
+    """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints and draws the front.
 
     A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130.
 
@@ -180,8 +180,13 @@ def _run_study(
 
     status = reader.read(folder, "trials", ["status"])["status"].to_pylist()
     if "complete" in status:
-        _print_front(load_front([folder]), console)
-        click.echo(f"draw it: arat-ray pareto {folder} --plot front.png")
+        front = load_front([folder])
+        _print_front(front, console)
+        if len(front.goals) == 2:
+            from arat_ray.frontier.plot import plot_front
+
+            plot_front(front, folder / "front.png")
+            click.echo(f"drew {folder}/front.png")
     elif outcome.failed:
         sys.exit(1)
 
@@ -215,8 +220,9 @@ def evaluate(
 ) -> None:
     """Clean and robust accuracy of a checkpoint's deployed network; adds rows to its study's `evaluations`.
 
+    \b
     Example: arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
-    --attack pgd --epsilon 0.2 --split test
+             --attack pgd --epsilon 0.25 --split test
     """
     with _user_errors():
         import torch
@@ -300,6 +306,7 @@ def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: 
 def export(checkpoint: Path, output: Path) -> None:
     """Write a checkpoint's deployed network (adversarial branch folded in) as safetensors.
 
+    \b
     Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.safetensors
     """
     with _user_errors():
@@ -314,7 +321,8 @@ def export(checkpoint: Path, output: Path) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def _shown(path: Path) -> Path:
@@ -364,6 +372,7 @@ def _print_front(front: Front, console: Console) -> None:
     from rich.table import Table
 
     from arat_ray.frontier.plot import attack_label
+    from arat_ray.results.schema import short_param
 
     trials = sum(front.counts.values())
     table = Table(box=None, pad_edge=False, title_justify="left")
@@ -373,7 +382,7 @@ def _print_front(front: Front, console: Console) -> None:
         table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
     params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
     for name in params:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(short_param(name), justify="right", overflow="fold")
     for trial in front.trials:
         values = [trial["params"].get(name) for name in params]
         table.add_row(

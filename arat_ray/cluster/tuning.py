@@ -171,6 +171,7 @@ def _interruptible(stop: Stop, recorder: Recorder, console: Console) -> Iterator
 
     def give_up() -> None:
         recorder.close("interrupted")
+        console.print("Ray did not answer any more; everything measured is saved; go on with --resume")
         os._exit(INTERRUPTED)
 
     impatient = threading.Timer(PATIENCE_S, give_up)

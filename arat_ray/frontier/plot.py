@@ -200,7 +200,8 @@ def attack_label(front: Front) -> str:
         parts.append(front.norm.capitalize())
     if front.epsilon is not None:
         levels = front.epsilon * 255
-        is_level = abs(levels - round(levels)) < 1e-6 and front.epsilon < 1
+        is_decimal = abs(front.epsilon - round(front.epsilon, 3)) < 1e-9  # 0.2 is meant as 0.2, not as 51/255
+        is_level = abs(levels - round(levels)) < 1e-6 and front.epsilon < 1 and not is_decimal
         parts.append(f"{round(levels)}/255 ({front.epsilon:.3f})" if is_level else f"{front.epsilon:g}")
     return ", ".join(parts)
 

@@ -118,6 +118,12 @@ TABLES: dict[str, TableType] = {
 }
 
 
+def short_param(path: str) -> str:
+    """The end of a parameter's path, as tables and lines show it: `balance.adversarial`, `layers`."""
+    parts = path.split(".")
+    return ".".join(parts[-2:]) if len(parts) > 2 else parts[-1]
+
+
 def trials_schema(params: Mapping[str, pa.DataType]) -> pa.Schema:
     """The `trials` table of one search space: after `seed`, a nullable `param_<name>` for each knob."""
     fields = list(TABLES["trials"].schema)

@@ -23,9 +23,7 @@ JOURNAL = Path("journal") / "optuna.log"
 NUMBER, POINT, REASON = "number", "point", "reason"
 INTERRUPTED = "interrupted"
 
-warnings.filterwarnings(
-    "ignore", category=ExperimentalWarning
-)  # TPE's `group` and `set_metric_names` have been so for years
+warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group`, `set_metric_names`: so for years
 
 
 class Asked(NamedTuple):

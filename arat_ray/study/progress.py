@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from arat_ray.frontier.pareto import hypervolume, non_dominated
+from arat_ray.results.schema import short_param
 
 REFRESH_S = 0.5
 STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow"}
@@ -126,5 +127,5 @@ def _sampled(sampled: dict[str, Any]) -> str:
     shown = []
     for path, value in sampled.items():
         text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        shown.append(f"{'.'.join(path.split('.')[-2:]) if path.count('.') > 1 else path.split('.')[-1]} {text}")
+        shown.append(f"{short_param(path)} {text}")
     return ", ".join(shown) or "as in train"

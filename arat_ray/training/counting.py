@@ -58,7 +58,8 @@ def count(
     """
     training = model.training
     model.eval()
-    channels_last = any(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.dim() == 4)
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+    channels_last = bool(kernels) and all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
     device = data.images.device
     seen = clean = robust = 0
     for start in range(0, len(data.labels), batch_size):

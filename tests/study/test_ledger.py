@@ -44,7 +44,7 @@ def test_a_trial_that_was_running_when_the_process_died_is_asked_for_again(make:
 
 
 def test_a_process_that_died_again_and_again_loses_and_doubles_nothing(make: Make, tmp_path: Path) -> None:
-    sampled = {}
+    sampled: dict[int, object] = {}
     for _ in range(4):
         ledger = Ledger(tmp_path, make())
         for _ in range(2):

@@ -1,0 +1,106 @@
+"""Accuracy of a checkpoint, against a computation of its own on the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from arat_ray.evaluation.accuracy import evaluate
+from arat_ray.evaluation.request import attack_from, record
+from arat_ray.training import checkpoint, data
+from arat_ray.training.attacks import Pgd
+from arat_ray.training.data import Digits
+from arat_ray.training.loop import Context, fit
+from arat_ray.training.run import Train, Validate
+
+PGD = Pgd(norm="linf", epsilon=0.1, step_size=0.05, steps=3, random_start=False)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "checkpoints" / "run-00000"
+    train = Train.model_validate(
+        {
+            "dataset": {"name": "digits"},
+            "model": {"name": "tiny", "width": 8},
+            "method": {"name": "arat", "invariance_weight": 1, "layers": ["bn3"]},
+            "attack": PGD.model_dump(),
+            "epochs": 2,
+            "batch_size": 32,
+            "seed": 0,
+        }
+    )
+    validate = Validate.model_validate({"every": 2, "images": 300, "attack": PGD.model_dump()})
+    fit(train, validate, Context(folder, lambda row, replayed: False))
+    return folder / checkpoint.LAST
+
+
+def test_counts_equal_a_loop_over_single_images(trained: Path) -> None:
+    report = evaluate(trained, split="test", attack=PGD, images=40, seed=0, batch_size=16, device=CPU)
+    model = checkpoint.network(checkpoint.load(trained))
+    images, labels, _ = data.read(Digits(), "test")
+    clean = robust = 0
+    for image, label in zip(images[:40], labels[:40], strict=True):
+        x, y = image[None].float() / 255, label[None]
+        if model(x).argmax(1) == y:
+            clean += 1
+            robust += int(model(PGD(model, x, y, noise=None)).argmax(1) == y)
+    assert (report.clean.correct, report.robust.correct) == (clean, robust)
+    assert report.clean.images == report.robust.images == 40
+    assert 0 < robust < clean
+    low, high = report.robust.interval
+    assert low < report.robust.accuracy < high
+
+
+def test_the_validation_split_is_the_one_that_the_run_held_out(trained: Path) -> None:
+    state = checkpoint.load(trained)
+    report = evaluate(trained, split="validation", attack=PGD, images=None, seed=0, batch_size=256, device=CPU)
+    assert report.indices_sha256 == state.validation_sha256
+    assert report.clean.accuracy == state.history[-1]["validation_clean_accuracy"]
+    assert report.robust.accuracy == state.history[-1]["validation_robust_accuracy"]
+    on_train = evaluate(trained, split="train", attack=PGD, images=None, seed=0, batch_size=256, device=CPU)
+    assert report.clean.images + on_train.clean.images == 1437
+
+
+def test_the_same_seed_gives_the_same_counts_whatever_ran_before(trained: Path) -> None:
+    attack = PGD.model_copy(update={"random_start": True})
+    counts = []
+    for _ in range(2):
+        torch.rand(13)
+        report = evaluate(trained, split="test", attack=attack, images=64, seed=1, batch_size=32, device=CPU)
+        counts.append(report.robust.correct)
+    assert counts[0] == counts[1]
+
+
+def test_more_images_than_the_split_has_are_refused(trained: Path) -> None:
+    with pytest.raises(ValueError, match="361 images of a test split of 360; choose 1 to 360"):
+        evaluate(trained, split="test", attack=PGD, images=361, seed=0, batch_size=32, device=CPU)
+
+
+def test_a_checkpoint_outside_of_a_study_is_measured_and_not_recorded(trained: Path) -> None:
+    report = evaluate(trained, split="test", attack=PGD, images=8, seed=0, batch_size=8, device=CPU)
+    assert record(report) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"epsilon": "8"}, r"--epsilon: .*did you mean 8/255"),
+        ({"epsilon": "abc"}, r"--epsilon: 'abc' is no number"),
+        ({"epsilon": "0"}, r"--epsilon: "),
+        ({"epsilon": "8/255", "step_size": "nonsense"}, r"--step-size: "),
+    ],
+)
+def test_a_radius_that_cannot_be_is_refused_by_its_option(words: dict[str, str], message: str) -> None:
+    asked = {"norm": "linf", "steps": 20, "step_size": None} | words
+    with pytest.raises(ValueError, match=message):
+        attack_from("pgd", **asked)  # type: ignore[arg-type]
+
+
+def test_the_step_is_a_quarter_of_the_radius_unless_told() -> None:
+    attack = attack_from("pgd", norm="l2", epsilon="128/255", steps=20, step_size=None)
+    assert attack.step_size == pytest.approx(32 / 255)
+    assert str(attack) == "pgd-20 l2 128/255"
