@@ -43,7 +43,7 @@ class Spec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
+    def _refuse_unknown_keys_and_booleans_for_numbers(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
             known = [field.alias or name for name, field in cls.model_fields.items()]
             for key in data:
@@ -53,11 +53,25 @@ class Spec(BaseModel):
                         "unknown key {key}{hint}",
                         {"key": repr(key), "hint": did_you_mean(str(key), known)},
                     )
+            for name, field in cls.model_fields.items():
+                value = data.get(field.alias or name)
+                if isinstance(value, bool) and field.annotation in (int, float):
+                    message = "{key} must be a number, not {value}"
+                    shown = {"key": repr(name), "value": str(value).lower()}
+                    raise PydanticCustomError("boolean", message, shown)
         return data
 
 
 Pixels = Annotated[float, BeforeValidator(parse_fraction)]
 """A length in pixel units, where an image lies in [0, 1]; YAML may write it as a fraction, 8/255."""
 
-DataPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expandvars(path)).expanduser().absolute())]
+
+def _whole_path(path: Path) -> Path:
+    filled = os.path.expandvars(path)
+    if unset := re.search(r"\$(\w+|\{\w+\})", filled):
+        raise PydanticCustomError("unset_variable", "the variable {name} is not set", {"name": unset[0]})
+    return Path(filled).expanduser().absolute()
+
+
+DataPath = Annotated[Path, AfterValidator(_whole_path)]
 """A file or folder; `~` and $VARIABLES are filled in, and it is made absolute, because workers run in other folders."""

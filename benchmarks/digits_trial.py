@@ -55,7 +55,12 @@ def ours(batch_size: int) -> Row:
     )
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        fit(train, validate, Context(Path(folder), lambda row, replayed: bool(rows.append(row))))
+
+        def report(row: Row, replayed: bool) -> bool:
+            rows.append(row)
+            return False
+
+        fit(train, validate, Context(Path(folder), report))
     return rows[-1]
 
 
@@ -90,7 +95,7 @@ def plain(batch_size: int) -> Row:
         setattr(model, name, TwoNorms(getattr(model, name)))
     predictor = nn.Sequential(nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 64))
     seen: dict[str, Tensor] = {}
-    model.bn3.register_forward_hook(lambda m, i, o: seen.__setitem__("z", F.relu(o).mean((2, 3))))
+    model.get_submodule("bn3").register_forward_hook(lambda m, i, o: seen.__setitem__("z", F.relu(o).mean((2, 3))))
     optimizer = torch.optim.SGD([*model.parameters(), *predictor.parameters()], lr=0.1, momentum=0.9, weight_decay=5e-4)
     loader = DataLoader(
         TensorDataset(splits.train.images.float() / 255, splits.train.labels), batch_size, shuffle=True, drop_last=True

@@ -153,7 +153,6 @@ def test_what_is_no_checkpoint_is_named(verb: str, tmp_path: Path) -> None:
     assert "corrupt.pt: not a checkpoint of arat-ray" in refused(verb, corrupt, *options)
 
 
-@pytest.mark.xfail(raises=OSError, strict=False, reason="torch.load's OSError is not turned into a message yet")
 def test_a_truncated_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.pt"
     content = last(trained).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,9 @@ ENVIRONMENT = {
 }
 
 
+NOBODY = "no Ray cluster answers at {address}; start one with `ray start --head`, or leave the address out"
+
+
 class PlacementError(ValueError):
     """The cluster can never run a trial of this experiment."""
 
@@ -40,17 +44,30 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     if not verbose:
         for name in ("ray", "ray.tune", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+    if address and address not in ("auto", "local"):
+        _check_answers(address)
     try:
         if address:
             ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, object_store_memory=100 << 20, **quiet)
     except ConnectionError as error:
-        raise ValueError(f"no Ray cluster answers at {address}; start one with `ray start --head`") from error
+        raise ValueError(NOBODY.format(address=address)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse in seconds an address where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"{address!r} is no address of a Ray cluster; write host:port, ray://host:port or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(NOBODY.format(address=address)) from error
 
 
 def check_placeable(resources: Resources) -> int:

@@ -52,10 +52,11 @@ class Report:
     batch_size: int
     clean: Evaluation
     robust: Evaluation
+    measured_at: datetime
 
     def rows(self) -> list[dict[str, Any]]:
         """Both, by the columns of the `evaluations` table."""
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        now = self.measured_at.strftime("%Y%m%dT%H%M%S.%f")
         return [
             {
                 "evaluation_id": f"{self.checkpoint_sha256[:12]}-{self.split}-{_attack_name(each.attack)}-{now}",
@@ -121,6 +122,7 @@ def evaluate(
         batch_size=batch_size,
         clean=Evaluation(None, counts.clean, counts.images, wall_s),
         robust=Evaluation(attack, counts.robust, counts.images, wall_s),
+        measured_at=datetime.now(UTC),
     )
 
 

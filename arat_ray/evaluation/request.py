@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,8 +18,8 @@ from arat_ray.training.attacks import Attack, Pgd
 def attack_from(name: str, *, norm: str, epsilon: str, steps: int, step_size: str | None) -> Attack:
     """The attack of command-line words. Raises ValueError naming the word that cannot be."""
     assert name == "pgd", name
-    radius = parse_fraction(epsilon)
     try:
+        radius = parse_fraction(epsilon)
         size = step_size if step_size is not None else float(str(radius)) / 4
         return Pgd.model_validate({"name": name, "norm": norm, "epsilon": radius, "step_size": size, "steps": steps})
     except ValidationError as error:
@@ -34,9 +35,12 @@ def record(report: Report) -> Path | None:
     study = report.checkpoint.absolute().parent.parent.parent
     if not reader.part_files(study / "trials"):
         return None
-    table = TABLES["evaluations"]
-    evaluations = Table(study / "evaluations", table.schema, table.key, metadata=reader.metadata(study).encode())
-    for row in report.rows():
-        evaluations.upsert(row)
-    evaluations.flush()
+    table, folder = TABLES["evaluations"], study / "evaluations"
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another evaluation may be writing
+        evaluations = Table(folder, table.schema, table.key, metadata=reader.metadata(study).encode())
+        for row in report.rows():
+            evaluations.upsert(row)
+        evaluations.flush()
     return study

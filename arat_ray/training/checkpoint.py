@@ -71,7 +71,7 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
         if fields["format"] != FORMAT:
             raise ValueError(f"{path}: checkpoint format {fields['format']}, this version reads {FORMAT}")
         return Checkpoint(**fields)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
 

@@ -25,14 +25,14 @@ class Resnet18(Spec):
     """ResNet-18 for small images; width 64 is the standard one, 16 a narrow one for small machines."""
 
     name: Literal["resnet18"] = "resnet18"
-    width: int = Field(64, ge=1)
+    width: int = Field(64, ge=1, le=1024)
 
     def build(self, channels: int, num_classes: int) -> nn.Module:
         return ResNet((2, 2, 2, 2), width=self.width, channels=channels, num_classes=num_classes)
 
 
 def _is_wide_resnet_depth(depth: int) -> int:
-    if depth < 10 or (depth - 4) % 6:
+    if not 10 <= depth <= 1000 or (depth - 4) % 6:
         raise PydanticCustomError(
             "depth",
             "a WideResNet's depth is 6n + 4 (10, 16, 22, 28, 34, 40, ...), not {depth}",
@@ -46,7 +46,7 @@ class WideResnet(Spec):
 
     name: Literal["wide_resnet"] = "wide_resnet"
     depth: Annotated[int, AfterValidator(_is_wide_resnet_depth)] = 34
-    width: int = Field(10, ge=1)
+    width: int = Field(10, ge=1, le=64)
 
     def build(self, channels: int, num_classes: int) -> nn.Module:
         return WideResNet(self.depth, self.width, channels=channels, num_classes=num_classes)
@@ -56,7 +56,7 @@ class Tiny(Spec):
     """Three convolutions, for images of about 8x8: minutes on a laptop."""
 
     name: Literal["tiny"] = "tiny"
-    width: int = Field(16, ge=1)
+    width: int = Field(16, ge=1, le=1024)
     norm: Literal["batch", "none"] = "batch"
 
     def build(self, channels: int, num_classes: int) -> nn.Module:

@@ -37,7 +37,8 @@ def measure(name: str, results: Path) -> dict[str, Any]:
     attack = ("--attack", "pgd", "--epsilon", "8/255", "--steps", "20", "--split", "test", "--json")
     clean, robust = json.loads(arat_ray("evaluate", str(study / row["checkpoint"]), *attack))
     epochs = reader.read(study, "epochs").to_pylist()
-    return row | {"clean": clean, "robust": robust, "last": epochs[-1]}
+    measured: dict[str, Any] = row | {"clean": clean, "robust": robust, "last": epochs[-1]}
+    return measured
 
 
 def main() -> None:

@@ -221,7 +221,8 @@ def test_the_predictor_has_the_papers_shape() -> None:
     assert isinstance(norm, nn.BatchNorm1d)
     assert isinstance(relu, nn.ReLU)
     assert isinstance(linear2, nn.Linear)
-    assert (linear1.in_features, linear1.out_features, linear1.bias) == (16, 4, None)
+    assert (linear1.in_features, linear1.out_features) == (16, 4)
+    assert [name for name, _ in linear1.named_parameters()] == ["weight"]
     assert (linear2.in_features, linear2.out_features, linear2.bias is None) == (4, 16, False)
 
 

@@ -32,8 +32,8 @@ class PredictorSpec(Spec):
     The defaults are the paper's, which are SimSiam's: Linear(d, d/4, no bias), norm, ReLU, Linear(d/4, d).
     """
 
-    ratio: float = Field(0.25, gt=0)
-    depth: int = Field(2, ge=1)
+    ratio: float = Field(0.25, gt=0, le=64)
+    depth: int = Field(2, ge=1, le=16)
     norm: Literal["batch", "none"] = "batch"
 
     def build(self, width: int) -> nn.Module:
