@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from arat_ray.evaluation.accuracy import Report
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES
-from arat_ray.results.writer import Table
+from arat_ray.results.table import Table
 from arat_ray.spec import parse_fraction
 from arat_ray.training.attacks import Attack, Pgd
 

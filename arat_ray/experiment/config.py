@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from arat_ray.experiment import checks
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
 from arat_ray.spec import Spec, did_you_mean
@@ -229,105 +230,13 @@ def load(path: Path) -> Experiment:
         problems += explain(error, raw)
     if isinstance(raw.get("train"), dict):
         try:
-            base = Train.model_validate(raw["train"])
+            Train.model_validate(raw["train"])
         except ValidationError as error:
             problems += explain(error, raw["train"], prefix="train")
-    if problems:
-        raise ExperimentError(path, problems)
-    problem = _impossible(base, experiment.resources)
-    if problem:
-        raise ExperimentError(path, [f"train: {problem}"])
-    problems += _condition_problems(experiment)
-    if not problems:
-        problems += [*_search_problems(experiment), *_sampler_problems(experiment)]
+    problems = problems or checks.problems(experiment)
     if problems:
         raise ExperimentError(path, problems)
     return experiment
-
-
-def _impossible(train: Train, resources: Resources) -> str | None:
-    """Why a valid spec cannot be built or run, if it cannot."""
-    if train.batch_size % resources.workers:
-        return f"batch_size {train.batch_size} cannot be shared out over {resources.workers} workers"
-    try:
-        train.check()
-    except ValueError as error:
-        return str(error)
-    except (RuntimeError, TypeError, OverflowError) as error:  # torch, about a size that no tensor can have
-        return f"the network cannot be built: {str(error).splitlines()[0]}"
-    return None
-
-
-def _condition_problems(experiment: Experiment) -> Iterator[str]:
-    """`when` speaks of choices (or whole numbers) that stand above it, and of labels that they have."""
-    earlier: list[str] = []
-    for path, domain in experiment.search.items():
-        for other, wanted in domain.when.items():
-            where = f"search.{path}.when"
-            if other not in earlier and other in experiment.search:
-                yield f"{where}: {other!r} stands below it; move it above"
-                continue
-            if other not in earlier:
-                yield f"{where}: {other!r} is not searched above it{did_you_mean(other, earlier) if earlier else ''}"
-                continue
-            condition = experiment.search[other]
-            if condition.labels is None and condition.int_ is None:
-                yield f"{where}: {other!r} is an interval, which is hardly ever met; a condition needs a `choice`"
-                continue
-            for label in wanted if isinstance(wanted, list) else [wanted]:
-                try:
-                    condition.value(condition.read(label))
-                except ValueError as error:
-                    yield f"{where}: {other}: {error}"
-        earlier.append(path)
-
-
-def _search_problems(experiment: Experiment) -> Iterator[str]:
-    refused: set[str] = set()
-    for where, sampled in experiment.probes():
-        if where in refused:
-            continue
-        problems = list(_sample_problems(experiment, where, sampled))
-        if problems:
-            refused.add(where)
-            yield from (f"{where}: {problem}" for problem in problems)
-
-
-def _sample_problems(experiment: Experiment, where: str, sampled: Sampled) -> Iterator[str]:
-    shown_sample = ", ".join(f"{path}: {shown(label)}" for path, label in sampled.items())
-    try:
-        train = experiment.resolve(sampled)
-    except ValidationError as error:
-        for line in explain(error, experiment.place(sampled), prefix="train"):
-            yield f"with {shown_sample}: {line}"
-        return
-    except ValueError as error:
-        others = len(sampled) > 1 and where.startswith("search.")
-        yield f"with {shown_sample}: {error}; a `when` can leave this out" if others else str(error)
-        return
-    if problem := _impossible(train, experiment.resources):
-        yield f"with {shown_sample}: {problem}"
-    if where.startswith("first"):
-        for path in sampled:
-            if not experiment.search[path].applies(sampled):
-                yield f"{path} is given, but its `when` does not hold; leave it out"
-
-
-def _sampler_problems(experiment: Experiment) -> Iterator[str]:
-    if not experiment.search:
-        return
-    if experiment.sampler is None:
-        yield "sampler: missing; write `sampler: {name: tpe, seed: 0}`"
-        return
-    if experiment.sampler.name == "grid":
-        if experiment.first:
-            yield "first: a grid tries every combination anyway; leave `first` out"
-        try:
-            next(experiment.grid())
-        except ValueError as error:
-            yield str(error)
-    elif experiment.budget.trials is None and experiment.budget.hours is None:
-        yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
 
 
 def _with_defaults(train: dict[str, Any]) -> dict[str, Any]:

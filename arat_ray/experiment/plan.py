@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arat_ray.experiment.config import Experiment
 from arat_ray.training import layers
-from arat_ray.training.data import load
+from arat_ray.training.data import Dataset, read
 from arat_ray.training.methods import AratSpec, StandardSpec
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train
@@ -56,7 +56,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
 def estimate(experiment: Experiment) -> Iterator[str]:
     """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial."""
     train, validation = experiment.base, experiment.validation
-    training_images = len(load(train.dataset, validation_images=validation.images, seed=validation.seed).train.labels)
+    training_images = _images_in(train.dataset) - validation.images
     forward = forward_flops(train)
     attack_steps = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.steps
     passes = attack_steps * BACKWARD + (2 if isinstance(train.method, AratSpec) else 1) * (1 + BACKWARD)
@@ -83,6 +83,11 @@ def estimate(experiment: Experiment) -> Iterator[str]:
     yield f"  on this machine: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
     if trials:
         yield f"  the search: {_hours(trial_s * -(-trials // at_once))}, {at_once} trial(s) at once"
+
+
+def _images_in(dataset: Dataset) -> int:
+    """Images of the training set, read only where their number is not known beforehand."""
+    return dataset.images or dataset.train_images or len(read(dataset, "train").labels)
 
 
 def forward_flops(train: Train) -> float:

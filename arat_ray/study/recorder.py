@@ -93,6 +93,8 @@ class Recorder:
 
     def report(self, number: int, message: dict[str, Any]) -> None:
         """A trial sent a row, or the reason why it gave up."""
+        if number not in self.running:
+            return
         trial = self.running[number]
         if "failed" in message:
             trial.failure = message["failed"]

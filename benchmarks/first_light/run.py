@@ -50,8 +50,8 @@ def main() -> None:
     lines = [
         "# First light: 5,000 CIFAR-10 photographs, ResNet-18 of width 16, 10 epochs",
         "",
-        "PGD-10 in training, radius 8/255, step 2/255; PGD-20 on all 10,000 test images; 95 % Wilson intervals; one seed; "
-        f"one CPU thread a run, torch {torch.__version__}, {platform.machine()}. "
+        "PGD-10 in training, radius 8/255, step 2/255; PGD-20 on all 10,000 test images; 95 % Wilson intervals; "
+        f"one seed; one CPU thread a run, torch {torch.__version__}, {platform.machine()}. "
         "`python benchmarks/first_light/run.py`",
         "",
         "| method | clean, % | PGD-20, % | validation clean / PGD-20, % | PGD-20 on training batches, last epoch, % |",

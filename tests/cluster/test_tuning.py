@@ -112,6 +112,27 @@ def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(write: Write) -
     assert "lower optimizer.learning_rate (1e+20)" in bad["error"]
 
 
+def test_a_worker_that_dies_is_another_attempt_and_goes_on_from_its_checkpoint(write: Write) -> None:
+    train = EXPERIMENT["train"] | {"epochs": 12, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    file = write(train=train, budget={"trials": 1})
+    driver = subprocess.Popen(tune_command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(rows_so_far(file, "epochs")) >= 2, 240, "some epochs")
+    workers = [pid for pid in ray_processes() if b"ImplicitFunc" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    _, stderr = driver.communicate(timeout=240)
+    assert driver.returncode == 0, stderr
+    lost, done = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
+    assert (lost["attempt"], lost["status"]) == (1, "failed")
+    assert lost["error"]
+    assert (done["attempt"], done["status"], done["epochs_done"]) == (2, "complete", 12)
+    attempts = {row["epoch"]: row["attempt"] for row in rows(file, "epochs")}
+    assert list(attempts) == list(range(1, 13))  # each epoch once: what was checkpointed is not trained again
+    assert attempts[1] == 1
+    assert attempts[12] == 2
+
+
 def test_two_workers_train_one_trial_through_ray_train(write: Write) -> None:
     train = EXPERIMENT["train"] | {"sync_batch_norm": True}
     resources = {"workers": 2, "cpus_per_worker": 1}

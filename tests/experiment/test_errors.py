@@ -102,7 +102,7 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     "slash": ("name: small", "name: a/b", "name: 'a/b' becomes a folder: use letters, digits, '-', '_' and '.'"),
     "goal": ("budget:", "maximize: accuracy\nbudget:", "maximize: must be a list; write ['accuracy']"),
     "same goal": ("budget:", "maximize: [clean_accuracy, clean_accuracy]\nbudget:", "maximize: a goal stands twice"),
-    "huge": ("width: 4", "width: 1000000000000", "train: the network cannot be built: "),
+    "huge": ("width: 4", "width: 1000000000000", "train.model.width: must be at most 1024, not 1000000000000"),
     "anchor of itself": ("name: small", "name: &a [*a]", "line 2, column "),
     "python": ("name: small", "name: !!python/name:os.system x", "line 2, column "),
     "date": ("name: small", "name: 2024-13-45", "is not YAML: month must be in 1..12"),
