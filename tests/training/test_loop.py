@@ -151,6 +151,15 @@ def test_a_row_measures_what_its_columns_say(tmp_path: Path) -> None:
     assert plain["balance"] is None
 
 
+def test_a_plainly_trained_network_is_accurate_and_not_robust(tmp_path: Path) -> None:
+    """The quick start's starting point: PGD-20 at its radius leaves next to nothing of a standard network."""
+    pgd = PGD | {"steps": 20, "step_size": 0.025}
+    spec = make(dataset={"name": "digits"}, model={"name": "tiny"}, method={"name": "standard"}, attack=None, epochs=10)
+    rows = train(spec, tmp_path, validate=Validate.model_validate({"every": 10, "images": 400, "attack": pgd}))
+    assert rows[-1]["validation_clean_accuracy"] > 0.96
+    assert rows[-1]["validation_robust_accuracy"] < 0.03
+
+
 WORKER = """
 import json, sys
 from datetime import timedelta
