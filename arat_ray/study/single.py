@@ -8,10 +8,12 @@ import torch
 from rich.console import Console
 
 from arat_ray.experiment.config import Experiment
+from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress, duration
 from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.training.checkpoint import LAST
 from arat_ray.training.loop import Context, Row, describe, fit
 
 
@@ -56,6 +58,9 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             metadata=study_folder.metadata(experiment),
             warn=lambda text: console.print(f"[bold red]{text}"),
         )
+        if "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist():
+            console.print(f"{folder} is complete already", highlight=False, soft_wrap=True)
+            return checkpoints / LAST
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
         recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
         recorder.start(0, {}, train)
@@ -67,7 +72,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             raise
         finally:
             recorder.close("interrupted")
-    return checkpoints / "last.pt"
+    return checkpoints / LAST
 
 
 def _line(row: Row, epochs: int) -> str:

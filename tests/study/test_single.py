@@ -1,0 +1,57 @@
+"""One run in this process, with the folder and the tables of a study of one trial."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from arat_ray.experiment.config import Experiment
+from arat_ray.results import reader
+from arat_ray.study import single
+
+Make = Callable[..., Experiment]
+
+
+def run(experiment: Experiment, folder: Path, *, resume: bool = False) -> str:
+    source = folder.parent / "small.yaml"
+    source.write_text("name: small")
+    shown = io.StringIO()
+    single.run(experiment, source, folder, resume=resume, console=Console(file=shown, width=200))
+    return shown.getvalue()
+
+
+def tables(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return reader.read(folder, "trials").to_pylist(), reader.read(folder, "epochs").to_pylist()
+
+
+def test_a_run_shows_its_epochs_and_lands_in_the_tables(make: Make, tmp_path: Path) -> None:
+    shown = run(make().without_search(), tmp_path / "small")
+    assert "epoch 2/2: loss adversarial " in shown
+    assert "validation: clean " in shown
+    (trial,), epochs = tables(tmp_path / "small")
+    assert (trial["status"], trial["epochs_done"], trial["is_full_fidelity"]) == ("complete", 2, True)
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert trial["clean_accuracy"] == epochs[-1]["validation_clean_accuracy"]
+    assert (tmp_path / "small" / trial["checkpoint"]).is_file()
+
+
+def test_a_complete_run_is_left_as_it_is(make: Make, tmp_path: Path) -> None:
+    run(make().without_search(), tmp_path / "small")
+    before = tables(tmp_path / "small")
+    assert "is complete already" in run(make().without_search(), tmp_path / "small", resume=True)
+    assert tables(tmp_path / "small") == before
+
+
+def test_a_run_that_diverges_is_recorded_and_raised(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    train = experiment.train | {"optimizer": {"name": "sgd", "learning_rate": 1e20}}
+    with pytest.raises(ValueError, match="lower optimizer"):
+        run(make(train=train).without_search(), tmp_path / "small")
+    (trial,), _ = tables(tmp_path / "small")
+    assert trial["status"] == "failed"
+    assert "lower optimizer.learning_rate" in trial["error"]
