@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from arat_ray.experiment.config import Experiment
-    from arat_ray.frontier.pareto import Front
 
 BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -175,13 +173,14 @@ def _run_study(
         sys.exit(INTERRUPTED)
     if outcome.stopped:
         click.echo(f"stopped: {outcome.stopped}; go on with --resume and more --hours", err=True)
+    from arat_ray.frontier import show
     from arat_ray.frontier.pareto import load_front
     from arat_ray.results import reader
 
     status = reader.read(folder, "trials", ["status"])["status"].to_pylist()
     if "complete" in status:
         front = load_front([folder])
-        _print_front(front, console)
+        show.print_table(front, console)
         if len(front.goals) == 2:
             from arat_ray.frontier.plot import plot_front
 
@@ -284,15 +283,16 @@ def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: 
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
     with _user_errors():
+        from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
 
         front = load_front(studies, include_partial=partial)
         if as_json:
-            click.echo(json.dumps(_front_json(front), indent=2, default=str))
+            click.echo(json.dumps(show.as_json(front), indent=2, default=str))
         elif as_csv:
-            _front_csv(front)
+            show.write_csv(front, sys.stdout)
         else:
-            _print_front(front, _console())
+            show.print_table(front, _console())
         if plot:
             from arat_ray.frontier.plot import plot_front
 
@@ -329,74 +329,3 @@ def _shown(path: Path) -> Path:
     """A path as short as the user would write it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def _front_json(front: Front) -> dict[str, Any]:
-    conditions = (
-        "goals",
-        "reference_point",
-        "hypervolume",
-        "attack",
-        "norm",
-        "epsilon",
-        "split",
-        "images",
-        "counts",
-    )
-    return {name: getattr(front, name) for name in conditions} | {"trials": front.trials}
-
-
-def _front_csv(front: Front) -> None:
-    params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
-    goals = [f"{goal}{suffix}" for goal in front.goals for suffix in ("", "_low", "_high")]
-    fixed = [
-        "study",
-        "trial_id",
-        "number",
-        *goals,
-        "images",
-        "attack",
-        "norm",
-        "epsilon",
-        "split",
-        "epochs_done",
-    ]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*fixed, "checkpoint", *(f"param_{name}" for name in params)])
-    for trial in front.trials:
-        values = [trial[name] for name in fixed]
-        writer.writerow([*values, trial["checkpoint"], *(trial["params"].get(name) for name in params)])
-
-
-def _print_front(front: Front, console: Console) -> None:
-    from rich.table import Table
-
-    from arat_ray.frontier.plot import attack_label
-    from arat_ray.results.schema import short_param
-
-    trials = sum(front.counts.values())
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"front: {len(front.trials)} of {trials} trials, hypervolume {front.hypervolume:.4f}"
-    table.add_column("trial")
-    for goal in front.goals:
-        table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
-    params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
-    for name in params:
-        table.add_column(short_param(name), justify="right", overflow="fold")
-    for trial in front.trials:
-        values = [trial["params"].get(name) for name in params]
-        table.add_row(
-            trial["trial_id"],
-            *(_interval(trial, goal) for goal in front.goals),
-            *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
-        )
-    console.print(table)
-    console.print(
-        f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images", highlight=False
-    )
-
-
-def _interval(trial: dict[str, Any], goal: str) -> str:
-    low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
-    value = f"{100 * trial[goal]:.1f}"
-    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from arat_ray.results import reader
-from arat_ray.results.schema import TABLES, Metadata, trials_schema
+from arat_ray.results.schema import TABLES, trials_schema
 from arat_ray.results.table import Table
 
 SCHEMA = pa.schema(
@@ -29,9 +29,6 @@ SCHEMA = pa.schema(
     ]
 )
 KEY = ("name", "epoch")
-METADATA = Metadata(
-    study="layers", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
-)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,18 +17,8 @@ import pytest
 from arat_ray.frontier.pareto import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
-from arat_ray.results.table import Table
 from arat_ray.results.writer import StudyWriter
 
-SCHEMA = pa.schema(
-    [
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("epoch", pa.int64(), nullable=False),
-        ("loss", pa.float64()),
-        ("at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-KEY = ("name", "epoch")
 METADATA = Metadata(
     study="layers", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
 )
@@ -38,25 +27,6 @@ METADATA = Metadata(
 def rows(folder: Path) -> list[dict[str, Any]]:
     table = pa.concat_tables([pq.ParquetFile(part).read() for part in reader.part_files(folder)])
     return list(table.to_pylist())
-
-
-def losses(folder: Path) -> list[float]:
-    return [row["loss"] for row in rows(folder)]
-
-
-def duckdb_rows(query: str) -> list[tuple[Any, ...]]:
-    relation = duckdb.sql(query)
-    assert relation is not None
-    return relation.fetchall()
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
-
-
-def fill(table: Table, epochs: range, loss: float = 0.5, name: str = "a") -> None:
-    for epoch in epochs:
-        table.upsert({"name": name, "epoch": epoch, "loss": loss})
 
 
 # ---------------------------------------------------------------------------------------------- one table

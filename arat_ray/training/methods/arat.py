@@ -110,7 +110,8 @@ class AratSpec(Spec):
     split_norm: bool = True
     attack_norm: AttackNorm = "train"
     noisy_center: bool = False
-    """Train on x + U(-epsilon, epsilon) as the clean input and around it, as the authors' code does (linf)."""
+    """Train on x + U(-epsilon, epsilon) as the clean input and around it (linf). The authors' code does, so all
+    published numbers include it; the paper's equations do not, and attacks then reach up to 2 epsilon from x."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,84 @@
+"""The front as text: a table for people, CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any, TextIO
+
+from arat_ray.frontier.pareto import Front
+from arat_ray.frontier.plot import attack_label
+from arat_ray.results.schema import short_param
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def as_json(front: Front) -> dict[str, Any]:
+    """Everything the front holds but the points of dominated trials."""
+    conditions = (
+        "goals",
+        "reference_point",
+        "hypervolume",
+        "attack",
+        "norm",
+        "epsilon",
+        "split",
+        "images",
+        "counts",
+    )
+    return {name: getattr(front, name) for name in conditions} | {"trials": front.trials}
+
+
+def write_csv(front: Front, file: TextIO) -> None:
+    """One line a trial of the front, all its numbers in full."""
+    params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
+    goals = [f"{goal}{suffix}" for goal in front.goals for suffix in ("", "_low", "_high")]
+    fixed = [
+        "study",
+        "trial_id",
+        "number",
+        *goals,
+        "images",
+        "attack",
+        "norm",
+        "epsilon",
+        "split",
+        "epochs_done",
+    ]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*fixed, "checkpoint", *(f"param_{name}" for name in params)])
+    for trial in front.trials:
+        values = [trial[name] for name in fixed]
+        writer.writerow([*values, trial["checkpoint"], *(trial["params"].get(name) for name in params)])
+
+
+def print_table(front: Front, console: Console) -> None:
+    """The front for people: goals in percent with their intervals."""
+    from rich.table import Table
+
+    trials = sum(front.counts.values())
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    table.title = f"front: {len(front.trials)} of {trials} trials, hypervolume {front.hypervolume:.4f}"
+    table.add_column("trial")
+    for goal in front.goals:
+        table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
+    params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
+    for name in params:
+        table.add_column(short_param(name), justify="right", overflow="fold")
+    for trial in front.trials:
+        values = [trial["params"].get(name) for name in params]
+        table.add_row(
+            trial["trial_id"],
+            *(_interval(trial, goal) for goal in front.goals),
+            *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
+        )
+    console.print(table)
+    console.print(
+        f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images", highlight=False
+    )
+
+
+def _interval(trial: dict[str, Any], goal: str) -> str:
+    low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
+    value = f"{100 * trial[goal]:.1f}"
+    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
