@@ -11,19 +11,8 @@ from typing import Any
 
 import ray
 
+from arat_ray.cluster import ENVIRONMENT
 from arat_ray.experiment.config import Resources
-
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the table of trials is our own
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rows go to Parquet
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study has its own
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # rows of several workers arrive within 0.6 s instead of 4
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-
 
 NOBODY = "no Ray cluster answers at {address}; start one with `ray start --head`, or leave the address out"
 
@@ -38,7 +27,6 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
 
     Raises ValueError where there is no cluster at the address.
     """
-    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     address = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
     if not verbose:
