@@ -132,7 +132,7 @@ def test_pareto_needs_results(tmp_path: Path) -> None:
         ("8", "did you mean 8/255?"),
         ("abc", "'abc' is no number"),
         ("0", "--epsilon"),
-        ("8/0", "divides by zero"),
+        ("8/0", "is no number; write it as 8/255"),
         ("nan", "--eps"),
     ],
 )
