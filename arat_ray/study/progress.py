@@ -89,7 +89,9 @@ class Progress:
         head.append(f"{duration(time.monotonic() - self.began)}{self._left()}")
         if front:
             head.append(f"; front of {len(front)}, hypervolume {volume:.4f}")
-        bar = ProgressBar(self.total or 1, self.ended_count, width=60) if self.total else Text("")
+        bar = Table.grid()  # a bar by itself does not end its line
+        if self.total:
+            bar.add_row(ProgressBar(self.total, self.ended_count, width=60))
         table = Table(box=None, pad_edge=False)
         for name in ("trial", "status", "epoch", *(goal.replace("_", " ") for goal in self.goals), "sampled"):
             table.add_column(name, no_wrap=True, justify="left" if name in ("status", "sampled") else "right")

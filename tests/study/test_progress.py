@@ -28,6 +28,7 @@ def test_a_terminal_shows_one_table_with_the_front_marked() -> None:
         progress.started(2, {"method.invariance_weight": 1.0})
     last = shown.getvalue().split("2 of 3 trials")[-1]
     assert "front of 1, hypervolume 0.4500" in last
+    assert any(line.split()[:2] == ["trial", "status"] for line in last.splitlines())
     assert "left" in last
     lines = {
         line.split()[0]: line for line in last.splitlines() if line.strip() and line.split()[0].strip("*").isdigit()
