@@ -1,6 +1,6 @@
 """One trial on the cluster: the loop directly in the Tune actor (one worker), or as a TorchTrainer (more).
 
-A reused actor starts its next trial in 0.02 s where a TorchTrainer takes 20 s and 8 processes, so a world of one worker
+A reused actor starts its next trial at once, where a TorchTrainer starts processes of its own, so a world of one worker
 never pays for Ray Train.
 """
 
