@@ -201,6 +201,7 @@ def _run_study(
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random start.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
+@click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
 def evaluate(
@@ -214,6 +215,7 @@ def evaluate(
     images: int | None,
     seed: int,
     batch_size: int,
+    raw: bool,
     device: str | None,
     as_json: bool,
 ) -> None:
@@ -250,6 +252,7 @@ def evaluate(
             images=images,
             seed=seed,
             batch_size=batch_size,
+            averaged=not raw,
             device=on,
             progress=progress,
         )
@@ -316,6 +319,58 @@ def export(checkpoint: Path, output: Path) -> None:
             raise ValueError(f"{output}: end it in .safetensors")
         checkpoints.export(checkpoints.load(checkpoint), output)
         click.echo(f"wrote {output}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the model; repeatable.")
+@click.option("--input", "shape", metavar="CxHxW", default="3x32x32", show_default=True, help="Of an image.")
+@click.option("--classes", type=click.IntRange(min=1), default=10, show_default=True, help="Number of classes.")
+@click.option("--pattern", "patterns", multiple=True, help="Mark the layers that it matches; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def layers(
+    model: str, settings: tuple[str, ...], shape: str, classes: int, patterns: tuple[str, ...], as_json: bool
+) -> None:
+    """The layers of a network that a method can regularise: names, outputs, feature widths, the paper's choice.
+
+    MODEL is a `name:` under `model:`, such as resnet18 or wide_resnet.
+
+    \b
+    Example: arat-ray layers resnet18 --pattern 'layer4.*.bn?'
+             arat-ray layers wide_resnet --set depth=16 --set width=2
+    """
+    with _user_errors():
+        from arat_ray.experiment import network
+
+        found = network.examine(
+            network.model_from(model, settings), network.shape_from(shape), num_classes=classes, patterns=patterns
+        )
+        if as_json:
+            click.echo(json.dumps(network.as_json(found), indent=2))
+        else:
+            network.print_table(found, _console())
+
+
+@main.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """The published training runs that `preset:` under `train:` can name; with NAME, all that it says, as YAML.
+
+    Example: arat-ray presets trades/resnet18
+    """
+    with _user_errors():
+        import yaml
+
+        from arat_ray.spec import did_you_mean
+        from arat_ray.training.presets import PRESETS
+
+        if name is None:
+            for known, run in PRESETS.items():
+                click.echo(f"{known}: {run['epochs']} epochs, learning rate {run['optimizer']['learning_rate']}")
+        elif name in PRESETS:
+            click.echo(yaml.safe_dump(PRESETS[name], sort_keys=False, default_flow_style=None), nl=False)
+        else:
+            raise ValueError(f"no preset {name!r}{did_you_mean(name, PRESETS)}")
 
 
 def _console() -> Console:

@@ -16,8 +16,9 @@ from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from arat_ray.experiment.config import Resources
-from arat_ray.training.loop import Context, Row, describe, fit
+from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.run import Train, Validate
+from arat_ray.training.timing import describe
 
 FAILURES = 3
 """How often workers lost with their node are replaced before a trial counts as failed."""

@@ -83,7 +83,7 @@ def run(
     """
     folder = folder.absolute()
     validation = experiment.validation
-    data.load(experiment.base.dataset, validation_images=validation.images, seed=validation.seed)
+    data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
         writer = StudyWriter(
             folder,

@@ -46,6 +46,8 @@ class Report:
     checkpoint: Path
     checkpoint_sha256: str
     epoch: int
+    weights: str | None
+    """swa or ema where an average was measured."""
     split: SplitName
     indices_sha256: str
     seed: int
@@ -61,7 +63,7 @@ class Report:
             {
                 "evaluation_id": f"{self.checkpoint_sha256[:12]}-{self.split}-{_attack_name(each.attack)}-{now}",
                 "trial_id": self.checkpoint.parent.name,
-                "checkpoint": self.checkpoint.stem,
+                "checkpoint": self.weights or self.checkpoint.stem,
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "split": self.split,
                 "attack": _attack_name(each.attack),
@@ -91,9 +93,12 @@ def evaluate(
     seed: int,
     batch_size: int,
     device: torch.device,
+    averaged: bool = True,
     progress: Callable[[int, int, int, int], None] = lambda total, seen, clean, robust: None,
 ) -> Report:
     """Measure a checkpoint's deployed network on the first `images` of a split (None: on all of it).
+
+    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last.
 
     `progress(total, seen, clean, robust)` is called after each batch. Raises ValueError for a file that is no
     checkpoint, missing data, and more images than there are.
@@ -101,7 +106,7 @@ def evaluate(
     state = checkpoint.load(path, device=device)
     chosen, indices_sha256 = _images(state, split, images)
     on_device = chosen._replace(images=chosen.images.to(device), labels=chosen.labels.to(device))
-    model = checkpoint.network(state).to(device)
+    model = checkpoint.network(state, averaged=averaged).to(device)
     total, began = len(chosen.labels), time.perf_counter()
     counts = count(
         model,
@@ -116,6 +121,7 @@ def evaluate(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256(path),
         epoch=state.epoch,
+        weights=state.weights if averaged else None,
         split=split,
         indices_sha256=indices_sha256,
         seed=seed,
@@ -131,7 +137,9 @@ def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) 
     dataset, validate = state.train_spec.dataset, state.validate_spec
     chosen = data.read(dataset, "test" if split == "test" else "train")
     indices = torch.arange(len(chosen.labels))
-    if split != "test":
+    if split == "validation" and validate.split == "test":
+        raise ValueError("this run held no images out: it was validated on test images; choose split test or train")
+    if split != "test" and validate.split == "validation":
         kept, held = data.hold_out(chosen.labels, images=validate.images, seed=validate.seed)
         if data.indices_sha256(held) != state.validation_sha256:
             raise ValueError("the training set has changed since this checkpoint: other images would be held out now")

@@ -28,6 +28,8 @@ def _impossible(train: Train, resources: Resources) -> str | None:
     """Why a valid spec cannot be built or run, if it cannot."""
     if train.batch_size % resources.workers:
         return f"batch_size {train.batch_size} cannot be shared out over {resources.workers} workers"
+    if train.batch_size == resources.workers:
+        return f"batch_size {train.batch_size} leaves each of {resources.workers} workers one image, too few for a norm"
     try:
         train.check()
     except ValueError as error:
@@ -95,6 +97,9 @@ def _sample_problems(experiment: Experiment, where: str, sampled: dict[str, Any]
 def _sampler_problems(experiment: Experiment) -> Iterator[str]:
     if not experiment.search:
         return
+    chosen = [path for path in experiment.search if path != "seed"]
+    if experiment.validation.split == "test" and chosen:
+        yield f"validate.split: test would choose {chosen[0]} on the test images; use split: validation"
     if experiment.sampler is None:
         yield "sampler: missing; write `sampler: {name: tpe, seed: 0}`"
         return

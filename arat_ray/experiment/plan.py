@@ -31,10 +31,20 @@ def describe(experiment: Experiment) -> Iterator[str]:
     if train.attack:
         yield f"  attack in training: {train.attack}"
     validation = experiment.validation
-    yield f"  measured every {validation.every} epochs on {validation.images} held-out images: {validation.attack}"
+    images = "held-out" if validation.held_out else "test"
+    yield f"  measured every {validation.every} epochs on {validation.images} {images} images: {validation.attack}"
+    options = {
+        "averaging": train.averaging and train.averaging.name,
+        "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",
+        "augmentation": train.augmentation,
+        "precision": train.precision if train.precision != "fp32" else None,
+        "diagnostics": train.diagnostics and f"every {train.diagnostics.every} epochs",
+    }
+    if chosen := [f"{name} {value}" for name, value in options.items() if value]:
+        yield f"  with {', '.join(chosen)}"
     if isinstance(train.method, AratSpec):
         with torch.device("meta"):
-            model = train.model.build(train.dataset.shape[0], train.dataset.num_classes)
+            model = train.model.build(train.dataset.shape, train.dataset.num_classes)
         yield f"  regularised layers: {', '.join(layers.select(model, train.method.layers))}"
     for path, domain in experiment.search.items():
         yield f"  varies: {path}, {domain}"
@@ -56,10 +66,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
 def estimate(experiment: Experiment) -> Iterator[str]:
     """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial."""
     train, validation = experiment.base, experiment.validation
-    training_images = _images_in(train.dataset) - validation.images
+    training_images = _images_in(train.dataset) - validation.held_out
     forward = forward_flops(train)
     attack_steps = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.steps
-    passes = attack_steps * BACKWARD + (2 if isinstance(train.method, AratSpec) else 1) * (1 + BACKWARD)
+    losses = 2 if train.weight_perturbation else 1
+    passes = attack_steps * BACKWARD + losses * train.method.passes * (1 + BACKWARD)
     measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, train.epochs + 1))
     flops = forward * (
         train.epochs * training_images * passes
@@ -93,7 +104,7 @@ def _images_in(dataset: Dataset) -> int:
 def forward_flops(train: Train) -> float:
     """FLOPs of one image's forward pass (a multiply-add counts as two), on the meta device."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = train.model.build(train.dataset.shape[0], train.dataset.num_classes)
+        model = train.model.build(train.dataset.shape, train.dataset.num_classes)
         model(torch.empty(1, *train.dataset.shape))
     return float(counter.get_total_flops())
 
@@ -105,7 +116,7 @@ def seconds_per_image(train: Train, *, images: int = 8, at_least_s: float = 1.0)
     torch.set_num_threads(1)
     method = train.build().to(device)
     method.train()
-    method.start_epoch(lambda model, count, fresh: 0.5)
+    method.start_epoch(train.epochs, lambda model, count, fresh: 0.5)
     generator = torch.Generator(device).manual_seed(0)
     images = min(images if train.dataset.shape[1] > 16 else train.batch_size, train.batch_size)
     x = torch.rand(images, *train.dataset.shape, device=device, generator=generator)

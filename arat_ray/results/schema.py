@@ -30,6 +30,10 @@ def _table(key: tuple[str, ...], columns: Mapping[str, pa.DataType]) -> TableTyp
     return TableType(key, pa.schema([pa.field(name, columns[name], name not in key) for name in columns]))
 
 
+def _measured(column: str) -> dict[str, pa.DataType]:
+    return {column: pa.float64(), f"{column}_by_layer": pa.map_(pa.string(), pa.float64())}
+
+
 TABLES: dict[str, TableType] = {
     "trials": _table(
         ("trial_id", "attempt"),
@@ -83,10 +87,19 @@ TABLES: dict[str, TableType] = {
             "validation_clean_accuracy": pa.float64(),
             "validation_robust_accuracy": pa.float64(),
             "validation_images": pa.int64(),
-            "gradient_cosine": pa.float64(),
-            "conflict_fraction": pa.float64(),
-            "bn_divergence": pa.float64(),
-            "representation_drift": pa.float64(),
+            # what `diagnostics:` measures: a mean, and each layer or layer group behind it
+            "gradient_norm": pa.float64(),
+            **_measured("gradient_norm_classification"),
+            **_measured("gradient_norm_invariance"),
+            **_measured("gradient_cosine"),
+            **_measured("conflict_fraction"),
+            **_measured("bn_divergence"),
+            **_measured("bn_mismatch"),
+            **_measured("representation_distance"),
+            **_measured("representation_drift"),
+            **_measured("predicted_distance"),
+            **_measured("predicted_drift"),
+            "diagnostics_s": pa.float64(),
             "epoch_s": pa.float64(),
             "attack_s": pa.float64(),
             "images_per_s": pa.float64(),

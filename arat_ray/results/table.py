@@ -174,7 +174,7 @@ def _check(name: str, value: Any, column_type: pa.DataType) -> None:
 
 def _check_same_columns(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:
     for i in range(max(len(found), len(wanted))):
-        there, here = (str(schema.field(i)) if i < len(schema) else "missing" for schema in (found, wanted))
+        there, here = (schema.field(i) if i < len(schema) else "missing" for schema in (found, wanted))
         if there != here:
             raise ValueError(
                 f"{path} has other columns: column {i + 1} is {there} there and {here} here; "

@@ -18,7 +18,7 @@ from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study.progress import Progress
-from arat_ray.training.checkpoint import LAST
+from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Row
 from arat_ray.training.run import Train
 
@@ -81,7 +81,7 @@ class Recorder:
             "attack": validate.attack.label,
             "norm": validate.attack.norm,
             "epsilon": validate.attack.epsilon,
-            "split": "validation",
+            "split": validate.split,
             "epochs_done": before.get("epochs_done", 0),
             "is_full_fidelity": False,
             "workers": resources.workers,
@@ -107,13 +107,18 @@ class Recorder:
             self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
         trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
         if row.get("validation_images"):
-            trial.row |= {
-                "clean_accuracy": row["validation_clean_accuracy"],
-                "robust_accuracy": row["validation_robust_accuracy"],
-                "images": row["validation_images"],
-                "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / LAST),
-                "is_full_fidelity": epoch == json.loads(trial.row["config"])["epochs"],
-            }
+            choose = self.experiment.validation.choose
+            best_so_far = trial.row.get("robust_accuracy", -1)
+            if choose == "last" or row["validation_robust_accuracy"] > best_so_far:
+                trial.row |= {
+                    "clean_accuracy": row["validation_clean_accuracy"],
+                    "robust_accuracy": row["validation_robust_accuracy"],
+                    "images": row["validation_images"],
+                    "checkpoint": str(
+                        Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)
+                    ),
+                }
+            trial.row["is_full_fidelity"] = epoch == json.loads(trial.row["config"])["epochs"]
             self._write(number)
         self.progress.reported(number, trial.row)
 

@@ -14,7 +14,8 @@ from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress, duration
 from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.training.checkpoint import LAST
-from arat_ray.training.loop import Context, Row, describe, fit
+from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.timing import describe
 
 
 class _NoLedger:

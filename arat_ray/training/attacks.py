@@ -21,19 +21,28 @@ from arat_ray.training.randomness import Noise
 Logits = Callable[[Tensor], Tensor]
 """A network's forward: x [N, C, H, W] -> logits [N, K]."""
 
+Loss = Callable[[Tensor], Tensor]
+"""What an attack climbs: logits [N, K] -> the sum of the images' losses."""
+
+NORMAL_START = 0.001
+"""Standard deviation, in pixel units, of the start in the published code of TRADES, MART and LBGAT."""
+
 LARGEST_EPSILON = {"linf": 1.0, "l2": 32.0}
 """Beyond these every image is within reach; a larger value is a radius that was not divided by 255."""
 
 
 class Pgd(Spec):
-    """Projected gradient ascent on the cross-entropy, within a ball of radius epsilon around x."""
+    """Projected gradient ascent on a loss, the cross-entropy by default, within a ball of radius epsilon around x.
+
+    `start` is uniform in the ball, normal (x + 0.001 N(0, 1)) or the center, x itself.
+    """
 
     name: Literal["pgd"] = "pgd"
     norm: Literal["linf", "l2"]
     epsilon: Pixels = Field(gt=0)
     step_size: Pixels = Field(gt=0)
     steps: int = Field(ge=1)
-    random_start: bool = True
+    start: Literal["uniform", "normal", "center"] = "uniform"
 
     @model_validator(mode="after")
     def _lengths_are_in_pixel_units(self) -> Self:
@@ -55,22 +64,32 @@ class Pgd(Spec):
         """The attack's short name, as in papers: PGD-20 takes 20 steps."""
         return f"pgd-{self.steps}"
 
-    def __call__(self, logits: Logits, x: Tensor, y: Tensor, *, noise: Noise | None) -> Tensor:
+    def __call__(
+        self, logits: Logits, x: Tensor, y: Tensor, *, noise: Noise | None, loss: Loss | None = None
+    ) -> Tensor:
         """Adversarial images [N, C, H, W] in [0, 1], at most epsilon from x.
 
-        `noise` feeds the random start; None starts at x itself.
+        `noise` feeds the random start; None starts at x itself. `loss` is the cross-entropy with y where not given.
         """
         x = x.detach()
-        x_adv = self._project(x + self._start(x, noise), x) if noise and self.random_start else x
+        climb = loss or (lambda scores: F.cross_entropy(scores, y, reduction="sum"))
+        x_adv = x if noise is None or self.start == "center" else self._project(x + self._start(x, noise), x)
         for _ in range(self.steps):
             x_adv = x_adv.detach().requires_grad_()
             with torch.enable_grad():
-                loss = F.cross_entropy(logits(x_adv), y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, x_adv)
+                height = climb(logits(x_adv))
+            (gradient,) = torch.autograd.grad(height, x_adv)
             x_adv = self._project(x_adv.detach() + self._step(gradient), x)
         return x_adv
 
+    def neighbour(self, x: Tensor, noise: Noise) -> Tensor:
+        """Random images, not adversarial ones, in [0, 1] and at most epsilon from x."""
+        return self._project(x + self._uniform(x, noise), x)
+
     def _start(self, x: Tensor, noise: Noise) -> Tensor:
+        return NORMAL_START * noise.normal(x) if self.start == "normal" else self._uniform(x, noise)
+
+    def _uniform(self, x: Tensor, noise: Noise) -> Tensor:
         """Uniform in the cube (linf); a uniform direction times a uniform radius (l2)."""
         if self.norm == "linf":
             return noise.uniform(x, -self.epsilon, self.epsilon)

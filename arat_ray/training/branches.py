@@ -23,6 +23,16 @@ AttackNorm = Literal["train", "train_frozen_stats", "eval"]
 them alone; running statistics."""
 
 
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm layer: batch norm of any kind (synchronised, too), layer norm or group norm."""
+    return isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm))
+
+
+def has_norm(model: nn.Module) -> bool:
+    """Whether there is a norm layer to split; a network without one has the same weights in both branches."""
+    return any(map(is_norm, model.modules()))
+
+
 class SplitNorm(nn.Module):
     """Two copies of a norm layer, of which `active` serves the current input."""
 
@@ -38,8 +48,13 @@ class SplitNorm(nn.Module):
 
 
 def convert(model: nn.Module) -> nn.Module:
-    """The same network with every BatchNorm below it replaced by a SplitNorm, both branches starting equal."""
-    if isinstance(model, _BatchNorm):
+    """The same network with every norm layer in it replaced by a SplitNorm, both branches starting equal.
+
+    What is split already stays as it is. A network without a norm layer comes back unchanged: see `has_norm`.
+    """
+    if isinstance(model, SplitNorm):
+        return model
+    if is_norm(model):
         return SplitNorm(model)
     for name, child in model.named_children():
         setattr(model, name, convert(child))
@@ -78,11 +93,14 @@ def _fold(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def attack_norm(model: nn.Module, mode: AttackNorm) -> Iterator[None]:
-    """Put a network in train mode into the norm mode `mode` while an attack runs on it."""
+    """Put a network in train mode into the norm mode `mode` while an attack runs on it.
+
+    Only batch norms have statistics; layer and group norms compute the same in all modes.
+    """
     if mode == "train":
         yield
         return
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     if mode == "eval":
         model.eval()
     else:
@@ -109,7 +127,10 @@ def synchronize(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SyncBatchNorm(_BatchNorm):
-    """torch.nn.SyncBatchNorm's formula for the CPU, where torch has none, by differentiable all-reduce."""
+    """torch.nn.SyncBatchNorm's formula for the CPU, where torch has none, by differentiable all-reduce.
+
+    With momentum None the running statistics are the plain average over all batches, as in torch.
+    """
 
     @classmethod
     def of(cls, norm: _BatchNorm) -> SyncBatchNorm:
@@ -132,11 +153,11 @@ class SyncBatchNorm(_BatchNorm):
         variance = (square - mean.square()).clamp_min(0)  # which rounding can make negative
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
-                momentum = 0.1 if self.momentum is None else self.momentum
+                assert self.num_batches_tracked is not None
+                self.num_batches_tracked.add_(1)
+                momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean, momentum)
                 self.running_var.lerp_(variance * (total / (total - 1)), momentum)
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(1)
         shape = [1, -1] + [1] * (x.dim() - 2)
         out = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
         return out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out

@@ -23,7 +23,9 @@ from arat_ray.training.branches import deployed
 from arat_ray.training.run import Train, Validate
 
 LAST = "last.pt"
-FORMAT = 1
+BEST = "best.pt"
+"""The state at the most robust measurement, without what only resuming needs."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,17 @@ class Checkpoint:
     epoch: int
     method: dict[str, Tensor]
     optimizer: dict[str, Any]
+    average: dict[str, Any] | None
+    """State of `averaging`, as soon as there is one: the network deployed then is the average."""
+    features: dict[str, Tensor]
+    """Representations at the last measurement of `diagnostics`."""
     history: list[dict[str, Any]]
     format: int = FORMAT
+
+    @property
+    def weights(self) -> str | None:
+        """`swa` or `ema` where the deployed network is an average."""
+        return self.train["averaging"]["name"] if self.average else None
 
     @property
     def train_spec(self) -> Train:
@@ -76,10 +87,14 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
         raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
 
 
-def network(checkpoint: Checkpoint) -> nn.Module:
-    """The deployed network of a checkpoint: plain architecture, adversarial branch, eval mode."""
+def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:
+    """The deployed network of a checkpoint: plain architecture, adversarial branch, eval mode.
+
+    It is the average where there is one, unless `averaged` is False.
+    """
     method = checkpoint.train_spec.build()
-    method.load_state_dict(checkpoint.method)
+    is_average = averaged and checkpoint.average is not None
+    method.load_state_dict(checkpoint.average["method"] if is_average and checkpoint.average else checkpoint.method)
     return deployed(method.model).eval()
 
 

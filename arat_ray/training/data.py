@@ -62,19 +62,31 @@ def read(dataset: Dataset, split: Split) -> ImageSet:
 
 
 class Splits(NamedTuple):
-    """A training set in two parts, and the fingerprint of the indices held out."""
+    """What is trained on, what is validated on, and the fingerprint of the latter's indices."""
 
     train: ImageSet
     validation: ImageSet
     validation_sha256: str
 
 
-def load(dataset: Dataset, *, validation_images: int, seed: int) -> Splits:
-    """The training set, less a stratified validation set drawn with `seed`; the test set is not opened."""
-    images, labels, classes = read(dataset, "train")
-    kept, held = hold_out(labels, images=validation_images, seed=seed)
-    train, validation = (ImageSet(images[rows], labels[rows], classes) for rows in (kept, held))
-    return Splits(train, validation, indices_sha256(held))
+def load(dataset: Dataset, *, validate_on: Literal["validation", "test"], images: int, seed: int) -> Splits:
+    """A training set, less a stratified validation set drawn with `seed`; or whole, beside the first test images.
+
+    The test set is opened in the second case only. Raises ValueError for more images than there are.
+    """
+    train = read(dataset, "train")
+    if validate_on == "validation":
+        kept, held = hold_out(train.labels, images=images, seed=seed)
+        return Splits(_rows(train, kept), _rows(train, held), indices_sha256(held))
+    test = read(dataset, "test")
+    if images > len(test.labels):
+        raise ValueError(f"{images} images of a test set of {len(test.labels)}; lower validate.images")
+    first = torch.arange(images)
+    return Splits(train, _rows(test, first), indices_sha256(first))
+
+
+def _rows(images: ImageSet, indices: Tensor) -> ImageSet:
+    return images._replace(images=images.images[indices], labels=images.labels[indices])
 
 
 def hold_out(labels: Tensor, *, images: int, seed: int) -> tuple[Tensor, Tensor]:

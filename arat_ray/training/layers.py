@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,21 +71,78 @@ def capture(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             features[name] = pool(output)
 
-        handles.append(modules[name].register_forward_hook(hook))
+        handle = modules[name].register_forward_hook(hook)
+        hooks.callback(handle.remove)
 
-    handles: list[object] = []
-    try:
+    with ExitStack() as hooks:
         for name in layers:
             keep(name)
         yield features
-    finally:
-        for handle in handles:
-            handle.remove()  # type: ignore[attr-defined]
 
 
 def pool(output: Tensor) -> Tensor:
     """ReLU, then the mean over positions: [N, C, H, W] or [N, C] -> [N, C]; tokens [N, T, C] -> [N, C]."""
-    activated = F.relu(output)
+    activated = F.relu(output.to(torch.promote_types(output.dtype, torch.float32)))  # which autocast may have narrowed
     if activated.dim() == 4:
         return activated.mean((2, 3))
     return activated.mean(1) if activated.dim() == 3 else activated
+
+
+class Layer(NamedTuple):
+    """What a module gives for one image: its output's shape, and the width d_l of its pooled feature.
+
+    `width` is None where there is no feature to regularise; `output` is None, too, where there is not even a tensor.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...] | None
+    width: int | None
+
+
+def survey(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
+    """All modules of a network for images of `shape` [C, H, W], by a forward of two zero images on its own device.
+
+    A feature can be pooled from [N, C], from tokens [N, T, C] and from maps [N, C, H, W].
+    """
+    modules, known = dict(model.named_modules()), names(model)
+    outputs: dict[str, object] = {}
+
+    def keep(name: str) -> None:
+        handle = modules[name].register_forward_hook(lambda _module, _inputs, output: outputs.update({name: output}))
+        hooks.callback(handle.remove)
+
+    parameter, training = next(model.parameters()), model.training
+    with ExitStack() as hooks, torch.no_grad():
+        for name in known:
+            keep(name)
+        model.eval()(torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype))
+    model.train(training)
+    return [_layer(name, modules[name], outputs.get(name)) for name in known]
+
+
+def _layer(name: str, module: nn.Module, output: object) -> Layer:
+    kind = type(module).__name__
+    if not isinstance(output, Tensor):
+        return Layer(name, kind, None, None)
+    has_feature = output.dim() in (2, 3, 4) and output.shape[0] == 2 and output.is_floating_point()
+    return Layer(name, kind, tuple(output.shape[1:]), pool(output).shape[1] if has_feature else None)
+
+
+def widths(model: nn.Module, names: Sequence[str], shape: tuple[int, int, int]) -> list[int]:
+    """d_l of each layer named, for images of `shape` [C, H, W].
+
+    Raises ValueError for a layer from whose output no feature can be pooled.
+    """
+    surveyed = {layer.name: layer for layer in survey(model, shape)}
+    found = []
+    for name in names:
+        layer = surveyed[name]
+        if layer.width is None:
+            gives = "gives no tensor" if layer.output is None else f"gives {list(layer.output)} for an image"
+            raise ValueError(
+                f"layer {name!r} ({layer.kind}) {gives} and cannot be regularised; choose one that gives [N, C], "
+                "[N, T, C] or [N, C, H, W], a batch first"
+            )
+        found.append(layer.width)
+    return found

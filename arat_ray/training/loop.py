@@ -7,12 +7,10 @@ row of an epoch. Images live on the device as uint8; every worker holds them all
 from __future__ import annotations
 
 import math
-import platform
-import resource
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from arat_ray.training import augmentation, branches, checkpoint, data
-from arat_ray.training.augmentation import AugmentedImages
+from arat_ray.training import branches, checkpoint, data, diagnostics
+from arat_ray.training.averaging import Average
+from arat_ray.training.batches import EVERYTHING, Batches
 from arat_ray.training.checkpoint import Checkpoint
-from arat_ray.training.counting import count, to_unit
+from arat_ray.training.counting import count
 from arat_ray.training.data import ImageSet
-from arat_ray.training.methods import Method
+from arat_ray.training.diagnostics import Features
+from arat_ray.training.methods import Losses, Method
 from arat_ray.training.randomness import Noise, derive_seed, generator
 from arat_ray.training.run import Train, Validate
+from arat_ray.training.timing import Stopwatch
+from arat_ray.training.weight_perturbation import perturbed
 
 Row = dict[str, Any]
 """One epoch's measurements, by the column names of the `epochs` table."""
@@ -67,6 +69,8 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
     """
     if train.batch_size % context.world_size:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
+    if context.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes never change from step to step
     run = _Run(train, validate, context)
     history = run.restore()
     for row in history:
@@ -76,8 +80,9 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
         row = run.epoch(epoch)
         history.append(row)
         if validate.is_due(epoch, train.epochs):
-            row |= run.measure()
-            run.save(epoch, history)
+            robust = [past["validation_robust_accuracy"] for past in history[:-1] if "validation_images" in past]
+            row |= run.measure(epoch)
+            run.save(epoch, history, is_best=row["validation_robust_accuracy"] > max(robust, default=-1))
         if context.report(row, False):
             return
 
@@ -88,23 +93,34 @@ class _Run:
     def __init__(self, train: Train, validate: Validate, context: Context) -> None:
         self.train, self.validate, self.context = train, validate, context
         device = context.device
-        splits = data.load(train.dataset, validation_images=validate.images, seed=validate.seed)
+        splits = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed)
         self.validation_sha256 = splits.validation_sha256
         self.validation = _to(splits.validation, device)
-        self.labels = splits.train.labels.to(device)
-        self.images = AugmentedImages(
-            splits.train.images.to(device), padding=train.dataset.crop_padding, flip=train.dataset.flip
+        self.images = Batches(
+            splits.train,
+            train.dataset,
+            policy=train.augmentation,
+            channels_last=train.channels_last,
+            device=device,
+            rows=self._own_rows,
         )
-        self.steps = len(self.labels) // train.batch_size
+        self.steps = len(self.images) // train.batch_size
         if self.steps == 0:
-            raise ValueError(f"batch_size {train.batch_size} is larger than the {len(self.labels)} training images")
+            raise ValueError(f"batch_size {train.batch_size} is larger than the {len(self.images)} training images")
         method = train.build()
         if train.sync_batch_norm and context.world_size > 1:
             branches.synchronize(method, device)
         layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.method: Method = method.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        if train.precision == "bf16":
+            for network in self.method.networks:
+                network.register_forward_hook(_in_fp32)
         self.step_method: nn.Module = self.method
-        self.optimizer = train.optimizer.build(list(method.parameters()))
+        self.optimizer = train.optimizer.build([value for value in method.parameters() if value.requires_grad])
+        self.average: Average | None = None
+        if train.averaging:
+            self.average = Average(train.averaging, self.method, steps_per_epoch=self.steps, epochs=train.epochs)
+        self.watched_features: Features = {}
 
     def restore(self) -> list[Row]:
         """Load the last checkpoint, if any, and share the network out over the workers; the rows reported so far."""
@@ -117,12 +133,16 @@ class _Run:
                 raise ValueError(f"{path} is the checkpoint of another run; choose another folder or remove it")
             self.method.load_state_dict(state.method)
             self.optimizer.load_state_dict(state.optimizer)
+            if self.average and state.average:
+                self.average.load_state_dict(state.average)
+            self.watched_features = state.features
             history = state.history
         if self.context.world_size > 1:
             self.step_method = DistributedDataParallel(self.method)
         return history
 
-    def save(self, epoch: int, history: list[Row]) -> None:
+    def save(self, epoch: int, history: list[Row], *, is_best: bool) -> None:
+        """Replace the last checkpoint, and before it the best one where this is better."""
         if self.context.rank == 0:
             state = Checkpoint(
                 train=self.train.model_dump(mode="json"),
@@ -131,8 +151,12 @@ class _Run:
                 epoch=epoch,
                 method=self.method.state_dict(),
                 optimizer=self.optimizer.state_dict(),
+                average=self.average.state_dict() if self.average and self.average.started else None,
+                features=self.watched_features,
                 history=history,
             )
+            if is_best:
+                checkpoint.save(replace(state, optimizer={}, features={}), self.context.folder / checkpoint.BEST)
             checkpoint.save(state, self.context.folder / checkpoint.LAST)
 
     def epoch(self, epoch: int) -> Row:
@@ -141,18 +165,15 @@ class _Run:
         torch.manual_seed(derive_seed(train.seed, "torch", epoch, context.rank))
         self.method.train()
         self.method.start_epoch(
-            lambda model, images, fresh: self._sample_accuracy(model, images, epoch if fresh else 0)
+            epoch, lambda model, images, fresh: self._sample_accuracy(model, images, epoch if fresh else 0)
         )
-        order = torch.randperm(len(self.labels), generator=generator("cpu", train.seed, "order", epoch))
+        perturbs_weights = train.weight_perturbation is not None and epoch > train.weight_perturbation.warmup_epochs
+        order = torch.randperm(len(self.images), generator=generator("cpu", train.seed, "order", epoch))
         batches = order[: self.steps * train.batch_size].view(self.steps, train.batch_size)
         draws = generator("cpu", train.seed, "augment", epoch)
-        noise = Noise(
-            generator(context.device, train.seed, "attack", epoch),
-            train.batch_size,
-            slice(context.rank, None, context.world_size),
-        )
+        noise = self._noise("attack", epoch, train.batch_size)
         totals = torch.zeros(5, dtype=torch.float64, device=context.device)
-        watch = _Stopwatch(context.device)
+        watch = Stopwatch(context.device)
         began = time.perf_counter()
         rate = 0.0
         for step, indices in enumerate(batches):
@@ -161,8 +182,10 @@ class _Run:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            x, y = self._batch(indices, draws)
-            totals += self._step(x, y, noise, watch)
+            x, y = self.images.batch(indices, draws)
+            totals += self._step(x, y, noise, watch, perturbs_weights=perturbs_weights)
+            if self.average:
+                self.average.update(self.method, step=(epoch - 1) * self.steps + step + 1)
         sums = context.sum(totals).tolist()
         seconds = time.perf_counter() - began
         losses = [value / (self.steps * context.world_size) for value in sums[:3]]
@@ -173,7 +196,7 @@ class _Run:
             )
         images = self.steps * train.batch_size
         measured = {"train_clean_accuracy": sums[3], "train_robust_accuracy": sums[4]}
-        return {
+        return self._diagnose(epoch) | {
             "epoch": epoch,
             "loss_adversarial": losses[0],
             "loss_clean": losses[1],
@@ -187,10 +210,10 @@ class _Run:
             "images_per_s": images / seconds,
         }
 
-    def measure(self) -> Row:
-        """Clean and robust accuracy on the held-out images, through the deployed (adversarial) branch."""
+    def measure(self, epoch: int) -> Row:
+        """Clean and robust accuracy on the images to validate on, of the network that would be deployed now."""
         counts = count(
-            self.method.model,
+            self._deployed(epoch).model,
             self.validation,
             attack=self.validate.attack,
             seed=self.validate.seed,
@@ -205,17 +228,51 @@ class _Run:
             "validation_images": counts.images,
         }
 
-    def _step(self, x: Tensor, y: Tensor, noise: Noise, watch: _Stopwatch) -> Tensor:
+    def _deployed(self, epoch: int) -> Method:
+        """The method itself, or its average where there is one, with fresh norm statistics."""
+        average, size = self.average, self.train.batch_size
+        if average is None or not average.started:
+            return self.method
+        order = generator("cpu", self.train.seed, "norms", epoch)
+        images = min(average.spec.norm_images, len(self.images))
+        chosen = torch.randperm(len(self.images), generator=order)[: max(images // size * size, min(images, size))]
+        draws = generator("cpu", self.train.seed, "norms-augment", epoch)
+        batches = (self.images.batch(indices, draws) for indices in chosen.split(size))
+        noise = self._noise("norms-attack", epoch, min(len(chosen), size))
+        average.estimate_norms(self.method, batches, self.train.attack, noise)
+        return average.method
+
+    def _diagnose(self, epoch: int) -> Row:
+        """The columns of `diagnostics`, where they are due; every worker measures the same, on all rows."""
+        spec, train = self.train.diagnostics, self.train
+        if spec is None or not spec.is_due(epoch, train.epochs):
+            return {}
+        chosen = torch.randperm(len(self.images), generator=generator("cpu", train.seed, "diagnose"))[: spec.images]
+        draws = generator("cpu", train.seed, "diagnose-augment")
+        batches = (self.images.batch(indices, draws, EVERYTHING) for indices in chosen.split(train.batch_size))
+        row, self.watched_features = diagnostics.measure(
+            self.method,
+            batches,
+            attack=train.attack,
+            noise=generator(self.context.device, train.seed, "diagnose-attack"),
+            watched=spec.watched(self.method, train.model.representation),
+            previous=self.watched_features,
+        )
+        return row
+
+    def _step(self, x: Tensor, y: Tensor, noise: Noise, watch: Stopwatch, *, perturbs_weights: bool) -> Tensor:
         """One update: [adversarial, clean, invariance loss, right clean, right adversarial], NaN where not computed."""
-        with watch.running():
-            if self.train.attack is None:
-                x_adv = x
-            else:
-                x, x_adv = self.method.perturb(x, y, self.train.attack, noise)
-        losses = self.step_method(x, x_adv, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        self.optimizer.step()
+        train = self.train
+        with watch.running(), self._precision():
+            x, x_adv = (x, x) if train.attack is None else self.method.perturb(x, y, train.attack, noise)
+        with self._perturbed_weights(x, x_adv, y) if perturbs_weights else nullcontext():
+            with self._precision():
+                losses: Losses = self.step_method(x, x_adv, y)
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            if train.gradient_clipping is not None:
+                nn.utils.clip_grad_norm_(self.method.parameters(), train.gradient_clipping)
+            self.optimizer.step()
         with torch.no_grad():
             right = [
                 y.new_tensor(math.nan, dtype=torch.float64) if logits is None else (logits.argmax(1) == y).sum()
@@ -223,24 +280,35 @@ class _Run:
             ]
             return torch.stack([*losses[:3], *right]).double()
 
-    def _batch(self, indices: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """This worker's rows of an augmented batch: x [B / world, C, H, W] in [0, 1] and y."""
-        offsets, flips = self._draw(len(indices), draws)
-        mine = slice(self.context.rank, None, self.context.world_size)
-        indices = indices[mine].to(self.context.device)
-        images = self.images.batch(indices, offsets[mine], flips[mine])
-        return to_unit(images, channels_last=self.train.channels_last), self.labels[indices]
+    def _perturbed_weights(self, x: Tensor, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
+        assert self.train.weight_perturbation is not None
 
-    def _draw(self, count: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        dataset = self.train.dataset
-        return augmentation.draw(count, draws, padding=dataset.crop_padding, flip=dataset.flip)
+        def loss() -> Tensor:
+            with self._precision():
+                losses: Losses = self.method(x, x_adv, y)
+                return losses.total
+
+        workers = self.context.world_size
+        gamma = self.train.weight_perturbation.gamma
+        return perturbed(self.method, loss, gamma=gamma, average=lambda gradient: self.context.sum(gradient) / workers)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.train.precision == "bf16")
+
+    def _noise(self, name: str, epoch: int, total: int) -> Noise:
+        """Draws for batches of `total` images, of which this worker keeps its rows."""
+        return Noise(generator(self.context.device, self.train.seed, name, epoch), total, self._own_rows)
+
+    @property
+    def _own_rows(self) -> slice:
+        """Which rows of a global batch this worker keeps."""
+        return slice(self.context.rank, None, self.context.world_size)
 
     def _sample_accuracy(self, model: nn.Module, images: int, draw: int) -> float:
         """Accuracy in eval mode on `images` augmented training images chosen by `draw`."""
         draws = generator("cpu", self.train.seed, "sample", draw)
-        chosen = torch.randperm(len(self.labels), generator=draws)[:images].to(self.context.device)
-        offsets, flips = self._draw(len(chosen), draws)
-        sample = ImageSet(self.images.batch(chosen, offsets, flips), self.labels[chosen], ())
+        chosen = torch.randperm(len(self.images), generator=draws)[:images]
+        sample = ImageSet(*self.images.images(chosen, draws), ())
         counts = count(
             model,
             sample,
@@ -254,39 +322,9 @@ class _Run:
         return counts.clean_accuracy
 
 
-def describe(device: torch.device) -> Row:
-    """The device's name, and the most memory held so far: on a GPU by tensors, otherwise by the process."""
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-        return {"device": torch.cuda.get_device_name(device), "peak_memory_gib": peak / 2**30}
-    unit = 1 if platform.system() == "Darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"device": "cpu", "peak_memory_gib": peak / 2**30}
-
-
-class _Stopwatch:
-    """Seconds spent within `running()` blocks; on a GPU measured there, without waiting for it at every step."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self.elapsed = 0.0
-        self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        if self.cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            yield
-            end.record()
-            self.events.append((begin, end))
-        else:
-            began = time.perf_counter()
-            yield
-            self.elapsed += time.perf_counter() - began
-
-    def seconds(self) -> float:
-        return self.elapsed + float(sum(begin.elapsed_time(end) for begin, end in self.events)) / 1000
+def _in_fp32(network: nn.Module, inputs: object, logits: Tensor) -> Tensor:
+    """Forward hook: losses are computed in fp32 whatever the network ran in."""
+    return logits.float()
 
 
 def _to(images: ImageSet, device: torch.device) -> ImageSet:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -10,12 +11,26 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from arat_ray.spec import Spec
+from arat_ray.training import presets
 from arat_ray.training.attacks import Attack
+from arat_ray.training.averaging import Averaging
 from arat_ray.training.data import Dataset
-from arat_ray.training.methods import AratSpec, Method, MethodSpec, StandardSpec
+from arat_ray.training.diagnostics import Diagnostics
+from arat_ray.training.methods import (
+    AratSpec,
+    ArrestSpec,
+    LbgatSpec,
+    Method,
+    MethodSpec,
+    StandardSpec,
+    Task,
+    TradesSpec,
+)
 from arat_ray.training.models import Model
+from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
+from arat_ray.training.weight_perturbation import WeightPerturbation
 
 
 class Sgd(Spec):
@@ -46,6 +61,8 @@ class Sgd(Spec):
 class Train(Spec):
     """One training run: what YAML says under `train:`, concrete and complete."""
 
+    preset: str | None = None
+    """A published run by name (`arat-ray presets`), which completes what is not given."""
     dataset: Dataset
     model: Model
     method: MethodSpec
@@ -61,6 +78,23 @@ class Train(Spec):
     """Norm layers take their statistics over all workers' images, so that the number of workers does not matter."""
     channels_last: bool = True
     """Memory layout of the convolutions: the same maths, faster on most machines."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: attack and loss run the network under autocast; weights, losses and measurements stay in fp32."""
+    augmentation: Policy | None = None
+    """Colour and shape operations after the data set's crop and flip."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Acts on the method's cross-entropies; attacks see hard labels."""
+    gradient_clipping: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient."""
+    weight_perturbation: WeightPerturbation | None = None
+    averaging: Averaging | None = None
+    """The network deployed and measured is an average over training, as soon as there is one."""
+    diagnostics: Diagnostics | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, data: Any) -> Any:
+        return presets.apply(data) if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -73,6 +107,23 @@ class Train(Spec):
         noisy = isinstance(self.method, AratSpec) and self.method.noisy_center
         if noisy and self.attack is not None and self.attack.norm != "linf":
             raise ValueError("method.noisy_center is defined for attack.norm linf only; set noisy_center: false")
+        climbs_kl = isinstance(self.method, TradesSpec | LbgatSpec)
+        if climbs_kl and self.attack is not None and self.attack.start == "center":
+            raise ValueError(
+                f"attack.start: center with method {self.method.name!r} is no attack: KL(p(x) || p(x')) has no "
+                "gradient at x' = x; use normal or uniform"
+            )
+        if isinstance(self.method, ArrestSpec) and self.method.standard_epochs >= self.epochs:
+            raise ValueError(
+                f"method.standard_epochs {self.method.standard_epochs} leaves none of {self.epochs} epochs to finetune"
+            )
+        awp = self.weight_perturbation
+        if awp is not None and awp.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"weight_perturbation.warmup_epochs {awp.warmup_epochs} leaves none of {self.epochs} epochs"
+            )
+        if self.augmentation is not None and self.dataset.shape[0] not in (1, 3):
+            raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
         return self
 
     def build(self) -> Method:
@@ -80,11 +131,14 @@ class Train(Spec):
 
         Raises ValueError for a layer pattern that the network does not know.
         """
-        channels, height, width = self.dataset.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
-            model = self.model.build(channels, self.dataset.num_classes)
-            return self.method.build(model, (channels, height, width))
+            task = Task(self.model, self.dataset.shape, self.dataset.num_classes)
+            method = self.method.build(task.network(), task)
+        method.label_smoothing = self.label_smoothing
+        if self.diagnostics is not None:
+            self.diagnostics.watched(method, self.model.representation)
+        return method
 
     def check(self) -> None:
         """Build the method without memory or data (meta device): ValueError for what only the network can tell."""
@@ -93,14 +147,32 @@ class Train(Spec):
 
 
 class Validate(Spec):
-    """Measurements on images held out of the training set, every so many epochs and after the last one."""
+    """Measurements every so many epochs and after the last one, on images held out of the training set.
+
+    `split: test` holds none out and measures on the first `images` test images: for the last look, not for choosing.
+    """
 
     every: int = Field(ge=1)
     images: int = Field(ge=1)
+    split: Literal["validation", "test"] = "validation"
+    choose: Literal["last", "best"] = "last"
+    """Whose accuracies count as the run's: those of the last measurement, or of the one most robust so far. Both
+    checkpoints are kept either way, last.pt and best.pt."""
     seed: int = Field(0, ge=0)
     """Chooses the images held out; apart from `train.seed`, so that all trials and seeds share one split."""
     attack: Attack
     batch_size: int = Field(256, ge=1)
+
+    @model_validator(mode="after")
+    def _test_images_do_not_choose(self) -> Self:
+        if self.split == "test" and self.choose == "best":
+            raise ValueError("split: test with choose: best would choose on the test images; use choose: last")
+        return self
+
+    @property
+    def held_out(self) -> int:
+        """Training images that are not trained on."""
+        return self.images if self.split == "validation" else 0
 
     def is_due(self, epoch: int, epochs: int) -> bool:
         """Whether epoch `epoch` (from 1) of `epochs` ends with a measurement."""

@@ -5,13 +5,22 @@
 
 f_adv and f_clean share all weights but those of the norm layers (`branches`); phi_l is the pooled feature of layer l
 (`layers`); h_l is a predictor. By default a is the clean branch's accuracy on training images before the epoch.
+
+Each mechanism has a switch: `stop_gradient`, `split_norm`, `predictor`; and the distance D(p, z), 1 - cos(p, z) above,
+may be another. Which side of D is held constant:
+
+    clean        D(h(z'), sg z)                                 the paper's: x' follows x
+    none         D(h(z'), z)                                    both move
+    adversarial  D(h(z), sg z')                                 reversed: x follows x'
+    both         [D(h(z'), sg z) + D(h(z), sg z')] / 2          each follows the other, one h for both, as in SimSiam
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,19 +31,62 @@ from arat_ray.spec import Spec
 from arat_ray.training import branches, layers
 from arat_ray.training.attacks import Attack
 from arat_ray.training.branches import AttackNorm, Branch
-from arat_ray.training.methods.base import Losses, Method, SampleAccuracy
+from arat_ray.training.methods.base import Losses, Method, SampleAccuracy, Task
 from arat_ray.training.randomness import Noise
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""D(p, z): how far predictions p [N, d] are from features z [N, d], a mean over the images."""
+
+
+def cosine(p: Tensor, z: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(p, z).mean()
+
+
+def mse(p: Tensor, z: Tensor) -> Tensor:
+    """Squared difference, a mean over features as well."""
+    return F.mse_loss(p, z)
+
+
+def kl(p: Tensor, z: Tensor) -> Tensor:
+    """KL(softmax(z) || softmax(p)) over the d features, temperature 1."""
+    return F.kl_div(p.log_softmax(1), z.log_softmax(1), reduction="batchmean", log_target=True)
+
+
+DISTANCES: dict[str, Distance] = {"cosine": cosine, "mse": mse, "kl": kl}
+
+Invariance = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""One layer's term: predictor h, z' and z [N, d] -> its distance."""
+
+
+def _clean_held(distance: Distance, h: nn.Module, z_adv: Tensor, z: Tensor) -> Tensor:
+    return distance(h(z_adv).to(z), z.detach())
+
+
+def _none_held(distance: Distance, h: nn.Module, z_adv: Tensor, z: Tensor) -> Tensor:
+    return distance(h(z_adv).to(z), z)
+
+
+def _adversarial_held(distance: Distance, h: nn.Module, z_adv: Tensor, z: Tensor) -> Tensor:
+    return distance(h(z).to(z), z_adv.detach())
+
+
+def _each_held(distance: Distance, h: nn.Module, z_adv: Tensor, z: Tensor) -> Tensor:
+    return (_clean_held(distance, h, z_adv, z) + _adversarial_held(distance, h, z_adv, z)) / 2
+
+
+HELD = {"clean": _clean_held, "none": _none_held, "adversarial": _adversarial_held, "both": _each_held}
 
 
 class PredictorSpec(Spec):
-    """h_l: `depth` linear layers with batch norm and ReLU between them; hidden width = ratio x feature width.
+    """h_l: `depth` linear layers with a norm and an activation between them; hidden width = ratio x feature width.
 
     The defaults are the paper's, which are SimSiam's: Linear(d, d/4, no bias), norm, ReLU, Linear(d/4, d).
     """
 
     ratio: float = Field(0.25, gt=0, le=64)
     depth: int = Field(2, ge=1, le=16)
-    norm: Literal["batch", "none"] = "batch"
+    norm: Literal["batch", "layer", "none"] = "batch"
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
 
     def build(self, width: int) -> nn.Module:
         hidden = max(1, round(self.ratio * width))
@@ -42,11 +94,18 @@ class PredictorSpec(Spec):
         inputs = width
         for _ in range(self.depth - 1):
             modules.append(nn.Linear(inputs, hidden, bias=self.norm == "none"))
-            if self.norm == "batch":
-                modules.append(nn.BatchNorm1d(hidden))
-            modules.append(nn.ReLU())
+            modules += NORMS[self.norm](hidden)
+            modules.append(ACTIVATIONS[self.activation]())
             inputs = hidden
         return nn.Sequential(*modules, nn.Linear(inputs, width))
+
+
+NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
+    "batch": lambda width: [nn.BatchNorm1d(width)],
+    "layer": lambda width: [nn.LayerNorm(width)],
+    "none": lambda width: [],
+}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
 class AutoBalance(Spec):
@@ -101,12 +160,14 @@ class AratSpec(Spec):
     """
 
     name: Literal["arat"] = "arat"
+    passes: ClassVar[int] = 2
     preset: Literal["official"] | None = None
     invariance_weight: float = Field(ge=0)
     layers: tuple[str, ...] = Field(min_length=1)
     predictor: PredictorSpec | None = PredictorSpec()
     balance: Balance = AutoBalance()
-    stop_gradient: bool = True
+    distance: Literal["cosine", "mse", "kl"] = "cosine"
+    stop_gradient: Literal["clean", "none", "adversarial", "both"] = "clean"
     split_norm: bool = True
     attack_norm: AttackNorm = "train"
     noisy_center: bool = False
@@ -120,25 +181,18 @@ class AratSpec(Spec):
             return {**OFFICIAL, **data}
         return data
 
-    def build(self, model: nn.Module, shape: tuple[int, int, int]) -> Method:
-        """ARAT around a plain network for images of `shape` [C, H, W].
+    def build(self, model: nn.Module, task: Task) -> Method:
+        """ARAT around a plain network.
 
-        Raises ValueError for a layer pattern that matches nothing.
+        Raises ValueError for a layer pattern that matches nothing, a layer without a feature, and a network without
+        norm layers to split.
         """
         names = layers.select(model, self.layers)
-        widths = feature_widths(model, names, shape)
+        widths = layers.widths(model, names, task.shape)
         predictors = [self.predictor.build(width) if self.predictor else nn.Identity() for width in widths]
+        if self.split_norm and not branches.has_norm(model):
+            raise ValueError("method.split_norm: this network has no norm layer to split; set split_norm: false")
         return Arat(branches.convert(model) if self.split_norm else model, names, predictors, self)
-
-
-def feature_widths(model: nn.Module, names: Sequence[str], shape: tuple[int, int, int]) -> list[int]:
-    """d_l of each layer, by one forward of a zero image on the network's own device."""
-    device = next(model.parameters()).device
-    training = model.training
-    with torch.no_grad(), layers.capture(model.eval(), names) as features:
-        model(torch.zeros(1, *shape, device=device))
-    model.train(training)
-    return [features[name].shape[1] for name in names]
 
 
 class Arat(Method):
@@ -149,12 +203,12 @@ class Arat(Method):
         self.layers = tuple(names)
         self.predictors = nn.ModuleList(predictors)
         self.invariance_weight = spec.invariance_weight
-        self.stop_gradient = _detach if spec.stop_gradient else _identity
+        self.invariance: Invariance = partial(HELD[spec.stop_gradient], DISTANCES[spec.distance])
         self.noisy_center = spec.noisy_center
         self.balance_rule = spec.balance
         self.weight_adversarial = self.weight_clean = math.nan
 
-    def start_epoch(self, sample_accuracy: SampleAccuracy) -> None:
+    def start_epoch(self, epoch: int, sample_accuracy: SampleAccuracy) -> None:
         """Balance the two cross-entropies for the epoch to come."""
         self.weight_adversarial, self.weight_clean = self.balance_rule.weights(self.model, sample_accuracy)
         self.balance = self.weight_adversarial
@@ -170,12 +224,12 @@ class Arat(Method):
         logits_clean, features_clean = self._through("clean", x)
         logits_adv, features_adv = self._through("adversarial", x_adv)
         distances = [
-            1 - F.cosine_similarity(h(features_adv[layer]), self.stop_gradient(features_clean[layer])).mean()
+            self.invariance(h, features_adv[layer], features_clean[layer])
             for layer, h in zip(self.layers, self.predictors, strict=True)
         ]
         return Losses(
-            adversarial=self.weight_adversarial * F.cross_entropy(logits_adv, y),
-            clean=self.weight_clean * F.cross_entropy(logits_clean, y),
+            adversarial=self.weight_adversarial * self.cross_entropy(logits_adv, y),
+            clean=self.weight_clean * self.cross_entropy(logits_clean, y),
             invariance=self.invariance_weight * torch.stack(distances).mean(),
             logits_adv=logits_adv,
             logits_clean=logits_clean,
@@ -185,11 +239,3 @@ class Arat(Method):
         """Logits [N, K] and pooled features {layer: [N, d]} of one norm branch."""
         with branches.branch(self.model, name), layers.capture(self.model, self.layers) as features:
             return self.model(x), features
-
-
-def _detach(features: Tensor) -> Tensor:
-    return features.detach()
-
-
-def _identity(features: Tensor) -> Tensor:
-    return features

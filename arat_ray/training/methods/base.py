@@ -6,18 +6,35 @@ x, x_adv [N, C, H, W]; y [N]; logits [N, K].
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arat_ray.training import branches
-from arat_ray.training.attacks import Attack
+from arat_ray.training.attacks import Attack, Loss
 from arat_ray.training.branches import AttackNorm
+from arat_ray.training.models import Model
 from arat_ray.training.randomness import Noise
 
 SampleAccuracy = Callable[[nn.Module, int, bool], float]
 """Accuracy of a network, in eval mode, on so many augmented training images: fresh ones each epoch (True) or always
 the same."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is built for: images of `shape` [C, H, W], so many classes, and the network trained on them."""
+
+    model: Model
+    shape: tuple[int, int, int]
+    num_classes: int
+
+    def network(self, model: Model | None = None) -> nn.Module:
+        """A freshly initialised network, of the task's own kind or of another."""
+        return (model or self.model).build(self.shape, self.num_classes)
 
 
 class Losses(NamedTuple):
@@ -33,6 +50,10 @@ class Losses(NamedTuple):
     logits_clean: Tensor | None = None
 
     @property
+    def classification(self) -> Tensor:
+        return self.adversarial + self.clean
+
+    @property
     def total(self) -> Tensor:
         return self.adversarial + self.clean + self.invariance
 
@@ -40,14 +61,21 @@ class Losses(NamedTuple):
 class Method(nn.Module):
     """A defence: an inner maximisation (`perturb`) and an outer minimisation (`forward`)."""
 
+    label_smoothing = 0.0
+
     def __init__(self, model: nn.Module, *, attack_norm: AttackNorm = "train") -> None:
         super().__init__()
         self.model = model
         self.attack_norm = attack_norm
         self.balance: float | None = None
 
-    def start_epoch(self, sample_accuracy: SampleAccuracy) -> None:
-        """Called before each epoch; nothing by default."""
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The classifiers that are trained; the first is the one deployed."""
+        return (self.model,)
+
+    def start_epoch(self, epoch: int, sample_accuracy: SampleAccuracy) -> None:
+        """Called before each epoch (from 1); nothing by default."""
 
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
         """The clean and the adversarial input of this step; by default x and the attack on the bare network."""
@@ -56,3 +84,32 @@ class Method(nn.Module):
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:
         raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Mean over the images, labels smoothed as the run says."""
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+
+
+def detach(values: Tensor) -> Tensor:
+    """Held constant: no gradient passes."""
+    return values.detach()
+
+
+def keep(values: Tensor) -> Tensor:
+    """As it is: gradients pass."""
+    return values
+
+
+def away_from(model: nn.Module, x: Tensor) -> Loss:
+    """TRADES' inner objective: sum over images of KL(p(x) || p(x')), with p(x) as the network gives it now."""
+    with torch.no_grad():
+        clean = model(x).softmax(1)
+    return lambda logits: F.kl_div(logits.log_softmax(1), clean, reduction="sum")
+
+
+def kl(logits_adv: Tensor, logits_clean: Tensor) -> Tensor:
+    """KL(p(x) || p(x')) summed over classes, mean over images; gradients go to both sides.
+
+    From logarithms on both sides: where a p underflows to 0 the gradient to p itself would be NaN.
+    """
+    return F.kl_div(logits_adv.log_softmax(1), logits_clean.log_softmax(1), reduction="batchmean", log_target=True)

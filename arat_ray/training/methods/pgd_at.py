@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
 from arat_ray.training.branches import AttackNorm
-from arat_ray.training.methods.base import Losses, Method
+from arat_ray.training.methods.base import Losses, Method, Task
 
 
 class PgdAtSpec(Spec):
@@ -17,10 +16,11 @@ class PgdAtSpec(Spec):
     https://arxiv.org/abs/2010.00467 (bag of tricks)."""
 
     name: Literal["pgd_at"] = "pgd_at"
+    passes: ClassVar[int] = 1
     attack_norm: AttackNorm = "train"
 
-    def build(self, model: nn.Module, shape: tuple[int, int, int]) -> Method:
-        del shape
+    def build(self, model: nn.Module, task: Task) -> Method:
+        del task
         return PgdAt(model, attack_norm=self.attack_norm)
 
 
@@ -28,4 +28,4 @@ class PgdAt(Method):
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:
         logits = self.model(x_adv)
         zero = logits.new_zeros(())
-        return Losses(F.cross_entropy(logits, y), zero, zero, logits_adv=logits)
+        return Losses(self.cross_entropy(logits, y), zero, zero, logits_adv=logits)

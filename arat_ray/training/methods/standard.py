@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
 from arat_ray.training.attacks import Attack
-from arat_ray.training.methods.base import Losses, Method
+from arat_ray.training.methods.base import Losses, Method, Task
 from arat_ray.training.randomness import Noise
 
 
 class StandardSpec(Spec):
     name: Literal["standard"] = "standard"
+    passes: ClassVar[int] = 1
 
-    def build(self, model: nn.Module, shape: tuple[int, int, int]) -> Method:
-        del shape
+    def build(self, model: nn.Module, task: Task) -> Method:
+        del task
         return Standard(model)
 
 
@@ -28,4 +28,4 @@ class Standard(Method):
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:
         logits = self.model(x)
         zero = logits.new_zeros(())
-        return Losses(zero, F.cross_entropy(logits, y), zero, logits_clean=logits)
+        return Losses(zero, self.cross_entropy(logits, y), zero, logits_clean=logits)
