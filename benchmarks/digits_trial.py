@@ -89,8 +89,8 @@ def plain_attack(model: nn.Module, x: Tensor, y: Tensor, steps: int, step: float
 
 def plain(batch_size: int) -> Row:
     torch.manual_seed(0)
-    splits = data.load(data.Digits(), validation_images=400, seed=0)
-    model = Tiny(width=16).build(1, 10)
+    splits = data.load(data.Digits(), validate_on="validation", images=400, seed=0)
+    model = Tiny(width=16).build((1, 8, 8), 10)
     for name in ("bn1", "bn2", "bn3"):
         setattr(model, name, TwoNorms(getattr(model, name)))
     predictor = nn.Sequential(nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 64))

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from click.testing import CliRunner, Result
 from torch import Tensor
 
 from arat_ray.cli import main
 from arat_ray.results import reader
 from arat_ray.training import checkpoint
-from arat_ray.training.models import Tiny
+from arat_ray.training.models import MODELS, Tiny
 
 ROOT = Path(__file__).parent.parent
 VERBS = sorted(main.commands)
@@ -114,6 +115,92 @@ def test_validate_prints_the_plan(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "small: standard on digits, tiny, 2 epochs" in result.output
     assert result.output.endswith("is valid\n")
+
+
+def test_layers_lists_what_a_method_can_regularise_and_marks_what_the_paper_does() -> None:
+    result = call("layers", "resnet18", "--set", "width=16", "--pattern", "layer3.*.bn2", "--pattern", "avgpool")
+    assert result.exit_code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line.strip()}
+    assert rows["resnet18:"][:3] == ["0.70", "million", "parameters,"]
+    assert rows["layer"] == ["kind", "output", "d", "paper", "pattern"]
+    assert rows["conv1"] == ["Conv2d", "16x32x32", "16"]
+    assert rows["layer4.1.bn1"] == ["BatchNorm2d", "128x4x4", "128", "*"]
+    assert rows["avgpool"] == ["AdaptiveAvgPool2d", "128x1x1", "128", "*"]
+    assert [name for name, row in rows.items() if row[-1] == "*"] == [
+        *("layer3.0.bn2", "layer3.1.bn2"),
+        *("layer4.0.bn1", "layer4.0.bn2", "layer4.1.bn1", "layer4.1.bn2", "avgpool"),
+    ]
+    assert result.output.endswith('the ARAT paper regularises: layers: ["layer4.*.bn?"]\n')
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_the_layers_of_every_model_come_as_json(model: str) -> None:
+    options = ("--input", "1x8x8", "--classes", "7", *(("--set", "patch=2") if model == "vit" else ()))
+    shown = json.loads(call("layers", model, *options, "--pattern", "avgpool", "--json").output)
+    assert (shown["model"]["name"], shown["input"]) == (model, [1, 8, 8])
+    by_name = {layer["name"]: layer for layer in shown["layers"]}
+    assert shown["layers"][-1]["output"] == [7]
+    assert all(layer["width"] > 0 for layer in shown["layers"])
+    assert [name for name, layer in by_name.items() if layer["matched"]] == ["avgpool"]
+    assert any(layer["in_paper"] for layer in shown["layers"]) == bool(shown["paper_layers"])
+    assert shown["representation"] in by_name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["resnet"], "model: unknown name 'resnet'; did you mean 'resnet18'?"),
+        (["resnet18", "--set", "wdth=2"], "model: unknown key 'wdth'; did you mean 'width'?"),
+        (["wide_resnet", "--set", "depth=15"], "model: depth: a WideResNet's depth is 6n + 4"),
+        (["tiny", "--set", "width"], "--set width: write KEY=VALUE"),
+        (["tiny", "--set", "name=vit"], "--set name=vit: write KEY=VALUE"),
+        (["tiny", "--set", "width={"], "--set width={: '{' is not YAML"),
+        (["tiny", "--input", "32x32"], "--input 32x32: write CHANNELSxHEIGHTxWIDTH, such as 3x32x32"),
+        (["vit", "--input", "3x30x32"], "model.patch is 4, which does not divide images of 30x32 pixels"),
+        (["tiny", "--pattern", "avg_pool"], "layer pattern 'avg_pool' matches no layer of this model; did you mean"),
+    ],
+)
+def test_layers_refuses_what_cannot_be_with_one_line(arguments: list[str], message: str) -> None:
+    output = refused("layers", *arguments)
+    assert output.startswith(f"Error: {message}")
+    assert output.count("\n") == 1
+
+
+def described(folder: Path, train: dict[str, Any]) -> str:
+    """What `validate` prints of a file with this `train:`."""
+    path = folder / "described.yaml"
+    attack = {"name": "pgd", "norm": "linf", "epsilon": "8/255", "step_size": "2/255", "steps": 20}
+    file = {"name": "described", "train": train, "validate": {"every": 10, "images": 5000, "attack": attack}}
+    path.write_text(yaml.safe_dump(file))
+    result = call("validate", path)
+    return result.output
+
+
+def test_presets_are_listed_and_one_is_printed_as_yaml_that_a_file_can_say(tmp_path: Path) -> None:
+    assert "trades/resnet18: 76 epochs, learning rate 0.1" in call("presets").output.splitlines()
+    shown = yaml.safe_load(call("presets", "trades/resnet18").output)
+    assert shown["method"] == {"name": "trades", "beta": 6.0, "attack_norm": "eval", "repeat_clean_forward": True}
+    own = {"dataset": {"name": "cifar10"}, "seed": 0}
+    by_name = described(tmp_path, {"preset": "trades/resnet18", **own})
+    assert by_name.startswith("described: trades on cifar10, resnet18, 76 epochs, batch size 128\n")
+    assert by_name == described(tmp_path, {**shown, **own})
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    message = "no preset 'arat/resnet8'; did you mean 'arat/resnet18'?"
+    assert refused("presets", "arat/resnet8") == f"Error: {message}\n"
+    assert message in described(tmp_path, {"preset": "arat/resnet8", "dataset": {"name": "cifar10"}, "seed": 0})
+
+
+def test_a_search_may_not_choose_on_test_images(tmp_path: Path) -> None:
+    def with_search(search: str) -> Path:
+        path = write(tmp_path, extra=f"search: {{{search}}}\nsampler: {{name: grid, seed: 0}}\n")
+        path.write_text(path.read_text().replace("images: 300", "images: 300, split: test"))
+        return path
+
+    message = "validate.split: test would choose label_smoothing on the test images; use split: validation"
+    assert message in refused("validate", with_search("label_smoothing: {choice: [0, 0.1]}"))
+    assert call("validate", with_search("seed: {choice: [0, 1]}")).exit_code == 0
 
 
 def test_tune_without_a_search_names_the_other_command(tmp_path: Path) -> None:
@@ -215,7 +302,7 @@ def test_pareto_prints_the_front_as_text_csv_and_json(trained: Path) -> None:
 def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     assert call("export", last(trained), "-o", output).exit_code == 0
-    model = Tiny(width=4).build(1, 10).eval()
+    model = Tiny(width=4).build((1, 8, 8), 10).eval()
     model.load_state_dict(safetensors.torch.load_file(output))
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import time
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 
+from arat_ray.cli import main
 from arat_ray.experiment.config import load
 from arat_ray.experiment.plan import describe
+from arat_ray.results.schema import TABLES
 from arat_ray.study.ledger import make_sampler
+from arat_ray.training.attacks import Pgd
+from arat_ray.training.averaging import Swa
+from arat_ray.training.branches import SplitNorm
+from arat_ray.training.methods import METHODS, Arat, AratSpec, TradesSpec
+from arat_ray.training.methods.arat import AutoBalance, PredictorSpec
+from arat_ray.training.models import Resnet18, WideResnet
+from arat_ray.training.run import Sgd, Train
 
 ROOT = Path(__file__).parent.parent
 SPACES = sorted(ROOT.glob("search_spaces/*.yaml"))
@@ -75,3 +87,167 @@ def test_the_file_s_own_sampler_proposes_trials_that_resolve(space: Path) -> Non
         trial = study.ask()
         experiment.resolve(experiment.suggest(trial))
         study.tell(trial, [number / 15] * len(experiment.maximize))
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.stem)
+def test_commands_in_a_file_s_header_exist(space: Path) -> None:
+    header = "\n".join(line for line in space.read_text().splitlines() if line.startswith("#"))
+    for verb, rest in re.findall(r"^#   arat-ray (\w+)((?:.*\\\n)*.*)", header, re.MULTILINE):
+        known = {option for parameter in main.commands[verb].params for option in parameter.opts}
+        assert set(re.findall(r" (--[a-z-]+)", rest)) <= known
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.stem)
+def test_loading_takes_seconds(space: Path) -> None:
+    began = time.process_time()
+    load(space)
+    assert time.process_time() - began < 20
+
+
+def test_the_ablation_is_every_combination_of_the_three_mechanisms_with_three_seeds() -> None:
+    experiment = load(ROOT / "search_spaces/ablation.yaml")
+    runs = [experiment.resolve(sampled) for sampled in experiment.grid()]
+    methods = [run.method for run in runs]
+    assert all(isinstance(method, AratSpec) for method in methods)
+    mechanisms = [(m.stop_gradient, m.split_norm, m.predictor is None, run.seed) for m, run in zip(methods, runs)]
+    assert sorted(mechanisms) == sorted(itertools.product(["clean", "none"], [False, True], [False, True], range(3)))
+    same = {run.model_copy(update={"method": None, "seed": 0}).model_dump_json() for run in runs}
+    assert len(same) == 1 and runs[0].diagnostics is not None
+
+
+def test_columns_that_the_ablation_s_header_explains_are_columns_of_the_epochs_table() -> None:
+    text = (ROOT / "search_spaces/ablation.yaml").read_text()
+    explained = re.findall(r"^#     ([a-z_, ]+):", text, re.MULTILINE)
+    columns = {column for line in explained for column in line.split(", ")}
+    assert {"gradient_cosine", "bn_mismatch", "predicted_drift"} <= columns
+    for column in columns:
+        assert {column, f"{column}_by_layer"} <= set(TABLES["epochs"].schema.names)
+
+
+def test_the_baselines_are_all_methods_on_one_budget_with_three_seeds() -> None:
+    experiment = load(ROOT / "search_spaces/baselines.yaml")
+    runs = [experiment.resolve(sampled) for sampled in experiment.grid()]
+    assert {run.method.name for run in runs} == set(METHODS)
+    asymmetric = [run for run in runs if isinstance(run.method, TradesSpec) and run.method.stop_gradient == "clean"]
+    assert [run.seed for run in asymmetric] == [0, 1, 2]
+    assert len(runs) == 3 * (len(METHODS) + 1)
+    same = {run.model_copy(update={"method": None, "seed": 0}).model_dump_json() for run in runs}
+    assert len(same) == 1
+
+
+@pytest.mark.parametrize("name", ["trades", "mart", "lbgat", "pgd_at"])
+def test_a_baseline_s_loss_is_that_of_its_preset(name: str) -> None:
+    experiment = load(ROOT / "search_spaces/baselines.yaml")
+    method = experiment.resolve({"method": name, "seed": 0}).method.model_dump()
+    published = Train.model_validate({"preset": f"{name}/resnet18", "dataset": {"name": "cifar10"}, "seed": 0}).method
+    only_how_statistics_move = {"repeat_clean_forward": method.get("repeat_clean_forward")}
+    assert method == published.model_dump() | (only_how_statistics_move if name == "trades" else {})
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_predictors_of_one_linear_layer_have_no_width_norm_or_activation_to_search(depth: int) -> None:
+    experiment = load(ROOT / "search_spaces/predictor_design.yaml")
+    trial = optuna.trial.FixedTrial(
+        {
+            "method.predictor": "mlp",
+            "method.predictor.depth": depth,
+            "method.predictor.ratio": 1.0,
+            "method.predictor.norm": "layer",
+            "method.predictor.activation": "gelu",
+            "method.invariance_weight": 30,
+        }
+    )
+    sampled = experiment.suggest(trial)  # type: ignore[arg-type]
+    assert ("method.predictor.ratio" in sampled) == (depth > 1)
+    assert len(sampled) == (6 if depth > 1 else 3)
+
+
+def test_the_transformer_s_layers_are_in_its_blocks_and_its_layer_norms_split() -> None:
+    experiment = load(ROOT / "search_spaces/transformer.yaml")
+    domain = experiment.search["method.layers"]
+    for label, patterns in domain.choice.items():
+        with torch.device("meta"):
+            method = experiment.resolve({"method.layers": label, "method.split_norm": True}).build()
+        assert isinstance(method, Arat)
+        assert len(method.layers) == {"all-blocks": 9, "last-third-norms": 6}.get(label, len(method.layers))
+        splits = [module for module in method.model.modules() if isinstance(module, SplitNorm)]
+        assert len(splits) == 2 * 9 + 1 and patterns
+
+
+# Table 3 of https://arxiv.org/abs/2402.14648 as the authors' repository shows it: method, clean, AutoAttack
+PUBLISHED = {
+    "cifar10_resnet18": """
+        AT 83.77 42.42; TRADES 81.25 48.54; MART 82.15 47.83; LBGAT 85.00 +- 0.47 48.85 +- 0.46; ARREST 86.63 46.14;
+        ARAT 87.82 +- 0.19 49.02 +- 0.47; ARAT+SWA 86.44 +- 0.05 50.28 +- 0.14""",
+    "cifar10_wrn34_10": """
+        AT 86.06 46.26; TRADES 84.33 51.75; MART 86.10 49.11; LBGAT 88.19 +- 0.11 52.56 +- 0.34; ARREST 90.24 50.20;
+        ARAT 90.89 +- 0.22 50.77 +- 0.50; ARAT+SWA 90.06 +- 0.08 54.03 +- 0.31""",
+    "cifar100_resnet18": """
+        AT 55.82 19.50; TRADES 54.74 23.60; MART 54.54 26.04; LBGAT 65.87 +- 0.74 23.19 +- 0.74;
+        ARAT 67.51 +- 0.13 23.38 +- 0.19; ARAT+SWA 67.17 +- 0.18 24.36 +- 0.20""",
+    "cifar100_wrn34_10": """
+        AT 59.83 23.94; TRADES 57.61 26.88; MART 57.75 24.89; LBGAT 68.17 +- 0.56 26.92 +- 0.32; ARREST 73.05 24.32;
+        ARAT 72.51 +- 0.51 24.18 +- 0.46; ARAT+SWA 72.37 +- 0.13 27.31 +- 0.13""",
+}
+
+
+@pytest.mark.parametrize("run", PUBLISHED)
+def test_published_numbers_stand_in_the_file_that_reproduces_them(run: str) -> None:
+    text = (ROOT / f"search_spaces/reproduce_{run}.yaml").read_text()
+    table = re.findall(r"^#   ([A-Z+]+) +(\d\d\.\d\d.*)$", text, re.MULTILINE)
+    shown = [" ".join([name, *numbers.split()]) for name, numbers in table]
+    assert shown == [" ".join(row.split()) for row in PUBLISHED[run].split(";")]
+
+
+@pytest.mark.parametrize("run", PUBLISHED)
+def test_a_reproduction_is_the_paper_s_run(run: str) -> None:
+    experiment = load(ROOT / f"search_spaces/reproduce_{run}.yaml")
+    runs = [experiment.resolve(sampled) for sampled in experiment.grid()]
+    assert [train.seed for train in runs] == [0, 1, 2, 3, 4]
+    train = runs[0]
+    dataset, is_wide = run.split("_")[0], run.endswith("wrn34_10")
+    assert train.dataset.name == dataset and train.dataset.images is None
+    assert (train.dataset.crop_padding, train.dataset.flip) == (4, True)
+    assert train.dataset.num_classes == int(dataset.removeprefix("cifar"))
+    assert isinstance(train.model, WideResnet if is_wide else Resnet18)
+
+    spec = train.method
+    assert isinstance(spec, AratSpec)
+    assert spec.invariance_weight == (100 if is_wide else 30)
+    assert spec.noisy_center and spec.split_norm and spec.stop_gradient == "clean" and spec.distance == "cosine"
+    assert spec.attack_norm == "train"
+    assert spec.predictor == PredictorSpec(ratio=0.25, depth=2, norm="batch", activation="relu")
+    assert spec.balance == AutoBalance(exponent=1, images=1024, sample="fresh")
+    with torch.device("meta"):
+        method = train.build()
+    assert isinstance(method, Arat)
+    blocks = [f"block3.layer.{block}.relu{i}" for block in range(5) for i in (1, 2)]
+    official = [*blocks, "avgpool"] if is_wide else [f"layer4.{block}.bn{i}" for block in (0, 1) for i in (1, 2)]
+    assert list(method.layers) == official
+
+    assert train.attack == Pgd(norm="linf", epsilon=8 / 255, step_size=2 / 255, steps=10)
+    assert (train.epochs, train.batch_size, train.precision) == (100, 128, "fp32")
+    assert train.optimizer == Sgd(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, nesterov=False)
+    rates = [0.1 * train.schedule.factor(epoch=epoch, epochs=100, progress=epoch / 100) for epoch in range(100)]
+    assert rates == pytest.approx([0.02] + [0.1] * 75 + [0.01] * 15 + [0.001] * 9)
+    assert train.augmentation is train.weight_perturbation is train.gradient_clipping is None
+    assert train.label_smoothing == 0 and not train.sync_batch_norm
+
+    assert train.averaging == Swa(start=0.75, every=500, norm_images=50_000)
+    steps = 50_000 // 128
+    taken = [
+        n for n in range(1, 100 * steps + 1) if Swa.takes(train.averaging, n, steps_per_epoch=steps, steps=100 * steps)
+    ]
+    assert len(taken) == 20 and taken[0] == 75 * steps + 250  # in epoch 76
+
+    validation = experiment.validation
+    assert validation.held_out == 0 and validation.split == "test" and validation.images == 10_000
+    assert [epoch for epoch in range(1, 101) if validation.is_due(epoch, 100)] == [100]
+    assert str(validation.attack) == "pgd-20 linf 8/255"
+
+
+@pytest.mark.parametrize("network", ["resnet18", "wrn34_10"])
+def test_weights_before_averaging_are_those_of_the_preset_without(network: str) -> None:
+    given = {"dataset": {"name": "cifar10"}, "seed": 0}
+    averaged, plain = (Train.model_validate({"preset": f"{name}/{network}", **given}) for name in ("arat_swa", "arat"))
+    assert averaged.model_copy(update={"preset": plain.preset, "averaging": None}) == plain

@@ -15,7 +15,7 @@ from arat_ray.training.data import Digits
 from arat_ray.training.loop import Context, fit
 from arat_ray.training.run import Train, Validate
 
-PGD = Pgd(norm="linf", epsilon=0.1, step_size=0.05, steps=3, random_start=False)
+PGD = Pgd(norm="linf", epsilon=0.1, step_size=0.05, steps=3, start="center")
 CPU = torch.device("cpu")
 
 
@@ -66,7 +66,7 @@ def test_the_validation_split_is_the_one_that_the_run_held_out(trained: Path) ->
 
 
 def test_the_same_seed_gives_the_same_counts_whatever_ran_before(trained: Path) -> None:
-    attack = PGD.model_copy(update={"random_start": True})
+    attack = PGD.model_copy(update={"start": "uniform"})
     counts = []
     for _ in range(2):
         torch.rand(13)
@@ -104,3 +104,28 @@ def test_the_step_is_a_quarter_of_the_radius_unless_told() -> None:
     attack = attack_from("pgd", norm="l2", epsilon="128/255", steps=20, step_size=None)
     assert attack.step_size == pytest.approx(32 / 255)
     assert str(attack) == "pgd-20 l2 128/255"
+
+
+def test_a_run_that_validated_on_test_images_has_no_validation_split(tmp_path: Path) -> None:
+    train = Train.model_validate(
+        {
+            "dataset": {"name": "digits", "images": 64},
+            "model": {"name": "tiny", "width": 2},
+            "method": {"name": "standard"},
+            "epochs": 1,
+            "batch_size": 32,
+            "seed": 0,
+            "averaging": {"name": "swa", "start": 0},
+        }
+    )
+    validate = Validate.model_validate({"every": 1, "images": 50, "split": "test", "attack": PGD.model_dump()})
+    folder = tmp_path / "checkpoints" / "run-00000"
+    fit(train, validate, Context(folder, lambda row, replayed: False))
+    path = folder / checkpoint.LAST
+    common = {"attack": PGD, "images": None, "seed": 0, "batch_size": 64, "device": CPU}
+    with pytest.raises(ValueError, match="held no images out: it was validated on test images; choose split test"):
+        evaluate(path, split="validation", **common)
+    assert evaluate(path, split="train", **common).clean.images == 64
+    averaged, raw = (evaluate(path, split="test", **common, averaged=averaged) for averaged in (True, False))
+    assert [row["checkpoint"] for row in averaged.rows()] == ["swa", "swa"]
+    assert [row["checkpoint"] for row in raw.rows()] == ["last", "last"]

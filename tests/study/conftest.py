@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ TRAIN = {
     "batch_size": 64,
     "seed": 0,
 }
-EXPERIMENT = {
+EXPERIMENT: dict[str, Any] = {
     "name": "small",
     "train": TRAIN,
     "validate": {"every": 1, "images": 1000, "attack": PGD},

@@ -16,6 +16,7 @@ from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
+from tests.study.conftest import EXPERIMENT
 
 Make = Callable[..., Experiment]
 SAMPLED = {"method.invariance_weight": 2.0, "method.layers": "two"}
@@ -52,10 +53,12 @@ def open_study(folder: Path, experiment: Experiment) -> tuple[Recorder, Witness,
     return Recorder(folder, experiment, writer, witness, progress), witness, shown
 
 
-def message(epoch: int, *, replayed: bool = False, measured: bool = True, clean: float = 0.9) -> dict[str, Any]:
+def message(
+    epoch: int, *, replayed: bool = False, measured: bool = True, clean: float = 0.9, robust: float = 0.5
+) -> dict[str, Any]:
     row: dict[str, Any] = {"epoch": epoch, "loss_clean": 1.0 / epoch, "learning_rate": 0.1, "epoch_s": 1.0}
     if measured:
-        row |= {"validation_clean_accuracy": clean, "validation_robust_accuracy": 0.5, "validation_images": 1000}
+        row |= {"validation_clean_accuracy": clean, "validation_robust_accuracy": robust, "validation_images": 1000}
     return {"row": row, "replayed": replayed, "device": "cpu", "peak_memory_gib": 0.1}
 
 
@@ -151,3 +154,37 @@ def test_a_lost_worker_is_another_attempt(make: Make, tmp_path: Path) -> None:
     ]
     epochs = reader.read(tmp_path, "epochs").to_pylist()
     assert [(row["attempt"], row["epoch"]) for row in epochs] == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("choose", "goals", "kept"), [("last", [0.9, 0.3], "last.pt"), ("best", [0.7, 0.6], "best.pt")]
+)
+def test_a_trial_reports_its_last_or_its_most_robust_measurement(
+    make: Make, tmp_path: Path, choose: str, goals: list[float], kept: str
+) -> None:
+    experiment = make(validate={**EXPERIMENT["validate"], "choose": choose})
+    recorder, witness, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.report(0, message(1, clean=0.7, robust=0.6))
+    recorder.report(0, message(2, clean=0.9, robust=0.3))
+    recorder.end(0)
+    assert witness.heard[-1][:3] == ("complete", 0, goals)
+    (row,) = reader.read(tmp_path, "trials").to_pylist()
+    assert (row["checkpoint"], row["epochs_done"]) == (f"checkpoints/small-00000/{kept}", 2)
+    assert row["is_full_fidelity"]
+
+
+def test_diagnostics_land_in_the_epochs_table_with_each_layer(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, _, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    measured = message(1)
+    measured["row"] |= {"gradient_cosine": -0.2, "gradient_cosine_by_layer": {"conv1": -0.5, "conv2": 0.1}}
+    recorder.report(0, measured)
+    recorder.report(0, message(2))
+    recorder.end(0)
+    first, second = reader.read(tmp_path, "epochs").to_pylist()
+    assert first["gradient_cosine"] == -0.2
+    assert dict(first["gradient_cosine_by_layer"]) == {"conv1": -0.5, "conv2": 0.1}
+    assert second["gradient_cosine"] is None
+    assert second["gradient_cosine_by_layer"] is None

@@ -15,11 +15,13 @@ from arat_ray.training.randomness import Noise, generator
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
+Start = Literal["uniform", "normal", "center"]
+STARTS: tuple[Start, ...] = ("uniform", "normal", "center")
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return Tiny(width=4).build(1, 3).eval()
+    return Tiny(width=4).build((1, 8, 8), 3).eval()
 
 
 def batch(images: int = 9, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -108,12 +110,10 @@ def test_the_attack_equals_an_independent_implementation(
     assert (ours != start).any()
 
 
-@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 8 / 255), ("linf", 0.5), ("l2", 0.5), ("l2", 4.0)])
-def test_adversarial_images_stay_in_the_ball_and_in_the_unit_cube(
-    norm: Norm, epsilon: float, random_start: bool
-) -> None:
-    attack = Pgd(norm=norm, epsilon=epsilon, step_size=epsilon / 2, steps=4, random_start=random_start)
+def test_adversarial_images_stay_in_the_ball_and_in_the_unit_cube(norm: Norm, epsilon: float, start: Start) -> None:
+    attack = Pgd(norm=norm, epsilon=epsilon, step_size=epsilon / 2, steps=4, start=start)
     x, y = batch(30, torch.float32)
     x_adv = attack(network(), x, y, noise=noise(30))
     assert x_adv.dtype == x.dtype
@@ -166,11 +166,49 @@ def test_one_seed_gives_one_attack_and_another_seed_another(norm: Norm) -> None:
     assert not torch.equal(first, other)
 
 
-def test_without_random_start_noise_is_not_used() -> None:
+@pytest.mark.parametrize("norm", NORMS)
+def test_from_the_center_noise_is_not_used(norm: Norm) -> None:
     model, (x, y) = network().double(), batch()
-    fields: dict[str, Any] = {"norm": "linf", "epsilon": 0.1, "step_size": 0.01, "steps": 2}
-    settled = Pgd(**fields, random_start=False)(model, x, y, noise=noise(len(y)))
+    fields: dict[str, Any] = {"norm": norm, "epsilon": 0.1, "step_size": 0.01, "steps": 2}
+    settled = Pgd(**fields, start="center")(model, x, y, noise=noise(len(y)))
     assert torch.equal(settled, Pgd(**fields)(model, x, y, noise=None))
+    attack = Pgd(**fields, start="center")
+    assert torch.equal(attack(indifferent, x, y, noise=noise(len(y))), x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_normal_start_is_a_thousandth_of_white_noise_away(norm: Norm) -> None:
+    x, y = batch()
+    attack = Pgd(norm=norm, epsilon=0.4, step_size=0.1, steps=1, start="normal")
+    draws = torch.empty(x.shape, dtype=x.dtype).normal_(generator=generator("cpu", 7))
+    expected = (x + 0.001 * draws).clamp(0, 1)
+    torch.testing.assert_close(attack(indifferent, x, y, noise=noise(len(y))), expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_neighbour_is_a_random_image_in_the_ball_whatever_the_start(norm: Norm) -> None:
+    x, _ = batch(40)
+    neighbours = [
+        Pgd(norm=norm, epsilon=0.3, step_size=0.1, steps=1, start=start).neighbour(x, noise(40)) for start in STARTS
+    ]
+    for neighbour in neighbours:
+        assert torch.equal(neighbour, neighbours[0])
+    radii = lengths(neighbours[0] - x, norm)
+    assert (radii > 0).all()
+    assert 0.2 < radii.max() <= 0.3 + 1e-12
+    assert neighbours[0].min() >= 0
+    assert neighbours[0].max() <= 1
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_attack_climbs_the_loss_that_it_is_given(norm: Norm) -> None:
+    """Down the cross-entropy of y is the opposite step."""
+    x = torch.tensor((0.5, 0.5), dtype=torch.float64).view(1, 1, 1, 2)
+    attack = Pgd(norm=norm, epsilon=0.1, step_size=0.05, steps=1)
+    y = torch.tensor([0])
+    up = attack(three_minus_four, x, y, noise=None)
+    down = attack(three_minus_four, x, y, noise=None, loss=lambda logits: -nn.functional.cross_entropy(logits, y))
+    torch.testing.assert_close(down - x, x - up)
 
 
 def test_the_linf_start_is_uniform_in_the_cube_and_clamped_to_images() -> None:

@@ -1,25 +1,23 @@
-"""Split normalisation, the deployed network, and batch norm over two real processes."""
+"""Split normalisation, the deployed network, and norm layers while an attack runs."""
 
 from __future__ import annotations
 
 import copy
-import multiprocessing
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from arat_ray.training import branches
-from arat_ray.training.branches import SplitNorm, attack_norm, branch, convert, deployed, synchronize
+from arat_ray.training.branches import SplitNorm, attack_norm, branch, convert, deployed
 from arat_ray.training.models import MODELS, Tiny
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet18": {"width": 2},
     "wide_resnet": {"depth": 10, "width": 1},
+    "preact_resnet18": {"width": 2},
+    "vit": {"patch": 2, "width": 8, "depth": 2, "heads": 2},
     "tiny": {"width": 2},
 }
 
@@ -27,8 +25,13 @@ SMALL: dict[str, dict[str, Any]] = {
 def plain(name: str = "tiny", seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     spec: Any = MODELS[name]
-    model: nn.Module = spec(**SMALL[name]).build(1, 4).double()
+    model: nn.Module = spec(**SMALL[name]).build((1, 8, 8), 4).double()
     return model
+
+
+def grouped() -> nn.Module:
+    torch.manual_seed(0)
+    return Tiny(width=4, norm="group").build((1, 8, 8), 4).double()
 
 
 def split(name: str = "tiny", seed: int = 0) -> nn.Module:
@@ -46,8 +49,9 @@ def images(n: int = 6) -> Tensor:
     return torch.rand(n, 1, 8, 8, dtype=torch.float64)
 
 
-def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+def norms(model: nn.Module) -> list[Any]:
+    kinds = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+    return [module for module in model.modules() if isinstance(module, kinds)]
 
 
 # split networks
@@ -66,7 +70,7 @@ def test_conversion_doubles_the_norms_and_nothing_else(name: str) -> None:
 
 
 def _is_norm(model: nn.Module, parameter: str) -> bool:
-    return isinstance(model.get_submodule(parameter.rpartition(".")[0]), nn.BatchNorm2d)
+    return model.get_submodule(parameter.rpartition(".")[0]) in norms(model)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -83,8 +87,47 @@ def test_both_branches_start_equal_to_the_plain_network(name: str, training: boo
             assert all(a.data_ptr() != c.data_ptr() for a, c in pairs)
 
 
-def test_a_lone_norm_layer_is_converted_too() -> None:
-    assert isinstance(convert(nn.BatchNorm1d(3)), SplitNorm)
+LAYERS = [nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.BatchNorm3d(4), nn.SyncBatchNorm(4), nn.LayerNorm(4)]
+LAYERS += [nn.GroupNorm(2, 4), branches.SyncBatchNorm(4)]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_every_kind_of_norm_layer_is_split(layer: nn.Module) -> None:
+    assert branches.is_norm(layer)
+    assert branches.has_norm(nn.Sequential(nn.ReLU(), nn.Sequential(layer)))
+    split = convert(copy.deepcopy(layer))
+    assert isinstance(split, SplitNorm)
+    assert type(split.clean) is type(split.adversarial) is type(layer)
+    assert type(deployed(split)) is type(layer)
+
+
+def test_what_is_split_already_stays_as_it_is() -> None:
+    model = split()
+    before = model.state_dict()
+    assert convert(model).state_dict().keys() == before.keys()
+    assert convert(convert(nn.LayerNorm(3))).state_dict().keys() == convert(nn.LayerNorm(3)).state_dict().keys()
+
+
+def test_a_network_without_norm_layers_has_nothing_to_split() -> None:
+    model = Tiny(width=2, norm="none").build((1, 8, 8), 4)
+    assert not branches.has_norm(model)
+    before = model.state_dict()
+    assert convert(model).state_dict().keys() == before.keys()
+    assert all(branches.has_norm(plain(name)) and branches.has_norm(split(name)) for name in MODELS)
+
+
+def test_the_branches_of_group_norms_are_chosen_and_folded_like_those_of_batch_norms() -> None:
+    model = convert(grouped()).train()
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if ".clean." in key:
+                value.add_(torch.rand_like(value))
+    with branch(model, "clean"):
+        clean = model(images())
+    adversarial = model(images())
+    assert not torch.allclose(clean, adversarial)
+    assert torch.equal(adversarial, grouped()(images()))
+    assert torch.equal(deployed(model)(images()), adversarial)
 
 
 def test_the_adversarial_branch_serves_again_after_the_block_and_after_an_exception() -> None:
@@ -174,103 +217,19 @@ def test_training_goes_on_as_before_after_an_exception_in_the_attack(mode: branc
     assert all(int(norm.num_batches_tracked or 0) == 1 for norm in norms(model))
 
 
-# statistics over all workers
-
-ROWS = (slice(0, 3), slice(3, 8))  # of 8 images: workers need not have equally many
-CASES = ("train", "train_frozen_stats", "eval", "features", "constant")
-
-
-def norm_layer(case: str) -> nn.Module:
-    torch.manual_seed(0)
-    layer = nn.BatchNorm1d(4) if case == "features" else nn.BatchNorm2d(4)
-    layer = layer.to(torch.float32 if case == "constant" else torch.float64)
-    for name, value in layer.state_dict().items():
-        if name != "num_batches_tracked":
-            value.copy_(torch.rand_like(value) + 0.5)
-    return nn.Sequential(layer)
+@pytest.mark.parametrize("mode", ["train", "train_frozen_stats", "eval"])
+def test_norms_without_statistics_compute_the_same_in_all_modes(mode: branches.AttackNorm) -> None:
+    for model in (grouped().train(), plain("vit").train()):
+        expected, before = model(images()), copy.deepcopy(model.state_dict())
+        with attack_norm(model, mode):
+            torch.testing.assert_close(model(images()), expected, rtol=0, atol=0)
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        assert all(module.training for module in model.modules())
 
 
-def batch(case: str) -> tuple[Tensor, Tensor]:
-    """All workers' inputs [8, 4, ...], and what each output weighs in the loss."""
-    torch.manual_seed(1)
-    shape = (8, 4) if case == "features" else (8, 4, 3, 2)
-    x = 3 * torch.rand(shape, dtype=torch.float64) - 1
-    if case == "constant":
-        return torch.full(shape, 1000.1, dtype=torch.float32), torch.rand(shape)
-    return x, torch.rand(shape, dtype=torch.float64)
-
-
-def outcome(layer: nn.Module, case: str, rows: slice) -> dict[str, Any]:
-    """Output, gradients and statistics after one step with some of the rows."""
-    x, weight = batch(case)
-    x = x[rows].clone().requires_grad_()
-    with attack_norm(layer.train(), "train" if case in ("features", "constant") else case):  # type: ignore[arg-type]
-        out = layer(x)
-    (out * weight[rows]).sum().backward()
-    return {
-        "output": out.detach(),
-        "input gradient": x.grad,
-        "parameter gradients": [parameter.grad for parameter in layer.parameters()],
-        "statistics": dict(layer.named_buffers()),
-    }
-
-
-def worker(rank: int, folder: Path) -> dict[str, Any]:
-    """Each case's outcome with this worker's rows; kept as a file, too."""
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(minutes=3))
-    try:
-        layers = {case: synchronize(norm_layer(case), torch.device("cpu")) for case in CASES}
-        outcomes = {case: outcome(layers[case], case, ROWS[rank]) for case in CASES}
-    finally:
-        dist.destroy_process_group()
-    torch.save(outcomes, folder / f"{rank}.pt")
-    return outcomes
-
-
-@pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Each case's outcome in this process and in another."""
-    folder = tmp_path_factory.mktemp("workers")
-    other = multiprocessing.get_context("spawn").Process(target=worker, args=(1, folder), daemon=True)
-    other.start()
-    mine = worker(0, folder)
-    other.join(60)
-    return [mine, torch.load(folder / "1.pt")]
-
-
-@pytest.mark.parametrize("case", ["train", "train_frozen_stats", "eval", "features"])
-def test_two_workers_normalise_as_one_with_all_their_images(case: str, two_workers: list[Any]) -> None:
-    expected = outcome(norm_layer(case), case, slice(None))
-    first, second = (workers[case] for workers in two_workers)
-    for what in ("output", "input gradient"):
-        torch.testing.assert_close(torch.cat([first[what], second[what]]), expected[what])
-    summed = [a + b for a, b in zip(first["parameter gradients"], second["parameter gradients"], strict=True)]
-    torch.testing.assert_close(summed, expected["parameter gradients"])
-    for found in (first, second):
-        torch.testing.assert_close(found["statistics"], expected["statistics"])
-
-
-def test_a_constant_channel_is_normalised_to_its_bias_and_not_to_nan(two_workers: list[Any]) -> None:
-    layer = norm_layer("constant")
-    bias = dict(layer.named_parameters())["0.bias"]
-    for workers in two_workers:
-        found = workers["constant"]
-        assert found["input gradient"].isfinite().all()
-        expected = bias.detach().view(1, 4, 1, 1).expand_as(found["output"])
-        torch.testing.assert_close(found["output"], expected, atol=0.1, rtol=0)
-
-
-def test_without_other_workers_a_synchronised_norm_is_a_batch_norm() -> None:
-    before, after = plain().train(), synchronize(plain(), torch.device("cpu")).train()
-    assert not any(type(module) is nn.BatchNorm2d for module in after.modules())
-    torch.testing.assert_close(after(images()), before(images()))
-    torch.testing.assert_close(dict(after.named_buffers()), dict(before.named_buffers()))
-    assert after.state_dict().keys() == before.state_dict().keys()
-
-
-def test_synchronising_reaches_both_branches_of_a_split_norm() -> None:
-    model = synchronize(convert(Tiny(width=2).build(1, 4)), torch.device("cpu"))
-    found = [module for module in model.modules() if isinstance(module, branches.SyncBatchNorm)]
-    assert len(found) == 2 * 3
-    assert not norms(model)
+@pytest.mark.parametrize("mode", ["train", "train_frozen_stats", "eval"])
+def test_a_batch_norm_built_without_running_statistics_keeps_none(mode: branches.AttackNorm) -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.BatchNorm1d(3)).train()
+    with attack_norm(model, mode):
+        model(torch.rand(4, 3))
+    assert [norm.track_running_stats for norm in model] == [False, True]

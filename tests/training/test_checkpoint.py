@@ -95,7 +95,7 @@ def test_the_deployed_network_is_plain_and_gives_the_adversarial_branchs_logits(
     method.load_state_dict(state.method)
     plain = checkpoint.network(state)
     names = set(plain.state_dict())
-    assert names == set(state.train_spec.model.build(1, 10).state_dict())
+    assert names == set(state.train_spec.model.build((1, 8, 8), 10).state_dict())
     x = torch.rand(5, 1, 8, 8)
     assert torch.equal(plain(x), method.model.eval()(x))
 
@@ -104,7 +104,7 @@ def test_exported_weights_load_into_the_plain_architecture(trained: Path, tmp_pa
     state = checkpoint.load(trained)
     path = tmp_path / "model.safetensors"
     checkpoint.export(state, path)
-    fresh = state.train_spec.model.build(1, 10).eval()
+    fresh = state.train_spec.model.build((1, 8, 8), 10).eval()
     fresh.load_state_dict(safetensors.torch.load_file(path))
     x = torch.rand(5, 1, 8, 8)
     assert torch.equal(fresh(x), checkpoint.network(state)(x))

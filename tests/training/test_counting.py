@@ -13,7 +13,7 @@ from arat_ray.training.counting import Counts, count, to_unit
 from arat_ray.training.data import ImageSet
 from arat_ray.training.models import Resnet18, Tiny, WideResnet
 
-STEP = Pgd(norm="linf", epsilon=8 / 255, step_size=8 / 255, steps=1, random_start=False)
+STEP = Pgd(norm="linf", epsilon=8 / 255, step_size=8 / 255, steps=1, start="center")
 
 
 class Brighter(nn.Module):
@@ -87,7 +87,7 @@ def test_pixels_become_fractions_of_one() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_network_is_measured_in_eval_mode_and_left_as_it_was(training: bool) -> None:
-    model = Tiny(width=2).build(1, 2).train(training)
+    model = Tiny(width=2).build((1, 8, 8), 2).train(training)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     data = ImageSet(torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8), torch.arange(6) % 2, ("a", "b"))
     count(model, data, attack=STEP, seed=0, batch_size=4)
@@ -126,7 +126,7 @@ def test_workers_counts_sum_to_those_of_one_worker_even_where_the_last_batch_is_
 def test_a_worker_without_an_image_counts_none(spec: Any) -> None:
     data = ImageSet(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.tensor([0]), ("a", "b"))
     for rank in (1, 2):
-        counts = count(spec.build(1, 2), data, attack=STEP, seed=0, batch_size=4, rank=rank, world_size=3)
+        counts = count(spec.build((1, 8, 8), 2), data, attack=STEP, seed=0, batch_size=4, rank=rank, world_size=3)
         assert counts == Counts(0, 0, 0)
 
 

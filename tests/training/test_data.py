@@ -142,7 +142,7 @@ def test_loading_splits_the_training_set_and_never_opens_the_test_set(tmp_path: 
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), (i, 2 * i, 3 * i)).save(folder / f"{i}.png")
     dataset = ImageFolder(train=tmp_path / "train", test=tmp_path / "absent", size=4)
-    splits = load(dataset, validation_images=2, seed=0)
+    splits = load(dataset, validate_on="validation", images=2, seed=0)
     whole = read(dataset, "train")
     kept, held = hold_out(whole.labels, images=2, seed=0)
     assert torch.equal(splits.train.images, whole.images[kept])
@@ -151,7 +151,17 @@ def test_loading_splits_the_training_set_and_never_opens_the_test_set(tmp_path: 
     assert sorted(splits.validation.labels.tolist()) == [0, 1]
     assert splits.validation_sha256 == indices_sha256(held)
     assert splits.train.classes == ("cat", "dog")
-    assert len(load(dataset, validation_images=0, seed=0).validation.images) == 0
+    assert len(load(dataset, validate_on="validation", images=0, seed=0).validation.images) == 0
+
+
+def test_measuring_on_the_test_split_holds_no_training_image_out() -> None:
+    splits = load(Digits(), validate_on="test", images=100, seed=0)
+    train, test = read(Digits(), "train"), read(Digits(), "test")
+    assert torch.equal(splits.train.images, train.images)
+    assert torch.equal(splits.validation.images, test.images[:100])
+    assert torch.equal(splits.validation.labels, test.labels[:100])
+    with pytest.raises(ValueError, match=r"^361 images of a test set of 360; lower validate\.images$"):
+        load(Digits(), validate_on="test", images=361, seed=0)
 
 
 def test_a_data_set_is_read_once_a_process() -> None:

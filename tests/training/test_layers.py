@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from arat_ray.training import layers
 from arat_ray.training.branches import convert
-from arat_ray.training.models import Resnet18, Tiny, WideResnet
+from arat_ray.training.models import Resnet18, Tiny, Vit, WideResnet
 
 
 def resnet() -> nn.Module:
     with torch.device("meta"):
-        return Resnet18(width=1).build(3, 10)
+        return Resnet18(width=1).build((3, 32, 32), 10)
 
 
 def tiny() -> nn.Module:
     torch.manual_seed(0)
-    return Tiny(width=3).build(1, 4).double()
+    return Tiny(width=3).build((1, 8, 8), 4).double()
 
 
 def images() -> Tensor:
@@ -39,9 +39,9 @@ def test_names_are_in_the_networks_order_with_containers_before_what_they_hold()
 
 
 def test_a_split_norm_is_one_module() -> None:
-    plain = layers.names(Tiny().build(1, 10))
+    plain = layers.names(Tiny().build((1, 8, 8), 10))
     assert "bn1" in plain
-    assert layers.names(convert(Tiny().build(1, 10))) == plain
+    assert layers.names(convert(Tiny().build((1, 8, 8), 10))) == plain
     assert layers.names(convert(resnet())) == layers.names(resnet())
 
 
@@ -69,7 +69,7 @@ def test_upper_case_is_another_name() -> None:
 
 def test_an_unknown_layer_is_answered_with_the_nearest_name_and_all_names() -> None:
     with pytest.raises(ValueError, match="matches no layer") as caught:
-        layers.select(Tiny().build(1, 10), ["bn1", "av_pool"])
+        layers.select(Tiny().build((1, 8, 8), 10), ["bn1", "av_pool"])
     assert str(caught.value) == (
         "layer pattern 'av_pool' matches no layer of this model; did you mean 'avgpool'?; "
         "its layers: conv1, bn1, conv2, bn2, conv3, bn3, avgpool, linear"
@@ -78,7 +78,7 @@ def test_an_unknown_layer_is_answered_with_the_nearest_name_and_all_names() -> N
 
 def test_of_a_deep_network_one_block_a_stage_is_shown() -> None:
     with torch.device("meta"):
-        model = WideResnet(depth=34, width=1).build(3, 10)
+        model = WideResnet(depth=34, width=1).build((3, 32, 32), 10)
     with pytest.raises(ValueError, match=r"block3\.layer\.0\.relu1") as caught:
         layers.select(model, ["block4.layer.*.relu1"])
     assert "block3.layer.1" not in str(caught.value)
@@ -135,3 +135,85 @@ def test_no_hook_is_left_behind_not_even_by_an_exception_or_an_unknown_layer() -
     with pytest.raises(KeyError), layers.capture(model, ["bn1", "absent"]):
         pass
     assert hooks(model) == 0
+
+
+# what each layer gives
+
+
+class Odd(nn.Module):
+    """Modules that give no feature, and one that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = nn.LSTM(4, 3)
+        self.whole = nn.Flatten(0)
+        self.idle = nn.Linear(2, 2)
+        self.volume = nn.Unflatten(0, (2, 1, 2, 2, 4))
+        self.linear = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.pair(x.flatten(1)[:, :4])
+        volume: Tensor = self.volume(self.whole(x))
+        logits: Tensor = self.linear(volume.flatten(1))
+        return logits
+
+
+def test_a_survey_tells_the_output_for_an_image_and_the_width_of_its_feature() -> None:
+    surveyed = {layer.name: layer for layer in layers.survey(Tiny(width=3).build((1, 8, 8), 4), (1, 8, 8))}
+    assert list(surveyed) == layers.names(Tiny().build((1, 8, 8), 4))
+    assert surveyed["conv2"] == ("conv2", "Conv2d", (6, 4, 4), 6)
+    assert surveyed["avgpool"] == ("avgpool", "AdaptiveAvgPool2d", (12, 1, 1), 12)
+    assert surveyed["linear"] == ("linear", "Linear", (4,), 4)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("spec", [Tiny(width=3), Vit(patch=2, width=6, depth=1, heads=2), Resnet18(width=1)])
+def test_widths_are_those_of_captured_features(spec: Tiny | Vit | Resnet18, split: bool) -> None:
+    model = spec.build((1, 8, 8), 4)
+    model = (convert(model) if split else model).train()
+    known = layers.names(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = layers.widths(model, known, (1, 8, 8))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    assert hooks(model) == 0
+    with layers.capture(model, known) as features:
+        model(torch.rand(5, 1, 8, 8))
+    assert {name: tuple(feature.shape) for name, feature in features.items()} == {
+        name: (5, width) for name, width in zip(known, found, strict=True)
+    }
+
+
+def test_tokens_are_pooled_over_positions() -> None:
+    torch.manual_seed(0)
+    model = Vit(patch=2, width=6, depth=1, heads=2).build((1, 8, 8), 4).double().eval()
+    outputs: list[Tensor] = []
+    model.get_submodule("blocks.0.mlp").register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    with layers.capture(model, ["blocks.0.mlp"]) as features:
+        model(images())
+    assert outputs[0].shape == (5, 16, 6)
+    torch.testing.assert_close(features["blocks.0.mlp"], outputs[0].clamp(min=0).sum(1) / 16)
+
+
+def test_a_survey_needs_no_memory() -> None:
+    with torch.device("meta"):
+        model = WideResnet().build((3, 32, 32), 10)
+    assert layers.widths(model, ["block3.layer.0.relu1", "avgpool"], (3, 32, 32)) == [320, 640]
+
+
+@pytest.mark.parametrize(
+    ("name", "gives"),
+    [
+        ("pair", r"'pair' \(LSTM\) gives no tensor"),
+        ("idle", r"'idle' \(Linear\) gives no tensor"),
+        ("whole", r"'whole' \(Flatten\) gives \[\] for an image"),
+        ("volume", r"'volume' \(Unflatten\) gives \[1, 2, 2, 4\] for an image"),
+    ],
+)
+def test_a_layer_without_a_feature_is_refused_by_name(name: str, gives: str) -> None:
+    shape = (1, 4, 4)
+    surveyed = {layer.name: layer.width for layer in layers.survey(Odd(), shape)}
+    assert surveyed == {"pair": None, "whole": None, "idle": None, "volume": None, "linear": 2}
+    assert layers.widths(Odd(), ["linear"], shape) == [2]
+    with pytest.raises(ValueError, match=rf"layer {gives} and cannot be regularised; choose one that gives"):
+        layers.widths(Odd(), [name], shape)
