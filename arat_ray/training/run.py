@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from torch import nn
 
 from arat_ray.spec import Spec
 from arat_ray.training import presets
@@ -27,35 +26,11 @@ from arat_ray.training.methods import (
     TradesSpec,
 )
 from arat_ray.training.models import Model
+from arat_ray.training.optimizers import Optimizer, Sgd
 from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
 from arat_ray.training.weight_perturbation import WeightPerturbation
-
-
-class Sgd(Spec):
-    """Stochastic gradient descent; weight decay acts on all parameters, norms and predictors too, as in ARAT's code."""
-
-    name: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    nesterov: bool = False
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            parameters,
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov,
-        )
 
 
 class Train(Spec):
@@ -71,7 +46,7 @@ class Train(Spec):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     """Global: shared out over the workers."""
-    optimizer: Sgd = Sgd()
+    optimizer: Optimizer = Sgd()
     schedule: Schedule = Piecewise()
     seed: int = Field(ge=0)
     sync_batch_norm: bool = False
@@ -95,6 +70,11 @@ class Train(Spec):
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
         return presets.apply(data) if isinstance(data, Mapping) else data
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _is_sgd_unless_named(cls, given: Any) -> Any:
+        return {"name": "sgd", **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
