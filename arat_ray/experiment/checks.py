@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -25,7 +26,12 @@ def problems(experiment: Experiment) -> list[str]:
 
 
 def _impossible(train: Train, resources: Resources) -> str | None:
-    """Why a valid spec cannot be built or run, if it cannot."""
+    """Why a valid spec cannot be built or run, if it cannot. No seed makes a difference to that."""
+    return _why_not(train.model_copy(update={"seed": 0}), resources)
+
+
+@lru_cache(maxsize=256)
+def _why_not(train: Train, resources: Resources) -> str | None:
     if train.batch_size % resources.workers:
         return f"batch_size {train.batch_size} cannot be shared out over {resources.workers} workers"
     if train.batch_size == resources.workers:

@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,8 +15,9 @@ from arat_ray.experiment.config import Experiment
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset, read
 from arat_ray.training.methods import AratSpec, StandardSpec
+from arat_ray.training.models import Model
 from arat_ray.training.randomness import Noise
-from arat_ray.training.run import Train
+from arat_ray.training.run import Train, Validate
 
 BACKWARD = 2
 """FLOPs of a backward pass over those of a forward pass, to weights and inputs."""
@@ -64,36 +66,39 @@ def describe(experiment: Experiment) -> Iterator[str]:
 
 
 def estimate(experiment: Experiment) -> Iterator[str]:
-    """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial."""
+    """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial.
+
+    A grid's trials are counted one by one; of other searches all are taken to cost what `train:` costs.
+    """
     train, validation = experiment.base, experiment.validation
     training_images = _images_in(train.dataset) - validation.held_out
-    forward = forward_flops(train)
-    attack_steps = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.steps
-    losses = 2 if train.weight_perturbation else 1
-    passes = attack_steps * BACKWARD + losses * train.method.passes * (1 + BACKWARD)
-    measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, train.epochs + 1))
-    flops = forward * (
-        train.epochs * training_images * passes
-        + measured * validation.images * (1 + validation.attack.steps * BACKWARD)
-    )
+    flops = trial_flops(train, validation, training_images)
     trials = experiment.trials
     yield f"  a trial: {training_images} training images, {flops / 1e15:.3g} PFLOP"
+    total = flops * (trials or 1)
+    if experiment.sampler is not None and experiment.sampler.name == "grid":
+        runs = map(experiment.resolve, itertools.islice(experiment.grid(), trials))
+        each = [trial_flops(run, validation, training_images) for run in runs]
+        total = sum(each)
+        if max(each) > min(each):
+            yield f"  from {min(each) / 1e15:.3g} to {max(each) / 1e15:.3g} PFLOP, as a trial's method and size demand"
     if trials:
-        yield f"  the search: {trials} trials, {trials * flops / 1e15:.3g} PFLOP"
+        yield f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP"
     if experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
             "  hours: unknown here, a trial takes a GPU; a GPU at an effective 20 TFLOP/s would need "
-            + _hours(flops * (trials or 1) / 20e12)
+            + _hours(total / 20e12)
         )
         return
     step_s = seconds_per_image(train)
-    trial_s = flops / (forward * passes) * step_s
+    trial_s = flops / (forward_flops(train.model, train.dataset) * passes(train)) * step_s
     at_once = experiment.resources.concurrent_trials or max(
         1, int((os.cpu_count() or 1) / (experiment.resources.workers * experiment.resources.cpus_per_worker))
     )
     yield f"  on this machine: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
     if trials:
-        yield f"  the search: {_hours(trial_s * -(-trials // at_once))}, {at_once} trial(s) at once"
+        rounds = -(-trials // at_once)
+        yield f"  the search: {_hours(trial_s * total / flops / trials * rounds)}, {at_once} trial(s) at once"
 
 
 def _images_in(dataset: Dataset) -> int:
@@ -101,11 +106,28 @@ def _images_in(dataset: Dataset) -> int:
     return dataset.images or dataset.train_images or len(read(dataset, "train").labels)
 
 
-def forward_flops(train: Train) -> float:
+def trial_flops(train: Train, validation: Validate, training_images: int) -> float:
+    """FLOPs of one run: its training steps and its measurements."""
+    measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, train.epochs + 1))
+    return forward_flops(train.model, train.dataset) * (
+        train.epochs * training_images * passes(train)
+        + measured * validation.images * (1 + validation.attack.steps * BACKWARD)
+    )
+
+
+def passes(train: Train) -> int:
+    """A training step's FLOPs per image, over those of one forward pass."""
+    attack_steps = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.steps
+    losses = 2 if train.weight_perturbation else 1
+    return attack_steps * BACKWARD + losses * train.method.passes * (1 + BACKWARD)
+
+
+@lru_cache(maxsize=64)
+def forward_flops(spec: Model, dataset: Dataset) -> float:
     """FLOPs of one image's forward pass (a multiply-add counts as two), on the meta device."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = train.model.build(train.dataset.shape, train.dataset.num_classes)
-        model(torch.empty(1, *train.dataset.shape))
+        model = spec.build(dataset.shape, dataset.num_classes)
+        model(torch.empty(1, *dataset.shape))
     return float(counter.get_total_flops())
 
 

@@ -126,7 +126,8 @@ def _layer(name: str, module: nn.Module, output: object) -> Layer:
     if not isinstance(output, Tensor):
         return Layer(name, kind, None, None)
     has_feature = output.dim() in (2, 3, 4) and output.shape[0] == 2 and output.is_floating_point()
-    return Layer(name, kind, tuple(output.shape[1:]), pool(output).shape[1] if has_feature else None)
+    features = 2 if output.dim() == 3 else 1  # the dimension that `pool` keeps
+    return Layer(name, kind, tuple(output.shape[1:]), output.shape[features] if has_feature else None)
 
 
 def widths(model: nn.Module, names: Sequence[str], shape: tuple[int, int, int]) -> list[int]:

@@ -56,7 +56,7 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
         "epsilon: 8, step",
         "train.attack: epsilon is 8, but images lie in [0, 1]; did you",
     ),
-    "method name": ("name: arat", "name: arta", "train.method: unknown name 'arta'; did you mean 'arat'?"),
+    "method name": ("name: arat", "name: aratt", "train.method: unknown name 'aratt'; did you mean 'arat'?"),
     "string for list": ('layers: ["bn3"]', "layers: bn3", "train.method.layers: must be a list; write ['bn3']"),
     "string for mapping": (
         "model: {name: tiny, width: 4}",

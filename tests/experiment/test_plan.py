@@ -37,7 +37,8 @@ def experiment(tmp_path: Path, method: str = ARAT) -> Experiment:
 
 
 def test_flops_of_a_forward_pass_are_those_counted_by_hand(tmp_path: Path) -> None:
-    assert plan.forward_flops(experiment(tmp_path).base) == FORWARD
+    base = experiment(tmp_path).base
+    assert plan.forward_flops(base.model, base.dataset) == FORWARD
 
 
 @pytest.mark.parametrize(
