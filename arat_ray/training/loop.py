@@ -192,7 +192,7 @@ class _Run:
         if not all(math.isfinite(loss) for loss in losses):
             raise DivergenceError(
                 f"the loss became {sum(losses)} in epoch {epoch}; lower optimizer.learning_rate "
-                f"({train.optimizer.learning_rate:g}) or method.invariance_weight"
+                f"({train.optimizer.learning_rate:g}), set gradient_clipping or lower the method's invariance term"
             )
         images = self.steps * train.batch_size
         measured = {"train_clean_accuracy": sums[3], "train_robust_accuracy": sums[4]}

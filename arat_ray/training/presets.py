@@ -101,7 +101,8 @@ def _mart(model: Settings, beta: float, rate: float, decay: float, epochs: int, 
 
 
 def _lbgat(model: Settings) -> Settings:
-    """`train_lbgat0_cifar10.py` of dvlab-research/LBGAT: beta 0, the natural network a ResNet-18."""
+    """`lbgat.py` and `sh/train_lbgat0_cifar100.sh` of dvlab-research/LBGAT, which has no script for CIFAR-10: beta 0,
+    the natural network a ResNet-18."""
     return {
         "model": model,
         "method": {"name": "lbgat", "beta": 0.0, "teacher": RESNET18, "attack_norm": "eval"},

@@ -58,6 +58,18 @@ def test_flops_of_a_trial_are_those_of_its_passes(method: str, passes: int, tmp_
     assert lines[1] == f"  the search: 8 trials, {8 * expected:.3g} PFLOP"
 
 
+def test_the_trials_of_a_grid_are_counted_each_by_its_own_method(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    text = FILE.replace("METHOD", "{name: pgd_at}").replace("name: random", "name: grid").replace("budget", "# budget")
+    search = "  method: {choice: {plain: {name: standard}, kl: {name: trades}, two: {name: lbgat}}}"
+    path.write_text(text.replace("  optimizer.learning_rate: {loguniform: [0.01, 1]}", search))
+    lines = list(plan.estimate(load(path)))
+    validation = 2 * 437 * (1 + 20 * 2)
+    plain, kl, two = (FORWARD * (4000 * passes + validation) / 1e15 for passes in (3, 5 * 2 + 6, 5 * 2 + 9))
+    assert lines[1] == f"  from {plain:.3g} to {two:.3g} PFLOP, as a trial's method and size demand"
+    assert lines[2] == f"  the search: 3 trials, {plain + kl + two:.3g} PFLOP"
+
+
 def test_the_plan_names_the_layers_that_the_patterns_stand_for(tmp_path: Path) -> None:
     text = "\n".join(plan.describe(experiment(tmp_path)))
     assert "regularised layers: bn1, bn2, bn3" in text

@@ -202,24 +202,40 @@ def train_on_two(spec: Train, folder: Path) -> list[Row]:
     [
         {
             "model": {"name": "tiny", "width": 4, "norm": "none"},
-            "method": ARAT | {"predictor": {"norm": "none"}, "layers": ["conv3"], "noisy_center": True},
+            "method": ARAT
+            | {"predictor": {"norm": "none"}, "layers": ["conv3"], "noisy_center": True, "split_norm": False},
             "optimizer": {"name": "sgd", "learning_rate": 0.02},
         },
         {"sync_batch_norm": True, "optimizer": {"name": "sgd", "learning_rate": 0.02}},
+        {
+            "sync_batch_norm": True,
+            "method": {"name": "lbgat", "beta": 6},
+            "optimizer": {"name": "sgd", "learning_rate": 0.02},
+            "weight_perturbation": {"gamma": 0.01},
+            "gradient_clipping": 0.5,
+            "label_smoothing": 0.1,
+            "augmentation": "trivial_augment",
+            "averaging": {"name": "ema", "decay": 0.9, "norm_images": 128},
+            "diagnostics": {"every": 1, "images": 64},
+        },
     ],
-    ids=["without-batch-norm", "sync-batch-norm"],
+    ids=["without-batch-norm", "sync-batch-norm", "lbgat-with-all-options"],
 )
 def test_two_workers_equal_one_up_to_rounding(fields: dict[str, Any], tmp_path: Path) -> None:
     """One attack step: the sign of a gradient near zero may flip by rounding, and more steps would amplify that."""
     spec = make(epochs=1, attack=PGD | {"steps": 1}, **fields)
     (alone,) = train(spec, tmp_path / "one")
     (shared,) = train_on_two(spec, tmp_path / "two")
-    for name in ("loss_adversarial", "loss_clean", "loss_invariance", "balance"):
+    for name in ("loss_adversarial", "loss_clean", "loss_invariance", *(["balance"] if alone["balance"] else [])):
         assert shared[name] == pytest.approx(alone[name], rel=2e-3), name
     assert shared["train_images"] == alone["train_images"]
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     for name, value in one.method.items():
         torch.testing.assert_close(two.method[name], value, rtol=0.02, atol=2e-3)
+    assert (one.average is None) == (two.average is None) == ("averaging" not in fields)
+    for name, value in (one.average or {"method": {}})["method"].items():
+        assert two.average is not None
+        torch.testing.assert_close(two.average["method"][name], value, rtol=0.05, atol=5e-3)
 
 
 def test_a_run_of_two_workers_is_resumed_by_one(tmp_path: Path) -> None:
