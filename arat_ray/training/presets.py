@@ -2,7 +2,12 @@
 
 `<method>/<network>` is the run of the method's source: attack, norm mode, optimiser, schedule and constants. Radii and
 steps are those of the source, too (TRADES and its kin: 0.031 and 0.007, which are not 8/255 and 2/255), and epochs of
-decays are written as shares of the run. Sources, numbers and open questions stand with the methods.
+decays are written as shares of the run.
+
+What still differs from the published code: no preset normalises its input (Rice's and AWP's do, inside the model); the
+rate changes between epochs (Rice's one step before); a ragged last batch is left out; a normal start is clamped to
+[0, 1] before the first gradient; ARAT's SWA takes 20 snapshots from step 250 of epoch 76 (the authors' 19 from step
+284). All batch losses and gradients are the source's.
 """
 
 from __future__ import annotations
@@ -105,7 +110,12 @@ def _lbgat(model: Settings) -> Settings:
     the natural network a ResNet-18."""
     return {
         "model": model,
-        "method": {"name": "lbgat", "beta": 0.0, "teacher": RESNET18, "attack_norm": "eval"},
+        "method": {
+            "name": "lbgat",
+            "beta": 0.0,
+            "teacher": {"name": "resnet18", "strides": [1, 1, 2, 2]},
+            "attack_norm": "eval",
+        },
         "attack": TRADES_ATTACK,
         "epochs": 100,
         "batch_size": 128,

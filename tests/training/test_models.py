@@ -104,6 +104,20 @@ def test_wrn_34_10_has_46_16_million_parameters_and_46_18_with_split_norms() -> 
     assert parameters(branches.convert(plain)) == total + norms == 46_182_906
 
 
+def test_strides_change_the_maps_of_a_resnet18_and_not_its_weights() -> None:
+    """LBGAT's natural network: strides 1, 1, 2, 2, so that 32x32 images end as maps of 8x8."""
+    usual, larger = (Resnet18(width=2, **more).build((3, 32, 32), 10) for more in ({}, {"strides": (1, 1, 2, 2)}))
+    maps = {}
+    for name, model in (("usual", usual), ("larger", larger)):
+        model.get_submodule("layer4").register_forward_hook(
+            lambda module, x, out, name=name: maps.update({name: out.shape[1:]})
+        )
+        model(torch.rand(1, 3, 32, 32))
+    assert maps == {"usual": (16, 4, 4), "larger": (16, 8, 8)}
+    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (usual, larger)]
+    assert shapes[0] == shapes[1]
+
+
 def test_preact_resnet18_has_the_11_172_170_parameters_of_the_fields() -> None:
     """robust_overfitting's preactresnet.py has as many."""
     plain = on_meta(PreactResnet18())

@@ -66,14 +66,16 @@ class Arrest(Method):
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
         if not self.is_finetuning:
             return x, x
-        _, x_adv = super().perturb(x, y, attack, noise)
         if self.replay_threshold is None:
-            return x, x_adv
-        noisy = attack.neighbour(x, noise)
+            return super().perturb(x, y, attack, noise)
+        is_far = (self._drift(x) > self.replay_threshold)[:, None, None, None]  # before the attack moves statistics
+        _, x_adv = super().perturb(x, y, attack, noise)
+        return x, torch.where(is_far, attack.neighbour(x, noise), x_adv)
+
+    def _drift(self, x: Tensor) -> Tensor:
+        """How far each image's representation is from the standard network's, in eval mode: [N]."""
         with torch.no_grad(), branches.attack_norm(self.model, "eval"):
-            _, now = self._through(self.model, x)
-            drift = angular_distance(now, self._through(self.teacher, x)[1])
-        return x, torch.where((drift > self.replay_threshold)[:, None, None, None], noisy, x_adv)
+            return angular_distance(self._through(self.model, x)[1], self._through(self.teacher, x)[1])
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:
         logits, z = self._through(self.model, x_adv)

@@ -15,9 +15,14 @@ from arat_ray.spec import Spec
 from arat_ray.training.images import Shape
 from arat_ray.training.models.blocks import NORMS, Norm, NormName, conv, stage
 
+Stride = Literal[1, 2]
+
 
 class Resnet18(Spec):
-    """ResNet-18 for small images; width 64 is the standard one, 16 a narrow one for small machines."""
+    """ResNet-18 for small images; width 64 is the standard one, 16 a narrow one for small machines.
+
+    `strides` are those of the four stages. LBGAT's natural network has 1, 1, 2, 2: the same weights on larger maps.
+    """
 
     representation: ClassVar[str] = "avgpool"
     paper_layers: ClassVar[tuple[str, ...]] = ("layer4.*.bn?",)
@@ -25,9 +30,11 @@ class Resnet18(Spec):
     name: Literal["resnet18"] = "resnet18"
     width: int = Field(64, ge=1, le=1024)
     norm: NormName = "batch"
+    strides: tuple[Stride, Stride, Stride, Stride] = (1, 2, 2, 2)
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
-        return ResNet((2, 2, 2, 2), width=self.width, norm=NORMS[self.norm], channels=shape[0], num_classes=num_classes)
+        norm = NORMS[self.norm]
+        return ResNet(self.width, self.strides, norm, channels=shape[0], num_classes=num_classes)
 
 
 class BasicBlock(nn.Module):
@@ -49,18 +56,17 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Four stages of basic blocks at widths w, 2w, 4w, 8w; resolutions 1, 1/2, 1/4, 1/8."""
+    """Four stages of two basic blocks at widths w, 2w, 4w, 8w, each first block with its stage's stride."""
 
-    def __init__(
-        self, blocks: tuple[int, int, int, int], *, width: int, norm: Norm, channels: int, num_classes: int
-    ) -> None:
+    def __init__(self, width: int, strides: tuple[int, ...], norm: Norm, *, channels: int, num_classes: int) -> None:
         super().__init__()
+        first, second, third, fourth = strides
         self.conv1 = conv(channels, width, 3)
         self.bn1 = norm(width)
-        self.layer1 = stage(BasicBlock, blocks[0], width, width, 1, norm)
-        self.layer2 = stage(BasicBlock, blocks[1], width, 2 * width, 2, norm)
-        self.layer3 = stage(BasicBlock, blocks[2], 2 * width, 4 * width, 2, norm)
-        self.layer4 = stage(BasicBlock, blocks[3], 4 * width, 8 * width, 2, norm)
+        self.layer1 = stage(BasicBlock, 2, width, width, first, norm)
+        self.layer2 = stage(BasicBlock, 2, width, 2 * width, second, norm)
+        self.layer3 = stage(BasicBlock, 2, 2 * width, 4 * width, third, norm)
+        self.layer4 = stage(BasicBlock, 2, 4 * width, 8 * width, fourth, norm)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(8 * width, num_classes)
 

@@ -99,4 +99,4 @@ def assert_same_gradients(mine: Tensor, wanted: Tensor, module: nn.Module, twin:
 
 def assert_same_state(module: nn.Module, twin: nn.Module) -> None:
     for (name, a), b in zip(module.state_dict().items(), twin.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(a, b, msg=f"{name}: {a} is not {b}")

@@ -95,13 +95,13 @@ def test_distances_worked_by_hand() -> None:
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_the_predictor_has_the_norm_and_the_activation_asked_for(activation: str, norm: str) -> None:
     spec = PredictorSpec.model_validate({"ratio": 0.5, "depth": 3, "norm": norm, "activation": activation})
-    kinds = [type(module) for module in spec.build(8)]  # type: ignore[attr-defined]
-    norms = {"batch": [nn.BatchNorm1d], "layer": [nn.LayerNorm], "none": []}[norm]
-    between = [*norms, {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}[activation]]
-    assert kinds == [nn.Linear, *between, nn.Linear, *between, nn.Linear]
-    biased = [module.bias is not None for module in spec.build(8).modules() if isinstance(module, nn.Linear)]
+    predictor = spec.build(8)
+    norms: dict[str, list[type[nn.Module]]] = {"batch": [nn.BatchNorm1d], "layer": [nn.LayerNorm], "none": []}
+    between = [*norms[norm], {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}[activation]]
+    assert [type(module) for module in predictor.children()] == [nn.Linear, *between, nn.Linear, *between, nn.Linear]
+    biased = [module.bias is not None for module in predictor.modules() if isinstance(module, nn.Linear)]
     assert biased == [norm == "none", norm == "none", True]
-    assert spec.build(8)(torch.rand(4, 8)).shape == (4, 8)
+    assert predictor(torch.rand(4, 8)).shape == (4, 8)
 
 
 def test_without_split_norm_there_is_one_set_of_statistics() -> None:

@@ -87,8 +87,8 @@ def test_lbgat_attacks_its_deployed_networks_kl_whatever_beta_is(beta: float) ->
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["pgd_at", "mart", "arrest", "arat"])
 def test_cross_entropy_attacks_use_the_statistics_that_attack_norm_says(name: str, mode: str) -> None:
-    fields: dict[str, Any] = {"arat": {"split_norm": False}, "arrest": {"replay_threshold": None}}.get(name, {})
-    method, twin, x, x_adv = adversarial_of(name, "uniform", 3, attack_norm=mode, **fields)
+    off: dict[str, dict[str, Any]] = {"arat": {"split_norm": False}, "arrest": {"replay_threshold": None}}
+    method, twin, x, x_adv = adversarial_of(name, "uniform", 3, attack_norm=mode, **off.get(name, {}))
     expected = climb(twin.train(mode != "eval"), x, batch()[2], "uniform", "ce", 3)
     torch.testing.assert_close(x_adv, expected)
     assert_same_state(method.get_submodule("model"), twin if mode == "train" else tiny())
