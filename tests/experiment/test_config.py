@@ -10,6 +10,8 @@ import pytest
 
 from arat_ray.experiment.config import Experiment, load
 from arat_ray.training.methods import AratSpec, PgdAtSpec
+from arat_ray.training.models import Resnet18
+from arat_ray.training.optimizers import Sgd
 
 ATTACK = {"name": "pgd", "norm": "linf", "epsilon": 0.25, "step_size": 0.0625, "steps": 2}
 FILE: dict[str, Any] = {
@@ -61,7 +63,23 @@ def test_a_path_may_lead_to_what_the_file_leaves_to_its_default() -> None:
     assert isinstance(run.method, AratSpec)
     assert run.method.predictor is not None
     assert (run.method.predictor.ratio, run.method.predictor.depth) == (0.5, 2)
-    assert (run.optimizer.learning_rate, run.optimizer.momentum) == (0.2, 0.9)
+    assert run.optimizer == Sgd(learning_rate=0.2, momentum=0.9)
+
+
+def test_presets_can_be_searched_and_paths_go_into_the_one_sampled() -> None:
+    train = {"preset": "pgd_at/resnet18", "dataset": {"name": "cifar10"}, "model": {"width": 8}, "seed": 0}
+    search = {
+        "preset": {"choice": ["trades/resnet18", "mart/resnet18"]},
+        "optimizer.learning_rate": {"loguniform": [0.01, 1]},
+    }
+    given = experiment(search, train=train)
+    assert given.base.method == PgdAtSpec()
+    trades, mart = (given.resolve({"preset": name}) for name in ("trades/resnet18", "mart/resnet18"))
+    assert (trades.method.name, trades.epochs, trades.optimizer.learning_rate) == ("trades", 76, 0.1)
+    assert (mart.method.name, mart.epochs, mart.optimizer.learning_rate) == ("mart", 120, 0.01)
+    faster = given.resolve({"preset": "mart/resnet18", "optimizer.learning_rate": 0.05})
+    assert (faster.optimizer.learning_rate, faster.optimizer.weight_decay) == (0.05, 3.5e-3)
+    assert trades.model == mart.model == faster.model == Resnet18(width=8)
 
 
 def test_a_path_below_a_sampled_subtree_is_put_into_that_subtree() -> None:
