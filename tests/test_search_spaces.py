@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import optuna
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import load
+from arat_ray.experiment.config import Experiment, load
 from arat_ray.experiment.plan import describe
 from arat_ray.results.schema import TABLES
 from arat_ray.study.ledger import make_sampler
@@ -23,13 +24,40 @@ from arat_ray.training.branches import SplitNorm
 from arat_ray.training.methods import METHODS, Arat, AratSpec, TradesSpec
 from arat_ray.training.methods.arat import AutoBalance, PredictorSpec
 from arat_ray.training.models import Resnet18, WideResnet
-from arat_ray.training.run import Sgd, Train
+from arat_ray.training.optimizers import Sgd
+from arat_ray.training.run import Train
 
 ROOT = Path(__file__).parent.parent
 SPACES = sorted(ROOT.glob("search_spaces/*.yaml"))
 FILES = SPACES + sorted(ROOT.glob("benchmarks/**/*.yaml"))
 CIFAR10 = "ARAT_CIFAR10"
 TRIALS = 20
+SECONDS = 20
+
+
+@lru_cache
+def loaded(path: Path) -> tuple[Experiment, float]:
+    """An experiment, and the CPU seconds that reading and checking it took."""
+    began = time.process_time()
+    return load(path), time.process_time() - began
+
+
+def space_called(name: str) -> Experiment:
+    return loaded(ROOT / f"search_spaces/{name}.yaml")[0]
+
+
+def resolved(name: str) -> list[Train]:
+    experiment = space_called(name)
+    return [experiment.resolve(sampled) for sampled in experiment.grid()]
+
+
+def arat(run: Train) -> AratSpec:
+    assert isinstance(run.method, AratSpec)
+    return run.method
+
+
+def one_but_for(runs: list[Train], *keys: str) -> bool:
+    return len({run.model_dump_json(exclude=set(keys)) for run in runs}) == 1
 
 
 @pytest.fixture(params=FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -45,26 +73,26 @@ def file(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_file_loads_and_can_be_described(file: Path) -> None:
-    experiment = load(file)
+    experiment, _ = loaded(file)
     assert next(describe(experiment)).startswith(f"{experiment.name}: ")
 
 
 def test_file_opens_with_its_command_and_its_cost(file: Path) -> None:
     lines = file.read_text().splitlines()
     opening = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
-    verb = "tune" if load(file).search else "train"
+    verb = "tune" if loaded(file)[0].search else "train"
     assert re.search(rf"^#   .*arat-ray {verb} {re.escape(str(file.relative_to(ROOT)))}$", opening, re.MULTILINE)
     assert "# Cost: " in opening
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.stem)
 def test_results_land_where_the_file_is_called(space: Path) -> None:
-    assert load(space).name == space.stem
+    assert loaded(space)[0].name == space.stem
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.stem)
 def test_every_sampled_trial_can_be_trained(space: Path) -> None:
-    experiment = load(space)
+    experiment, _ = loaded(space)
     study = optuna.create_study(
         directions=["maximize"] * len(experiment.maximize), sampler=optuna.samplers.RandomSampler(seed=0)
     )
@@ -79,7 +107,7 @@ def test_every_sampled_trial_can_be_trained(space: Path) -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.stem)
 def test_the_file_s_own_sampler_proposes_trials_that_resolve(space: Path) -> None:
-    experiment = load(space)
+    experiment, _ = loaded(space)
     study = optuna.create_study(
         directions=["maximize"] * len(experiment.maximize), sampler=make_sampler(experiment.sampler)
     )
@@ -99,20 +127,19 @@ def test_commands_in_a_file_s_header_exist(space: Path) -> None:
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.stem)
 def test_loading_takes_seconds(space: Path) -> None:
-    began = time.process_time()
-    load(space)
-    assert time.process_time() - began < 20
+    assert loaded(space)[1] < SECONDS
 
 
 def test_the_ablation_is_every_combination_of_the_three_mechanisms_with_three_seeds() -> None:
-    experiment = load(ROOT / "search_spaces/ablation.yaml")
-    runs = [experiment.resolve(sampled) for sampled in experiment.grid()]
-    methods = [run.method for run in runs]
-    assert all(isinstance(method, AratSpec) for method in methods)
-    mechanisms = [(m.stop_gradient, m.split_norm, m.predictor is None, run.seed) for m, run in zip(methods, runs)]
+    runs = resolved("ablation")
+    mechanisms = [
+        (method.stop_gradient, method.split_norm, method.predictor is None, run.seed)
+        for run in runs
+        for method in [arat(run)]
+    ]
     assert sorted(mechanisms) == sorted(itertools.product(["clean", "none"], [False, True], [False, True], range(3)))
-    same = {run.model_copy(update={"method": None, "seed": 0}).model_dump_json() for run in runs}
-    assert len(same) == 1 and runs[0].diagnostics is not None
+    assert one_but_for(runs, "method", "seed")
+    assert runs[0].diagnostics is not None
 
 
 def test_columns_that_the_ablation_s_header_explains_are_columns_of_the_epochs_table() -> None:
@@ -125,19 +152,17 @@ def test_columns_that_the_ablation_s_header_explains_are_columns_of_the_epochs_t
 
 
 def test_the_baselines_are_all_methods_on_one_budget_with_three_seeds() -> None:
-    experiment = load(ROOT / "search_spaces/baselines.yaml")
-    runs = [experiment.resolve(sampled) for sampled in experiment.grid()]
+    runs = resolved("baselines")
     assert {run.method.name for run in runs} == set(METHODS)
     asymmetric = [run for run in runs if isinstance(run.method, TradesSpec) and run.method.stop_gradient == "clean"]
     assert [run.seed for run in asymmetric] == [0, 1, 2]
     assert len(runs) == 3 * (len(METHODS) + 1)
-    same = {run.model_copy(update={"method": None, "seed": 0}).model_dump_json() for run in runs}
-    assert len(same) == 1
+    assert one_but_for(runs, "method", "seed")
 
 
 @pytest.mark.parametrize("name", ["trades", "mart", "lbgat", "pgd_at"])
 def test_a_baseline_s_loss_is_that_of_its_preset(name: str) -> None:
-    experiment = load(ROOT / "search_spaces/baselines.yaml")
+    experiment = space_called("baselines")
     method = experiment.resolve({"method": name, "seed": 0}).method.model_dump()
     published = Train.model_validate({"preset": f"{name}/resnet18", "dataset": {"name": "cifar10"}, "seed": 0}).method
     only_how_statistics_move = {"repeat_clean_forward": method.get("repeat_clean_forward")}
@@ -146,7 +171,7 @@ def test_a_baseline_s_loss_is_that_of_its_preset(name: str) -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_predictors_of_one_linear_layer_have_no_width_norm_or_activation_to_search(depth: int) -> None:
-    experiment = load(ROOT / "search_spaces/predictor_design.yaml")
+    experiment = space_called("predictor_design")
     trial = optuna.trial.FixedTrial(
         {
             "method.predictor": "mlp",
@@ -163,15 +188,15 @@ def test_predictors_of_one_linear_layer_have_no_width_norm_or_activation_to_sear
 
 
 def test_the_transformer_s_layers_are_in_its_blocks_and_its_layer_norms_split() -> None:
-    experiment = load(ROOT / "search_spaces/transformer.yaml")
+    experiment = space_called("transformer")
     domain = experiment.search["method.layers"]
-    for label, patterns in domain.choice.items():
+    for label in domain.choice:
         with torch.device("meta"):
             method = experiment.resolve({"method.layers": label, "method.split_norm": True}).build()
         assert isinstance(method, Arat)
         assert len(method.layers) == {"all-blocks": 9, "last-third-norms": 6}.get(label, len(method.layers))
         splits = [module for module in method.model.modules() if isinstance(module, SplitNorm)]
-        assert len(splits) == 2 * 9 + 1 and patterns
+        assert len(splits) == 2 * 9 + 1
 
 
 # Table 3 of https://arxiv.org/abs/2402.14648 as the authors' repository shows it: method, clean, AutoAttack
@@ -201,21 +226,20 @@ def test_published_numbers_stand_in_the_file_that_reproduces_them(run: str) -> N
 
 @pytest.mark.parametrize("run", PUBLISHED)
 def test_a_reproduction_is_the_paper_s_run(run: str) -> None:
-    experiment = load(ROOT / f"search_spaces/reproduce_{run}.yaml")
-    runs = [experiment.resolve(sampled) for sampled in experiment.grid()]
+    runs = resolved(f"reproduce_{run}")
     assert [train.seed for train in runs] == [0, 1, 2, 3, 4]
     train = runs[0]
     dataset, is_wide = run.split("_")[0], run.endswith("wrn34_10")
-    assert train.dataset.name == dataset and train.dataset.images is None
+    assert train.dataset.name == dataset
+    assert train.dataset.images is None
     assert (train.dataset.crop_padding, train.dataset.flip) == (4, True)
     assert train.dataset.num_classes == int(dataset.removeprefix("cifar"))
     assert isinstance(train.model, WideResnet if is_wide else Resnet18)
 
-    spec = train.method
-    assert isinstance(spec, AratSpec)
+    spec = arat(train)
     assert spec.invariance_weight == (100 if is_wide else 30)
-    assert spec.noisy_center and spec.split_norm and spec.stop_gradient == "clean" and spec.distance == "cosine"
-    assert spec.attack_norm == "train"
+    assert (spec.noisy_center, spec.split_norm) == (True, True)
+    assert (spec.stop_gradient, spec.distance, spec.attack_norm) == ("clean", "cosine", "train")
     assert spec.predictor == PredictorSpec(ratio=0.25, depth=2, norm="batch", activation="relu")
     assert spec.balance == AutoBalance(exponent=1, images=1024, sample="fresh")
     with torch.device("meta"):
@@ -230,18 +254,17 @@ def test_a_reproduction_is_the_paper_s_run(run: str) -> None:
     assert train.optimizer == Sgd(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, nesterov=False)
     rates = [0.1 * train.schedule.factor(epoch=epoch, epochs=100, progress=epoch / 100) for epoch in range(100)]
     assert rates == pytest.approx([0.02] + [0.1] * 75 + [0.01] * 15 + [0.001] * 9)
-    assert train.augmentation is train.weight_perturbation is train.gradient_clipping is None
-    assert train.label_smoothing == 0 and not train.sync_batch_norm
+    assert (train.augmentation, train.weight_perturbation, train.gradient_clipping) == (None, None, None)
+    assert (train.label_smoothing, train.sync_batch_norm) == (0, False)
 
-    assert train.averaging == Swa(start=0.75, every=500, norm_images=50_000)
-    steps = 50_000 // 128
-    taken = [
-        n for n in range(1, 100 * steps + 1) if Swa.takes(train.averaging, n, steps_per_epoch=steps, steps=100 * steps)
-    ]
-    assert len(taken) == 20 and taken[0] == 75 * steps + 250  # in epoch 76
+    swa, steps = train.averaging, 50_000 // 128
+    assert swa == Swa(start=0.75, every=500, norm_images=50_000)
+    every_step = range(1, 100 * steps + 1)
+    taken = [step for step in every_step if swa.takes(step, steps_per_epoch=steps, steps=100 * steps)]
+    assert (len(taken), taken[0]) == (20, 75 * steps + 250)
 
-    validation = experiment.validation
-    assert validation.held_out == 0 and validation.split == "test" and validation.images == 10_000
+    validation = space_called(f"reproduce_{run}").validation
+    assert (validation.split, validation.images, validation.held_out) == ("test", 10_000, 0)
     assert [epoch for epoch in range(1, 101) if validation.is_due(epoch, 100)] == [100]
     assert str(validation.attack) == "pgd-20 linf 8/255"
 

@@ -106,7 +106,8 @@ def evaluate(
     state = checkpoint.load(path, device=device)
     chosen, indices_sha256 = _images(state, split, images)
     on_device = chosen._replace(images=chosen.images.to(device), labels=chosen.labels.to(device))
-    model = checkpoint.network(state, averaged=averaged).to(device)
+    layout = torch.channels_last if state.train_spec.channels_last else torch.contiguous_format
+    model = checkpoint.network(state, averaged=averaged).to(device=device, memory_format=layout)  # type: ignore[call-overload]
     total, began = len(chosen.labels), time.perf_counter()
     counts = count(
         model,
