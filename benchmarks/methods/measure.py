@@ -64,7 +64,7 @@ def apgd(path: Path, images: int) -> int:
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
     state = checkpoint.load(path)
-    model = checkpoint.network(state).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = checkpoint.network(state).requires_grad_(False).to(memory_format=torch.channels_last)
     x, y = _right(model, *test_images(state.train_spec, images))
     fields = {"n_iter": 100, "norm": "Linf", "n_restarts": 1, "eps": EPSILON, "seed": 0, "rho": 0.75, "device": "cpu"}
     for attack in (APGDAttack(model, loss="ce", **fields), APGDAttack_targeted(model, n_target_classes=3, **fields)):
