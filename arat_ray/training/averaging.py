@@ -33,7 +33,7 @@ class Swa(Spec):
     every: int | None = Field(None, ge=1)
     """Steps between snapshots; by default one at the end of each epoch."""
     norm_images: int = Field(10_000, ge=1)
-    """Training images on which norm statistics are estimated."""
+    """Training images on which norm statistics are estimated: so many whole batches of them, at least one."""
 
     def takes(self, step: int, *, steps_per_epoch: int, steps: int) -> bool:
         """Whether step `step` (from 1) of `steps` ends with a snapshot."""
@@ -56,7 +56,7 @@ class Ema(Spec):
     start: float = Field(0.0, ge=0, lt=1)
     """Share of the run after which steps are averaged."""
     norm_images: int = Field(10_000, ge=1)
-    """Training images on which norm statistics are estimated."""
+    """Training images on which norm statistics are estimated: so many whole batches of them, at least one."""
 
     def takes(self, step: int, *, steps_per_epoch: int, steps: int) -> bool:
         """Whether step `step` (from 1) of `steps` enters the average."""

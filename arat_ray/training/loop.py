@@ -234,11 +234,11 @@ class _Run:
         if average is None or not average.started:
             return self.method
         order = generator("cpu", self.train.seed, "norms", epoch)
-        images = min(average.spec.norm_images, len(self.images))
-        chosen = torch.randperm(len(self.images), generator=order)[: max(images // size * size, min(images, size))]
+        whole = min(max(1, average.spec.norm_images // size), self.steps)  # batches, none of them ragged
+        chosen = torch.randperm(len(self.images), generator=order)[: whole * size]
         draws = generator("cpu", self.train.seed, "norms-augment", epoch)
         batches = (self.images.batch(indices, draws) for indices in chosen.split(size))
-        noise = self._noise("norms-attack", epoch, min(len(chosen), size))
+        noise = self._noise("norms-attack", epoch, size)
         average.estimate_norms(self.method, batches, self.train.attack, noise)
         return average.method
 
@@ -249,7 +249,8 @@ class _Run:
             return {}
         chosen = torch.randperm(len(self.images), generator=generator("cpu", train.seed, "diagnose"))[: spec.images]
         draws = generator("cpu", train.seed, "diagnose-augment")
-        batches = (self.images.batch(indices, draws, EVERYTHING) for indices in chosen.split(train.batch_size))
+        parts = [part for part in chosen.split(train.batch_size) if len(part) > 1]  # one image is no batch to a norm
+        batches = (self.images.batch(part, draws, EVERYTHING) for part in parts)
         row, self.watched_features = diagnostics.measure(
             self.method,
             batches,
