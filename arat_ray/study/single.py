@@ -13,7 +13,7 @@ from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress, duration
 from arat_ray.study.recorder import Recorder, trial_id
-from arat_ray.training.checkpoint import LAST
+from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.timing import describe
 
@@ -27,7 +27,7 @@ class _NoLedger:
 
 
 def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, console: Console) -> Path:
-    """Train `train:` as trial 0 of its own study; the path of its last checkpoint.
+    """Train `train:` as trial 0 of its own study; the path of the checkpoint that it reports.
 
     Raises ValueError for a folder, data or a device that cannot serve it, and KeyboardInterrupt with everything saved.
     """
@@ -41,6 +41,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
     checkpoints = folder / "checkpoints" / trial_id(experiment.name, 0)
+    chosen = checkpoints / (LAST if validate.choose == "last" else BEST)
     seconds: list[float] = []
 
     def report(row: Row, replayed: bool) -> bool:
@@ -61,7 +62,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         )
         if "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist():
             console.print(f"{folder} is complete already", highlight=False, soft_wrap=True)
-            return checkpoints / LAST
+            return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
         recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
         recorder.start(0, {}, train)
@@ -73,7 +74,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             raise
         finally:
             recorder.close("interrupted")
-    return checkpoints / LAST
+    return chosen
 
 
 def _line(row: Row, epochs: int) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.study import single
+from tests.study.conftest import EXPERIMENT
 
 Make = Callable[..., Experiment]
 
@@ -55,3 +56,19 @@ def test_a_run_that_diverges_is_recorded_and_raised(make: Make, tmp_path: Path) 
     (trial,), _ = tables(tmp_path / "small")
     assert trial["status"] == "failed"
     assert "lower optimizer.learning_rate" in trial["error"]
+
+
+@pytest.mark.parametrize("choose", ["last", "best"])
+def test_the_checkpoint_named_at_the_end_is_the_one_that_the_tables_report(
+    choose: str, make: Make, tmp_path: Path
+) -> None:
+    experiment = make(validate={**EXPERIMENT["validate"], "choose": choose}).without_search()
+    folder = tmp_path / "small"
+    source = tmp_path / "small.yaml"
+    source.write_text("name: small")
+    console = Console(file=io.StringIO(), width=200)
+    for resume in (False, True):
+        named = single.run(experiment, source, folder, resume=resume, console=console)
+        (trial,), _ = tables(folder)
+        assert named == folder / trial["checkpoint"]
+        assert named.name == f"{choose}.pt"
