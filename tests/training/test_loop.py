@@ -15,6 +15,7 @@ import torch
 from arat_ray.training import checkpoint
 from arat_ray.training.loop import Context, DivergenceError, Row, fit
 from arat_ray.training.run import Train, Validate
+from tests.training.runs import assert_same_bits
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.05, "steps": 2}
 ARAT = {"name": "arat", "invariance_weight": 3, "layers": ["bn3"]}
@@ -47,21 +48,6 @@ def train(spec: Train, folder: Path, *, stop_after: int | None = None, validate:
 
 def state(folder: Path) -> checkpoint.Checkpoint:
     return checkpoint.load(folder / checkpoint.LAST)
-
-
-def assert_same_bits(left: Any, right: Any) -> None:
-    assert type(left) is type(right)
-    if isinstance(left, torch.Tensor):
-        assert torch.equal(left, right)
-    elif isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_same_bits(left[key], right[key])
-    elif isinstance(left, list):
-        for a, b in zip(left, right, strict=True):
-            assert_same_bits(a, b)
-    else:
-        assert left == right
 
 
 @pytest.mark.parametrize(
