@@ -38,6 +38,12 @@ def to_unit(images: Tensor, *, channels_last: bool = False) -> Tensor:
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """[N]: the logit of the true class less the highest other one; negative where the network is wrong."""
+    true = logits.gather(1, y[:, None])
+    return (true - logits.scatter(1, y[:, None], -torch.inf)).amin(1)
+
+
 def count(
     model: nn.Module,
     data: ImageSet,
