@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from arat_ray.evaluation.attack_classes import Step, perturb
 from arat_ray.evaluation.ensembles import Plan
-from arat_ray.evaluation.records import Records
+from arat_ray.evaluation.records import Records, images_sha256, network_sha256
 from arat_ray.training.counting import margins, to_unit
 from arat_ray.training.data import ImageSet
 
@@ -58,6 +58,21 @@ class Attacker:
         if data.images.dtype != torch.uint8:
             raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, so that x lies in [0, 1]")
         self.model, self.data, self.plan, self.seed, self.keep_images = model, data, plan, seed, keep_images
+
+    def identity(self, batch_size: int) -> dict[str, Any]:
+        """All that the verdicts depend on, as JSON."""
+        device = next(self.model.parameters()).device
+        return {
+            "network_sha256": network_sha256(self.model),
+            "images_sha256": images_sha256(self.data),
+            "plan": self.plan.model_dump(),
+            "version": self.plan.version,
+            "seed": self.seed,
+            "batch_size": batch_size,
+            "keep_images": self.keep_images,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        }
 
     def __call__(self, job: Job) -> Verdicts:
         began = time.perf_counter()

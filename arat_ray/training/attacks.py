@@ -7,7 +7,7 @@ leaves no gradient on the parameters. PGD: Madry et al., https://arxiv.org/abs/1
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,7 @@ class Pgd(Spec):
     `start` is uniform in the ball, normal (x + 0.001 N(0, 1)) or the center, x itself.
     """
 
+    version: ClassVar[str] = "arat-ray"
     name: Literal["pgd"] = "pgd"
     norm: Literal["linf", "l2"]
     epsilon: Pixels = Field(gt=0)
