@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,6 +211,8 @@ def _run_study(
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
 @click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
+@click.option("--workers", type=click.IntRange(min=1), help="Spread the batches of an ensemble over so many on Ray.")
+@click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
 @click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
 def evaluate(
@@ -227,6 +229,8 @@ def evaluate(
     batch_size: int,
     raw: bool,
     device: str | None,
+    workers: int | None,
+    address: str | None,
     records: Path | None,
     as_json: bool,
 ) -> None:
@@ -242,10 +246,11 @@ def evaluate(
              arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
              --attack pgd --epsilon 0.2 --split test
     """
-    with _user_errors():
+    with _user_errors(), ExitStack() as stack:
         import torch
 
         from arat_ray.evaluation import accuracy
+        from arat_ray.evaluation.autoattack import one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
 
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size)
@@ -253,6 +258,13 @@ def evaluate(
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if on.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+        runner = one_after_another
+        if workers:
+            from arat_ray.cluster import nodes
+            from arat_ray.cluster.evaluate import spread
+
+            stack.enter_context(nodes.cluster(address, verbose=False))
+            runner = spread(workers, device=on)
         rows, studies = [], set()
         for checkpoint in checkpoints:
             if len(checkpoints) > 1:
@@ -268,6 +280,7 @@ def evaluate(
                     averaged=not raw,
                     device=on,
                     records=records,
+                    runner=runner,
                     progress=_show_progress,
                 )
             except KeyboardInterrupt:
