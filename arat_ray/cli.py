@@ -292,8 +292,9 @@ def evaluate(
                 _print_report(report)
         if as_json:
             click.echo(json.dumps(rows, indent=2))
-        for study in studies - {None}:
-            click.echo(f"added to {_shown(study)}/evaluations and examples", err=as_json)
+            return
+        for study in filter(None, studies):
+            click.echo(f"added to {_shown(study)}/evaluations and examples")
 
 
 def _show_progress(line: str) -> None:

@@ -46,5 +46,11 @@ def plan(
     return full.model_copy(update={"steps": tuple(short)})
 
 
+def with_queries(plan: Plan, queries: int) -> Plan:
+    """The plan with so many queries of Square, whose loop takes longest where few images are attacked."""
+    steps = [step.model_copy(update={"steps": queries}) if step.name == "square" else step for step in plan.steps]
+    return plan.model_copy(update={"steps": tuple(steps)})
+
+
 def unit(data: ImageSet) -> Tensor:
     return data.images.float() / 255

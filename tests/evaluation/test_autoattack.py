@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from arat_ray.evaluation import autoattack
@@ -24,39 +25,44 @@ from arat_ray.training import checkpoint
 from arat_ray.training.data import ImageSet
 from arat_ray.training.loop import Context, fit
 from arat_ray.training.run import Train, Validate
-from tests.evaluation.nets import digits, nearest_mean, plan, unit
+from tests.evaluation.nets import digits, nearest_mean, plan, unit, with_queries
 
-BATCH = 5
-"""Of 8 digits: ragged without an attack, and again of those that an attack leaves."""
+BATCH = 8
+"""Of 12 digits: ragged without an attack, and again of those that an attack leaves."""
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     """A convolutional network trained for seconds by the real loop against PGD."""
-    attack = {"name": "pgd", "norm": "linf", "epsilon": 0.15, "step_size": 0.1, "steps": 2}
+    attack = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 2}
     train = {
         "dataset": {"name": "digits"},
-        "model": {"name": "tiny", "width": 2},
+        "model": {"name": "tiny", "width": 4},
         "method": {"name": "pgd_at"},
         "attack": attack,
-        "optimizer": {"name": "adamw", "learning_rate": 0.01},
-        "epochs": 3,
-        "batch_size": 32,
+        "epochs": 8,
+        "batch_size": 64,
         "seed": 0,
     }
-    validate = {"every": 3, "images": 800, "attack": attack}
+    validate = {"every": 8, "images": 300, "attack": attack}
     folder = tmp_path_factory.mktemp("trained")
     context = Context(folder, lambda row, replayed: False)
     fit(Train.model_validate(train), Validate.model_validate(validate), context)
     return checkpoint.network(checkpoint.load(folder / checkpoint.LAST))
 
 
-def reference(
-    model: nn.Module, data: ImageSet, *, norm: str, epsilon: float, seed: int, batch_size: int, targets: int = 9
-) -> Tensor:
-    """Adversarial images [N, C, H, W] of the published code."""
-    attack = AutoAttack(model, norm=norm, eps=epsilon, seed=seed, version="standard")
-    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+def reference(model: nn.Module, data: ImageSet, chosen: Plan, *, seed: int, batch_size: int) -> Tensor:
+    """Adversarial images [N, C, H, W] of the published code's standard version, with a plan's targets and steps."""
+    norm = {"linf": "Linf", "l2": "L2"}[chosen.norm]
+    attack = AutoAttack(model, norm=norm, eps=chosen.epsilon, seed=seed, version="standard")
+    fab, square = chosen.steps[-2:]
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = fab.targets
+    attack.square.n_queries = square.steps
+    if fab.steps != 100:
+        common: dict[str, Any] = {"norm": norm, "eps": chosen.epsilon, "device": "cpu", "n_iter": fab.steps}
+        attack.apgd = APGDAttack(model, logger=attack.logger, **common)
+        attack.apgd_targeted = APGDAttack_targeted(model, logger=attack.logger, n_target_classes=fab.targets, **common)
+        attack.fab.n_iter = fab.steps
     tracer = sys.gettrace()  # its check for dynamic models takes the tracer away
     try:
         x_adv: Tensor = attack.run_standard_evaluation(unit(data), data.labels, batch_size=batch_size)[0]
@@ -82,26 +88,38 @@ def assert_same(left: Outcome, right: Outcome) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("norm", "name", "epsilon"), [("linf", "Linf", 0.12), ("l2", "L2", 0.6)])
+@pytest.mark.parametrize(("norm", "epsilon", "queries"), [("linf", 0.16, 5000), ("l2", 0.6, 300)])
 def test_verdicts_and_images_equal_the_reference_bit_for_bit(
-    norm: str, name: str, epsilon: float, trained: nn.Module
+    norm: str, epsilon: float, queries: int, trained: nn.Module
 ) -> None:
-    data = digits(8)
-    found = autoattack.run(attacker(trained, plan("autoattack", epsilon, norm=norm), data, seed=3), batch_size=BATCH)
-    x_adv = reference(trained, data, norm=name, epsilon=epsilon, seed=3, batch_size=BATCH)
+    data, chosen = digits(12), with_queries(plan("autoattack", epsilon, norm=norm), queries)
+    found = autoattack.run(attacker(trained, chosen, data, seed=3), batch_size=BATCH)
+    x_adv = reference(trained, data, chosen, seed=3, batch_size=BATCH)
     assert found.images is not None
     assert torch.equal(found.images, x_adv)
     assert torch.equal(found.robust, verdicts(trained, x_adv, data))
-    assert 0 < int(found.robust.sum()) < int(found.clean_correct.sum()) < 8
+    assert 0 < int(found.robust.sum()) < int(found.clean_correct.sum())
     assert found.attacks == ("clean", "apgd-ce", "apgd-t", "fab-t", "square")
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_batches_of_one_and_survivors_that_leave_one_equal_the_reference(norm: str) -> None:
+    """Each attack of the reference squeezes its tensors, which is another path for a single image."""
+    model, data = nearest_mean(), digits(13)
+    chosen = plan("autoattack", {"linf": 0.05, "l2": 0.35}[norm], norm=norm, steps=12)
+    for batch_size in (6, 1):
+        some = data._replace(images=data.images[:2], labels=data.labels[:2]) if batch_size == 1 else data
+        found = autoattack.run(attacker(model, chosen, some), batch_size=batch_size)
+        assert found.images is not None
+        assert torch.equal(found.images, reference(model, some, chosen, seed=1, batch_size=batch_size))
+
+
 def test_few_classes_have_fewer_targets_and_equal_the_reference_given_them() -> None:
-    model, data = nearest_mean(classes=6), digits(12, classes=6)
-    found = autoattack.run(attacker(model, plan("autoattack", 0.04, classes=6), data), batch_size=5)
-    x_adv = reference(model, data, norm="Linf", epsilon=0.04, seed=1, batch_size=5, targets=5)
+    model, data = nearest_mean(classes=6), digits(10, classes=6)
+    chosen = with_queries(plan("autoattack", 0.05, classes=6), 300)
+    found = autoattack.run(attacker(model, chosen, data), batch_size=8)
     assert found.images is not None
-    assert torch.equal(found.images, x_adv)
+    assert torch.equal(found.images, reference(model, data, chosen, seed=1, batch_size=8))
     assert 0 < int(found.robust.sum()) < int(found.clean_correct.sum())
 
 
@@ -123,7 +141,7 @@ def test_two_and_three_classes_are_attacked_under_another_name(classes: int, lab
     assert {step.targets for step in chosen.steps if step.targets} == {min(9, classes - 1)}
     if classes < 10:
         model, data = nearest_mean(classes=classes), digits(8, classes=classes)
-        short = plan("autoattack", 0.15, classes=classes, steps=10)
+        short = plan("autoattack", 0.3, classes=classes, steps=10)
         found = autoattack.run(attacker(model, short, data), batch_size=3)
         assert int(found.robust.sum()) < int(found.clean_correct.sum())
 
