@@ -250,7 +250,7 @@ def evaluate(
         import torch
 
         from arat_ray.evaluation import accuracy
-        from arat_ray.evaluation.autoattack import one_after_another
+        from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
 
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size)
@@ -258,7 +258,7 @@ def evaluate(
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if on.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
-        runner = one_after_another
+        runner: Runner = one_after_another
         if workers:
             from arat_ray.cluster import nodes
             from arat_ray.cluster.evaluate import spread

@@ -154,14 +154,15 @@ def evaluate(
     chosen, indices = _images(state, split, images)
     model = checkpoint.network(state, averaged=averaged).to(device)
     key = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    run_as: Attack | Plan
     if isinstance(attack, Ensemble):
-        attack = attack.plan(state.train_spec.dataset.num_classes)
-        attacker = Attacker(model, chosen, attack, seed=seed)
-        identity = attacker.identity(batch_size)
-        kept = Records(records or path.parent / "attacks", attack.label, identity)
+        run_as = attack.plan(state.train_spec.dataset.num_classes)
+        attacker = Attacker(model, chosen, run_as, seed=seed)
+        kept = Records(records or path.parent / "attacks", run_as.label, attacker.identity(batch_size))
         key = kept.digest
         examples, wall_s = _under_ensemble(attacker, indices, batch_size, kept, runner, progress)
     else:
+        run_as = attack
         examples, wall_s = _under_attack(model, chosen, indices, attack, seed, batch_size, device, progress)
     total = len(indices)
     return Report(
@@ -174,7 +175,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         clean=Evaluation(None, int(examples.clean_correct.sum()), total, wall_s),
-        robust=Evaluation(attack, examples.robust, total, wall_s),
+        robust=Evaluation(run_as, examples.robust, total, wall_s),
         examples=examples,
         key=key,
     )

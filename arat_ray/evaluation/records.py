@@ -56,7 +56,8 @@ class Records:
                 header = file.metadata()
                 if header["indices_sha256"] != indices_sha256(indices):
                     return None
-                return {key: file.get_tensor(key) for key in file.keys()} | json.loads(header["plain"])  # noqa: SIM118
+                found: dict[str, Any] = json.loads(header["plain"])
+                return found | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except safetensors.SafetensorError:  # the machine went down while it was written
             return None
 

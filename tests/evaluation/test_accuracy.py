@@ -170,7 +170,7 @@ def test_a_run_that_validated_on_test_images_has_no_validation_split(tmp_path: P
     folder = tmp_path / "checkpoints" / "run-00000"
     fit(train, validate, Context(folder, lambda row, replayed: False))
     path = folder / checkpoint.LAST
-    common = {"attack": PGD, "images": None, "seed": 0, "batch_size": 64, "device": CPU}
+    common: dict[str, Any] = {"attack": PGD, "images": None, "seed": 0, "batch_size": 64, "device": CPU}
     with pytest.raises(ValueError, match="held no images out: it was validated on test images; choose split test"):
         evaluate(path, split="validation", **common)
     assert evaluate(path, split="train", **common).clean.images == 64

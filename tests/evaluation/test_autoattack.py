@@ -73,7 +73,8 @@ def reference(model: nn.Module, data: ImageSet, chosen: Plan, *, seed: int, batc
 
 def verdicts(model: nn.Module, x_adv: Tensor, data: ImageSet) -> Tensor:
     with torch.no_grad():
-        return model(x_adv).argmax(1) == data.labels
+        logits: Tensor = model(x_adv)
+    return logits.argmax(1) == data.labels
 
 
 def attacker(model: nn.Module, chosen: Plan, data: ImageSet, seed: int = 1) -> Attacker:
