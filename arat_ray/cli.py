@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from arat_ray import __version__
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from arat_ray.evaluation.accuracy import Report
     from arat_ray.experiment.config import Experiment
 
 BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
@@ -191,83 +192,126 @@ def _run_study(
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--attack", "attack_name", type=click.Choice(["pgd"]), required=True, help="The attack.")
-@click.option("--epsilon", required=True, help="Radius in pixel units, such as 8/255.")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--attack",
+    "attack_name",
+    metavar="NAME",
+    required=True,
+    help="autoattack, apgd, square, autoattack-10-steps, pgd or fgsm.",
+)
+@click.option("--epsilon", help="Radius in pixel units, such as 8/255; needed.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), required=True, help="Which images.")
+@click.option("--front", is_flag=True, help="Of a study, only the trials on its front.")
 @click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Iterations.")
-@click.option("--step-size", help="In pixel units.  [default: epsilon / 4]")
+@click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]")
+@click.option("--step-size", help="Of pgd, in pixel units.  [default: epsilon / 4]")
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random start.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
 @click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
+@click.option("--workers", type=click.IntRange(min=1), help="Spread the batches of an ensemble over so many on Ray.")
+@click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
+@click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
 @click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
 def evaluate(
-    checkpoint: Path,
+    target: Path,
     attack_name: str,
-    epsilon: str,
+    epsilon: str | None,
     split: Any,
+    front: bool,
     norm: str,
-    steps: int,
+    steps: int | None,
     step_size: str | None,
     images: int | None,
     seed: int,
     batch_size: int,
     raw: bool,
     device: str | None,
+    workers: int | None,
+    address: str | None,
+    records: Path | None,
     as_json: bool,
 ) -> None:
-    """Clean and robust accuracy of a checkpoint's deployed network; adds rows to its study's `evaluations`.
+    """Clean and robust accuracy of a deployed network; adds rows to its study's `evaluations` and `examples`.
+
+    TARGET is a checkpoint, or a study, of which all complete trials are measured, or those on its front.
+
+    autoattack is AutoAttack's standard version, the same verdicts as the reference code's for the same --batch-size
+    and --seed. Interrupted at any moment, the same command goes on from the batches that were finished.
 
     \b
-    Example: arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
-             --attack pgd --epsilon 0.25 --split test
+    Example: arat-ray evaluate results/quickstart --front --attack autoattack --epsilon 0.2 --split test
+             arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
+             --attack pgd --epsilon 0.2 --split test
     """
-    with _user_errors():
+    with _user_errors(), ExitStack() as stack:
         import torch
 
         from arat_ray.evaluation import accuracy
-        from arat_ray.evaluation.request import attack_from, record
+        from arat_ray.evaluation.autoattack import Runner, one_after_another
+        from arat_ray.evaluation.request import attack_from, checkpoints_of, record
 
-        if checkpoint.is_dir():
-            found = sorted(checkpoint.glob("**/last.pt"))
-            hint = f"; it holds {found[0]}" if found else ""
-            raise ValueError(f"{checkpoint} is a folder; name one checkpoint{hint}")
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size)
+        checkpoints = checkpoints_of(target, front=front)
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if on.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+        runner: Runner = one_after_another
+        if workers:
+            from arat_ray.cluster import nodes
+            from arat_ray.cluster.evaluate import spread
 
-        def progress(total: int, seen: int, clean: int, robust: int) -> None:
-            if sys.stderr.isatty():
-                shown = f"{seen}/{total} images, clean {100 * clean / seen:.1f} %, robust {100 * robust / seen:.1f} %"
-                click.echo(f"\r{shown}", nl=seen == total, err=True)
-
-        report = accuracy.evaluate(
-            checkpoint,
-            split=split,
-            attack=attack,
-            images=images,
-            seed=seed,
-            batch_size=batch_size,
-            averaged=not raw,
-            device=on,
-            progress=progress,
-        )
-        study = record(report)
+            stack.enter_context(nodes.cluster(address, verbose=False))
+            runner = spread(workers, device=on)
+        rows, studies = [], set()
+        for checkpoint in checkpoints:
+            if len(checkpoints) > 1:
+                click.echo(_shown(checkpoint), err=as_json)
+            try:
+                report = accuracy.evaluate(
+                    checkpoint,
+                    split=split,
+                    attack=attack,
+                    images=images,
+                    seed=seed,
+                    batch_size=batch_size,
+                    averaged=not raw,
+                    device=on,
+                    records=records,
+                    runner=runner,
+                    progress=_show_progress,
+                )
+            except KeyboardInterrupt:
+                click.echo("interrupted; the same command goes on from the finished batches", err=True)
+                sys.exit(INTERRUPTED)
+            studies.add(record(report))
+            rows += report.rows()
+            if not as_json:
+                _print_report(report)
         if as_json:
-            click.echo(json.dumps(report.rows(), indent=2))
+            click.echo(json.dumps(rows, indent=2))
             return
-        for name, each in (("clean", report.clean), (str(attack), report.robust)):
-            low, high = each.interval
-            click.echo(
-                f"{name}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
-                f"of {each.images} {split} images"
-            )
-        if study:
-            click.echo(f"added to {_shown(study)}/evaluations")
+        for study in filter(None, studies):
+            click.echo(f"added to {_shown(study)}/evaluations and examples")
+
+
+def _show_progress(line: str) -> None:
+    """One line of a terminal, rewritten."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+
+
+def _print_report(report: Report) -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    for each in (report.clean, report.robust):
+        low, high = each.interval
+        click.echo(
+            f"{each.attack or 'clean'}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
+            f"of {each.images} {report.split} images"
+        )
 
 
 @main.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from arat_ray.cli import main
 from arat_ray.results import reader
+from arat_ray.results.writer import StudyWriter
 from arat_ray.training import checkpoint
 from arat_ray.training.models import MODELS, Tiny
 
@@ -247,8 +249,51 @@ def test_a_truncated_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
     assert "half.pt: not a checkpoint of arat-ray" in refused("evaluate", half, *PGD)
 
 
-def test_evaluate_names_the_checkpoint_within_a_folder(trained: Path) -> None:
-    assert f"is a folder; name one checkpoint; it holds {last(trained)}" in refused("evaluate", trained, *PGD)
+def test_evaluate_names_the_checkpoint_within_a_folder_that_is_no_study(trained: Path, tmp_path: Path) -> None:
+    folder = trained / "checkpoints"
+    message = f"is a folder and no study; name a study or one checkpoint; it holds {last(trained)}"
+    assert message in refused("evaluate", folder, *PGD)
+    assert "is a folder and no study; name a study or one checkpoint" in refused("evaluate", tmp_path, *PGD)
+
+
+def test_evaluate_says_what_is_wrong_with_the_attack(trained: Path) -> None:
+    def answer(*options: str) -> str:
+        return refused("evaluate", last(trained), "--split", "test", *options)
+
+    assert "--attack: no attack 'autoatack'; did you mean 'autoattack'?" in answer("--attack", "autoatack")
+    assert "--epsilon is missing: the radius in pixel units, such as 8/255" in answer("--attack", "autoattack")
+    assert "--steps and --step-size are for pgd" in answer("--attack", "apgd", "--epsilon", "0.1", "--steps", "5")
+    assert "--front is for a study" in answer("--attack", "apgd", "--epsilon", "0.1", "--front")
+
+
+def test_a_study_without_complete_trials_or_without_its_checkpoints_is_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "trials", tmp_path / "copy" / "trials")
+    message = f"lacks 1 of the 1 checkpoints to measure, {tmp_path}/copy/checkpoints/small-00000/last.pt first"
+    assert message in refused("evaluate", tmp_path / "copy", *PGD).replace("\n", "")
+    writer = StudyWriter(tmp_path / "new", params={}, metadata=reader.metadata(trained), warn=pytest.fail)
+    writer.trial({"trial_id": "new-00000", "attempt": 1, "number": 0, "status": "running", "study": "new"})
+    assert writer.flush(final=True)
+    assert "has no complete trial yet" in refused("evaluate", tmp_path / "new", *PGD)
+
+
+def test_the_front_of_a_study_is_attacked_into_its_tables(trained: Path) -> None:
+    options = ("--attack", "apgd", "--epsilon", "0.05", "--split", "test", "--images", "6", "--device", "cpu")
+    first = call("evaluate", trained, "--front", *options)
+    assert first.exit_code == 0, first.output
+    assert "apgd linf 0.05: " in first.output
+    assert f"added to {trained}/evaluations and examples" in first.output.replace("\n", "")
+    rows = {row["evaluation_id"]: row for row in _evaluations(trained) if row["attack"] == "apgd"}
+    (row,) = rows.values()
+    assert (row["trial_id"], row["images"], row["epsilon"], row["split"]) == ("small-00000", 6, 0.05, "test")
+    examples = [
+        each for each in reader.read(trained, "examples").to_pylist() if each["evaluation_id"] == row["evaluation_id"]
+    ]
+    assert [each["index"] for each in examples] == list(range(6))
+    assert sum(each["clean_correct"] and each["broken_by"] is None for each in examples) == row["correct"]
+    before = reader.read(trained, "evaluations").num_rows
+    again = json.loads(call("evaluate", trained, *options, "--json").stdout)
+    assert again[1] == row
+    assert reader.read(trained, "evaluations").num_rows == before, "the same measurement has one row"
 
 
 def test_evaluate_refuses_more_images_than_there_are_and_unknown_devices(trained: Path) -> None:

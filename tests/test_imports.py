@@ -85,6 +85,7 @@ def test_validate_builds_the_network_but_starts_no_search() -> None:
     [
         "arat_ray.training.loop",
         "arat_ray.evaluation.accuracy",
+        "arat_ray.evaluation.autoattack",
         "arat_ray.evaluation.request",
         "arat_ray.experiment.plan",
         "arat_ray.study.single",
@@ -110,6 +111,11 @@ def imported(source: Path) -> set[str]:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
 def test_only_the_cluster_room_imports_ray(source: Path) -> None:
     assert "ray" not in imported(source) or source.parent.name == "cluster"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_one_module_imports_pyautoattack(source: Path) -> None:
+    assert "pyautoattack" not in imported(source) or source.name == "attack_classes.py"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))

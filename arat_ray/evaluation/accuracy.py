@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
+from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another, run
+from arat_ray.evaluation.ensembles import Ensemble, Plan
+from arat_ray.evaluation.records import Records
 from arat_ray.frontier.pareto import wilson
 from arat_ray.training import checkpoint, data
 from arat_ray.training.attacks import Attack
-from arat_ray.training.counting import count
+from arat_ray.training.counting import judge
 from arat_ray.training.data import ImageSet
 
 SplitName = Literal["train", "validation", "test"]
@@ -24,10 +28,14 @@ SplitName = Literal["train", "validation", "test"]
 class Evaluation:
     """Numbers of images right on clean input (`attack` None) or under an attack, of so many."""
 
-    attack: Attack | None
+    attack: Attack | Plan | None
     correct: int
     images: int
     wall_s: float
+
+    @property
+    def name(self) -> str:
+        return self.attack.label if self.attack else "none"
 
     @property
     def accuracy(self) -> float:
@@ -40,8 +48,27 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """The verdict on each of N images."""
+
+    indices: Tensor  # int64 [N], in the data set's file
+    labels: Tensor  # int64 [N]
+    clean_correct: Tensor  # bool [N]
+    broken_by: list[str | None]
+    """The first attack that broke each; None for those wrong without one and for the robust."""
+    margins: Tensor
+    """float32 [N]: true logit less the highest other, at the adversarial image where there is one, else at x."""
+
+    @property
+    def robust(self) -> int:
+        """How many are right without and under every attack."""
+        pairs = zip(self.clean_correct.tolist(), self.broken_by, strict=True)
+        return sum(correct and attack is None for correct, attack in pairs)
+
+
+@dataclass(frozen=True)
 class Report:
-    """Both accuracies of a checkpoint, and what they were measured on."""
+    """Both accuracies of a checkpoint, the verdict on each image, and what they were measured on."""
 
     checkpoint: Path
     checkpoint_sha256: str
@@ -54,20 +81,24 @@ class Report:
     batch_size: int
     clean: Evaluation
     robust: Evaluation
-    measured_at: datetime
+    examples: Examples
+    key: str
+    """Tells evaluations apart: the digest of all that an ensemble's verdicts depend on, or the time of the others."""
+
+    def evaluation_id(self, evaluation: Evaluation) -> str:
+        return f"{self.checkpoint_sha256[:12]}-{self.split}-{evaluation.name}-{self.key}"
 
     def rows(self) -> list[dict[str, Any]]:
-        """Both, by the columns of the `evaluations` table."""
-        now = self.measured_at.strftime("%Y%m%dT%H%M%S.%f")
+        """Both accuracies, by the columns of the `evaluations` table."""
         return [
             {
-                "evaluation_id": f"{self.checkpoint_sha256[:12]}-{self.split}-{_attack_name(each.attack)}-{now}",
-                "trial_id": self.checkpoint.parent.name,
+                "evaluation_id": self.evaluation_id(each),
+                "trial_id": self.checkpoint.absolute().parent.name,
                 "checkpoint": self.weights or self.checkpoint.stem,
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "split": self.split,
-                "attack": _attack_name(each.attack),
-                "attack_version": "arat-ray",
+                "attack": each.name,
+                "attack_version": each.attack.version if each.attack else "arat-ray",
                 "norm": each.attack.norm if each.attack else None,
                 "epsilon": each.attack.epsilon if each.attack else None,
                 "images": each.images,
@@ -83,58 +114,118 @@ class Report:
             for each in (self.clean, self.robust)
         ]
 
+    def example_rows(self) -> list[dict[str, Any]]:
+        """The verdicts, by the columns of the `examples` table."""
+        evaluation_id, found = self.evaluation_id(self.robust), self.examples
+        columns = {
+            "index": found.indices.tolist(),
+            "label": found.labels.tolist(),
+            "clean_correct": found.clean_correct.tolist(),
+            "broken_by": found.broken_by,
+            "margin": found.margins.tolist(),
+        }
+        rows = zip(*columns.values(), strict=True)
+        return [{"evaluation_id": evaluation_id, **dict(zip(columns, row, strict=True))} for row in rows]
+
 
 def evaluate(
     path: Path,
     *,
     split: SplitName,
-    attack: Attack,
+    attack: Attack | Ensemble,
     images: int | None,
     seed: int,
     batch_size: int,
     device: torch.device,
     averaged: bool = True,
-    progress: Callable[[int, int, int, int], None] = lambda total, seen, clean, robust: None,
+    records: Path | None = None,
+    runner: Runner = one_after_another,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Measure a checkpoint's deployed network on the first `images` of a split (None: on all of it).
 
-    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last.
+    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last. An ensemble
+    keeps records of its finished jobs in `records`, beside the checkpoint where not given, and goes on from them.
 
-    `progress(total, seen, clean, robust)` is called after each batch. Raises ValueError for a file that is no
-    checkpoint, missing data, and more images than there are.
+    `progress` gets a line after each batch. Raises ValueError for a file that is no checkpoint, missing data, and more
+    images than there are.
     """
     state = checkpoint.load(path, device=device)
-    chosen, indices_sha256 = _images(state, split, images)
-    on_device = chosen._replace(images=chosen.images.to(device), labels=chosen.labels.to(device))
-    layout = torch.channels_last if state.train_spec.channels_last else torch.contiguous_format
-    model = checkpoint.network(state, averaged=averaged).to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    total, began = len(chosen.labels), time.perf_counter()
-    counts = count(
-        model,
-        on_device,
-        attack=attack,
-        seed=seed,
-        batch_size=batch_size,
-        progress=lambda seen, clean, robust: progress(total, seen, clean, robust),
-    )
-    wall_s = time.perf_counter() - began
+    chosen, indices = _images(state, split, images)
+    model = checkpoint.network(state, averaged=averaged).to(device)
+    key = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    run_as: Attack | Plan
+    if isinstance(attack, Ensemble):
+        run_as = attack.plan(state.train_spec.dataset.num_classes)
+        attacker = Attacker(model, chosen, run_as, seed=seed)
+        kept = Records(records or path.parent / "attacks", run_as.label, attacker.identity(batch_size))
+        key = kept.digest
+        examples, wall_s = _under_ensemble(attacker, indices, batch_size, kept, runner, progress)
+    else:
+        run_as = attack
+        layout = torch.channels_last if state.train_spec.channels_last else torch.contiguous_format
+        model = model.to(memory_format=layout)
+        examples, wall_s = _under_attack(model, chosen, indices, attack, seed, batch_size, device, progress)
+    total = len(indices)
     return Report(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256(path),
         epoch=state.epoch,
         weights=state.weights if averaged else None,
         split=split,
-        indices_sha256=indices_sha256,
+        indices_sha256=data.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
-        clean=Evaluation(None, counts.clean, counts.images, wall_s),
-        robust=Evaluation(attack, counts.robust, counts.images, wall_s),
-        measured_at=datetime.now(UTC),
+        clean=Evaluation(None, int(examples.clean_correct.sum()), total, wall_s),
+        robust=Evaluation(run_as, examples.robust, total, wall_s),
+        examples=examples,
+        key=key,
     )
 
 
-def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) -> tuple[ImageSet, str]:
-    """The images of a split and the fingerprint of their indices in the data set's file."""
+def _under_attack(
+    model: nn.Module,
+    chosen: ImageSet,
+    indices: Tensor,
+    attack: Attack,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> tuple[Examples, float]:
+    on_device = chosen._replace(images=chosen.images.to(device), labels=chosen.labels.to(device))
+    total, began, seen, right, parts = len(indices), time.perf_counter(), 0, torch.zeros(2), []
+    for judged in judge(model, on_device, attack=attack, seed=seed, batch_size=batch_size):
+        parts.append(judged)
+        seen += len(judged.clean)
+        right += torch.stack([judged.clean.sum(), judged.robust.sum()]).cpu()
+        clean, robust = (100 * right / seen).tolist()
+        progress(f"{seen}/{total} images, clean {clean:.1f} %, robust {robust:.1f} %")
+    clean_correct, robust_too, margin = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
+    broken_by = [attack.label if each else None for each in (clean_correct & ~robust_too).tolist()]
+    return Examples(indices, chosen.labels, clean_correct, broken_by, margin), time.perf_counter() - began
+
+
+def _under_ensemble(
+    attacker: Attacker,
+    indices: Tensor,
+    batch_size: int,
+    records: Records,
+    runner: Runner,
+    progress: Callable[[str], None],
+) -> tuple[Examples, float]:
+    def show(now: Progress) -> None:
+        share = 100 * now.unbroken / now.images
+        progress(f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images left unbroken")
+
+    found = run(attacker, batch_size=batch_size, records=records, runner=runner, progress=show)
+    broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
+    labels = attacker.data.labels
+    return Examples(indices, labels, found.clean_correct, broken_by, found.margins), found.wall_s
+
+
+def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) -> tuple[ImageSet, Tensor]:
+    """The images of a split and their indices in the data set's file."""
     dataset, validate = state.train_spec.dataset, state.validate_spec
     chosen = data.read(dataset, "test" if split == "test" else "train")
     indices = torch.arange(len(chosen.labels))
@@ -149,8 +240,4 @@ def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) 
         raise ValueError(f"{images} images of a {split} split of {len(indices)}; choose 1 to {len(indices)}")
     indices = indices[:images]
     subset = chosen._replace(images=chosen.images[indices], labels=chosen.labels[indices])
-    return subset, data.indices_sha256(indices)
-
-
-def _attack_name(attack: Attack | None) -> str:
-    return attack.label if attack else "none"
+    return subset, indices

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from arat_ray.evaluation.accuracy import Report
+from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES
 from arat_ray.results.table import Table
-from arat_ray.spec import parse_fraction
+from arat_ray.spec import did_you_mean, parse_fraction
 from arat_ray.training.attacks import Attack, Pgd
 
+ATTACKS = (*ENSEMBLES, "pgd", "fgsm")
 
-def attack_from(name: str, *, norm: str, epsilon: str, steps: int, step_size: str | None) -> Attack:
-    """The attack of command-line words. Raises ValueError naming the word that cannot be."""
-    assert name == "pgd", name
+
+def attack_from(
+    name: str, *, norm: str, epsilon: str | None, steps: int | None = None, step_size: str | None = None
+) -> Attack | Ensemble:
+    """The attack of command-line words. Raises ValueError naming the word that is missing or cannot be."""
+    if name not in ATTACKS:
+        raise ValueError(f"--attack: no attack {name!r}{did_you_mean(name, ATTACKS)}")
+    if epsilon is None:
+        raise ValueError("--epsilon is missing: the radius in pixel units, such as 8/255; no radius is usual enough")
+    if name != "pgd" and (steps is not None or step_size is not None):
+        raise ValueError(f"--steps and --step-size are for pgd; what {name} does is in its name")
     try:
-        radius = parse_fraction(epsilon)
-        size = step_size if step_size is not None else float(str(radius)) / 4
-        return Pgd.model_validate({"name": name, "norm": norm, "epsilon": radius, "step_size": size, "steps": steps})
+        radius = float(str(parse_fraction(epsilon)))
+        words: dict[str, Any] = {"name": name, "norm": norm, "epsilon": radius}
+        if name in ENSEMBLES:
+            return Ensemble.model_validate(words)
+        if name == "fgsm":
+            return Pgd.model_validate(words | {"name": "pgd", "step_size": radius, "steps": 1, "start": "center"})
+        size = step_size if step_size is not None else radius / 4
+        return Pgd.model_validate(words | {"step_size": size, "steps": steps or 20})
     except ValidationError as error:
         problem = error.errors()[0]
         option = "--" + "-".join(map(str, problem["loc"] or ("epsilon",))).replace("_", "-")
@@ -30,17 +47,52 @@ def attack_from(name: str, *, norm: str, epsilon: str, steps: int, step_size: st
         raise ValueError(f"--epsilon: {epsilon!r} is no number; write it as 8/255 or 0.031") from None
 
 
+def checkpoints_of(target: Path, *, front: bool) -> list[Path]:
+    """The checkpoint that `target` is; of a study, those of its complete trials, or of those on its front.
+
+    Raises ValueError where there is none, and where the study's table names one that is not there.
+    """
+    if not target.is_dir():
+        if front:
+            raise ValueError(f"--front is for a study, and {target} is none; name its folder or leave --front out")
+        return [target]
+    if not reader.part_files(target / "trials"):
+        found = sorted(target.glob("**/last.pt"))
+        hint = f"; it holds {found[0]}" if found else ""
+        raise ValueError(f"{target} is a folder and no study; name a study or one checkpoint{hint}")
+    columns = ["trial_id", "attempt", "number", "status", "is_full_fidelity", "on_front", "checkpoint"]
+    trials = reader.read(target, "trials", columns)
+    latest = zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True)
+    complete = [row for row, last in latest if last and row["status"] == "complete" and row["is_full_fidelity"]]
+    chosen = [row for row in complete if row["on_front"] or not front]
+    if not chosen:
+        raise ValueError(f"{target} has no complete trial yet: none of its {trials.num_rows} rows; go on with it first")
+    paths = [target / row["checkpoint"] for row in sorted(chosen, key=lambda row: int(row["number"]))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{target} lacks {len(missing)} of the {len(paths)} checkpoints to measure, {missing[0]} first; "
+            "copy its checkpoints/ here as well"
+        )
+    return paths
+
+
 def record(report: Report) -> Path | None:
-    """Add the rows to `evaluations` of the study that the checkpoint belongs to; that study, if there is one."""
+    """Add the rows to `evaluations` and `examples` of the checkpoint's study; that study, if there is one."""
     study = report.checkpoint.absolute().parent.parent.parent
     if not reader.part_files(study / "trials"):
         return None
-    table, folder = TABLES["evaluations"], study / "evaluations"
-    folder.mkdir(exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    (study / "evaluations").mkdir(exist_ok=True)
+    with (study / "evaluations" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another evaluation may be writing
-        evaluations = Table(folder, table.schema, table.key, metadata=reader.metadata(study).encode())
-        for row in report.rows():
-            evaluations.upsert(row)
-        evaluations.flush()
+        _add(study, "examples", report.example_rows())  # first, so that no accuracy is there without its verdicts
+        _add(study, "evaluations", report.rows())
     return study
+
+
+def _add(study: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    kind = TABLES[name]
+    table = Table(study / name, kind.schema, kind.key, metadata=reader.metadata(study).encode())
+    for row in rows:
+        table.upsert(row)
+    table.flush()

@@ -128,6 +128,17 @@ TABLES: dict[str, TableType] = {
             "wall_s": pa.float64(),
         },
     ),
+    "examples": _table(
+        ("evaluation_id", "index"),
+        {
+            "evaluation_id": pa.string(),  # of a row of evaluations that has an attack
+            "index": pa.int64(),  # in the data set's file: train's for the splits train and validation
+            "label": pa.int64(),
+            "clean_correct": pa.bool_(),
+            "broken_by": pa.string(),  # the first attack that succeeded
+            "margin": pa.float64(),  # true logit less the highest other, where the verdict was made
+        },
+    ),
 }
 
 

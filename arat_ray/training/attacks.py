@@ -7,7 +7,7 @@ leaves no gradient on the parameters. PGD: Madry et al., https://arxiv.org/abs/1
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,23 @@ LARGEST_EPSILON = {"linf": 1.0, "l2": 32.0}
 """Beyond these every image is within reach; a larger value is a radius that was not divided by 255."""
 
 
+def check_pixel_units(key: str, value: float, norm: str) -> None:
+    """Refuse a length that was not divided by 255."""
+    if value > LARGEST_EPSILON[norm] or (norm == "linf" and value == 1):
+        raise PydanticCustomError(
+            "pixel_units",
+            "{key} is {value}, but images lie in [0, 1]; did you mean {value}/255?",
+            {"key": key, "value": f"{value:g}"},
+        )
+
+
 class Pgd(Spec):
     """Projected gradient ascent on a loss, the cross-entropy by default, within a ball of radius epsilon around x.
 
     `start` is uniform in the ball, normal (x + 0.001 N(0, 1)) or the center, x itself.
     """
 
+    version: ClassVar[str] = "arat-ray"
     name: Literal["pgd"] = "pgd"
     norm: Literal["linf", "l2"]
     epsilon: Pixels = Field(gt=0)
@@ -47,13 +58,7 @@ class Pgd(Spec):
     @model_validator(mode="after")
     def _lengths_are_in_pixel_units(self) -> Self:
         for key in ("epsilon", "step_size"):
-            value = getattr(self, key)
-            if value > LARGEST_EPSILON[self.norm] or (self.norm == "linf" and value == 1):
-                raise PydanticCustomError(
-                    "pixel_units",
-                    "{key} is {value}, but images lie in [0, 1]; did you mean {value}/255?",
-                    {"key": key, "value": f"{value:g}"},
-                )
+            check_pixel_units(key, getattr(self, key), self.norm)
         return self
 
     def __str__(self) -> str:
@@ -61,8 +66,9 @@ class Pgd(Spec):
 
     @property
     def label(self) -> str:
-        """The attack's short name, as in papers: PGD-20 takes 20 steps."""
-        return f"pgd-{self.steps}"
+        """The attack's short name, as in papers: PGD-20 takes 20 steps, FGSM one whole one from x itself."""
+        is_fgsm = self.steps == 1 and self.start == "center" and self.step_size == self.epsilon
+        return "fgsm" if is_fgsm else f"pgd-{self.steps}"
 
     def __call__(
         self, logits: Logits, x: Tensor, y: Tensor, *, noise: Noise | None, loss: Loss | None = None

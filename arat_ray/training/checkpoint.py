@@ -90,11 +90,18 @@ def load(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
 def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:
     """The deployed network of a checkpoint: plain architecture, adversarial branch, eval mode.
 
-    It is the average where there is one, unless `averaged` is False.
+    It is the average where there is one, unless `averaged` is False. Raises ValueError where the weights are another
+    architecture's.
     """
     method = checkpoint.train_spec.build()
-    is_average = averaged and checkpoint.average is not None
-    method.load_state_dict(checkpoint.average["method"] if is_average and checkpoint.average else checkpoint.method)
+    weights = checkpoint.average["method"] if averaged and checkpoint.average else checkpoint.method
+    try:
+        method.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()  # the line after torch's headline
+        raise ValueError(
+            f"the weights are not of the model that the checkpoint names, {checkpoint.train['model']}: {first}"
+        ) from error
     return deployed(method.model).eval()
 
 

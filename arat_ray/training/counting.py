@@ -1,8 +1,8 @@
-"""How many images a network gets right, clean and under attack; shared out over workers, counts summed."""
+"""Which images a network gets right, clean and under attack, and how many; shared out over workers, counts summed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -38,6 +38,61 @@ def to_unit(images: Tensor, *, channels_last: bool = False) -> Tensor:
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """[N]: the logit of the true class less the highest other one; negative where the network is wrong."""
+    true = logits.gather(1, y[:, None])
+    return (true - logits.scatter(1, y[:, None], -torch.inf)).amin(1)
+
+
+class Judged(NamedTuple):
+    """The verdict on n images: right without an attack, right both without and under it, and how far from wrong."""
+
+    clean: Tensor  # bool [n]
+    robust: Tensor  # bool [n]
+    margins: Tensor  # float32 [n]: at x_adv; at x where the network is wrong without an attack
+
+
+def judge(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    attack: Attack | None,
+    seed: int,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Judged]:
+    """The verdicts of `model`, in eval mode, on `data` (on the model's device), batch by batch; this worker's share.
+
+    The attack goes for rightly classified images only, because x lies in its own ball: an image that is wrong without
+    an attack is not robust. Without an attack `robust` equals `clean`.
+    """
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+    channels_last = bool(kernels) and all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+    device, training = data.images.device, model.training
+    model.eval()
+    try:
+        for start in range(0, len(data.labels), batch_size):
+            total = min(batch_size, len(data.labels) - start)
+            rows = torch.arange(total, device=device)[rank::world_size]  # of a ragged last batch perhaps none
+            x = to_unit(data.images[start + rows], channels_last=channels_last)
+            y = data.labels[start + rows]
+            with torch.no_grad():
+                logits = model(x)
+            clean = logits.argmax(1) == y
+            robust, margin = clean.clone(), margins(logits, y)
+            if attack is not None and bool(clean.any()):
+                noise = Noise(generator(device, seed, "attack", start), total, rows[clean])
+                x_adv = attack(model, x[clean], y[clean], noise=noise)
+                with torch.no_grad():
+                    logits = model(x_adv)
+                robust[clean] = logits.argmax(1) == y[clean]
+                margin[clean] = margins(logits, y[clean])
+            yield Judged(clean, robust, margin)
+    finally:
+        model.train(training)
+
+
 def count(
     model: nn.Module,
     data: ImageSet,
@@ -48,34 +103,12 @@ def count(
     rank: int = 0,
     world_size: int = 1,
     reduce: Reduce = lambda counts: counts,
-    progress: Callable[[int, int, int], None] = lambda images, clean, robust: None,
 ) -> Counts:
-    """Accuracy counts of `model`, in eval mode, on `data` (on the model's device).
-
-    The attack goes for rightly classified images only, because x lies in its own ball: an image that is wrong without
-    an attack is not robust. Without an attack `robust` equals `clean`. `progress(images, clean, robust)` is called
-    after each batch with this worker's counts so far.
-    """
-    training = model.training
-    model.eval()
-    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4]
-    channels_last = bool(kernels) and all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
-    device = data.images.device
+    """How many images `judge` finds right, over all workers."""
     seen = clean = robust = 0
-    for start in range(0, len(data.labels), batch_size):
-        total = min(batch_size, len(data.labels) - start)
-        rows = torch.arange(total, device=device)[rank::world_size]  # of a ragged last batch perhaps none
-        x = to_unit(data.images[start + rows], channels_last=channels_last)
-        y = data.labels[start + rows]
-        with torch.no_grad():
-            right = model(x).argmax(1) == y
-        seen, clean = seen + len(y), clean + int(right.sum())
-        if attack is not None and bool(right.any()):
-            noise = Noise(generator(device, seed, "attack", start), total, rows[right])
-            x_adv = attack(model, x[right], y[right], noise=noise)
-            with torch.no_grad():
-                robust += int((model(x_adv).argmax(1) == y[right]).sum())
-        progress(seen, clean, clean if attack is None else robust)
-    model.train(training)
-    summed = reduce(torch.tensor([seen, clean, clean if attack is None else robust], device=device))
+    for judged in judge(model, data, attack=attack, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size):
+        seen += len(judged.clean)
+        clean += int(judged.clean.sum())
+        robust += int(judged.robust.sum())
+    summed = reduce(torch.tensor([seen, clean, robust], device=data.images.device))
     return Counts(*(int(value) for value in summed))

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from arat_ray.evaluation.accuracy import evaluate
+from arat_ray.evaluation.autoattack import Attacker, run
+from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.evaluation.request import attack_from, record
 from arat_ray.training import checkpoint, data
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.data import Digits
 from arat_ray.training.loop import Context, fit
 from arat_ray.training.run import Train, Validate
+from tests.evaluation.nets import digits
 
 PGD = Pgd(norm="linf", epsilon=0.1, step_size=0.05, steps=3, start="center")
 CPU = torch.device("cpu")
@@ -76,6 +79,36 @@ def test_the_same_seed_gives_the_same_counts_whatever_ran_before(trained: Path) 
     assert counts[0] == counts[1]
 
 
+def test_each_image_has_a_verdict_that_adds_up_to_the_counts(trained: Path) -> None:
+    report = evaluate(trained, split="validation", attack=PGD, images=50, seed=0, batch_size=16, device=CPU)
+    rows = report.example_rows()
+    train = data.read(Digits(), "train")
+    assert [row["label"] for row in rows] == train.labels[[row["index"] for row in rows]].tolist()
+    assert sum(row["clean_correct"] for row in rows) == report.clean.correct
+    assert sum(row["clean_correct"] and row["broken_by"] is None for row in rows) == report.robust.correct
+    assert sum(row["margin"] > 0 for row in rows) == report.robust.correct
+    assert {row["broken_by"] for row in rows if row["broken_by"]} == {"pgd-3"}
+    assert {row["evaluation_id"] for row in rows} == {report.rows()[1]["evaluation_id"]}
+
+
+def test_an_ensemble_is_measured_as_on_the_bare_network_and_again_from_its_records(trained: Path) -> None:
+    apgd = Ensemble(name="apgd", norm="linf", epsilon=0.1)
+    common: dict[str, Any] = {"split": "test", "attack": apgd, "images": 10, "seed": 0, "batch_size": 6, "device": CPU}
+    told: list[str] = []
+    report = evaluate(trained, **common, progress=told.append)
+    bare = Attacker(checkpoint.network(checkpoint.load(trained)), digits(10), apgd.plan(10), seed=0)
+    found = run(bare, batch_size=6)
+    assert report.robust.correct == int(found.robust.sum())
+    assert report.clean.correct == int(found.clean_correct.sum())
+    assert [row["margin"] for row in report.example_rows()] == found.margins.tolist()
+    clean, robust = report.rows()
+    assert (clean["attack"], robust["attack"], robust["norm"], robust["epsilon"]) == ("none", "apgd", "linf", 0.1)
+    assert robust["attack_version"] == "pyautoattack 0.2.0, exact"
+    assert told[0] == f"clean 1/2 batches, {told[0].split()[3]} % of 10 images left unbroken"
+    assert list(trained.parent.glob("attacks/apgd-*/apgd-ce-00000.safetensors"))
+    assert evaluate(trained, **common).rows() == report.rows()
+
+
 def test_more_images_than_the_split_has_are_refused(trained: Path) -> None:
     with pytest.raises(ValueError, match="361 images of a test split of 360; choose 1 to 360"):
         evaluate(trained, split="test", attack=PGD, images=361, seed=0, batch_size=32, device=CPU)
@@ -101,8 +134,22 @@ def test_a_radius_that_cannot_be_is_refused_by_its_option(words: dict[str, str],
         attack_from("pgd", **asked)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_a_radius_that_was_not_divided_by_255_is_refused_for_every_ensemble(name: str) -> None:
+    with pytest.raises(ValueError, match=r"--epsilon: .*did you mean 8/255"):
+        attack_from(name, norm="linf", epsilon="8")
+
+
+def test_fgsm_is_one_whole_step_from_the_image_itself() -> None:
+    attack = attack_from("fgsm", norm="linf", epsilon="8/255")
+    assert isinstance(attack, Pgd)
+    assert (attack.steps, attack.start, attack.step_size) == (1, "center", 8 / 255)
+    assert str(attack) == "fgsm linf 8/255"
+
+
 def test_the_step_is_a_quarter_of_the_radius_unless_told() -> None:
     attack = attack_from("pgd", norm="l2", epsilon="128/255", steps=20, step_size=None)
+    assert isinstance(attack, Pgd)
     assert attack.step_size == pytest.approx(32 / 255)
     assert str(attack) == "pgd-20 l2 128/255"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -58,6 +59,15 @@ def test_a_checkpoint_is_replaced_whole(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         checkpoint.save(state, path)
     assert path.read_bytes() == before
+
+
+def test_weights_of_another_architecture_are_refused(trained: Path) -> None:
+    state = checkpoint.load(trained)
+    other = dataclasses.replace(state, train=state.train | {"model": {"name": "tiny", "width": 6}})
+    with pytest.raises(
+        ValueError, match=r"not of the model that the checkpoint names, .*'width': 6.*size mismatch for"
+    ):
+        checkpoint.network(other)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:

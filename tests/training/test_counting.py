@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from arat_ray.training.attacks import Pgd
-from arat_ray.training.counting import Counts, count, to_unit
+from arat_ray.training.counting import Counts, count, judge, margins, to_unit
 from arat_ray.training.data import ImageSet
 from arat_ray.training.models import Resnet18, Tiny, WideResnet
 
@@ -70,10 +70,18 @@ def test_without_an_attack_robust_is_clean() -> None:
     assert count(Brighter(), DATA, attack=None, seed=0, batch_size=2) == Counts(5, 3, 3)
 
 
-def test_progress_is_told_after_every_batch() -> None:
-    told: list[tuple[int, int, int]] = []
-    count(Brighter(), DATA, attack=STEP, seed=0, batch_size=2, progress=lambda *so_far: told.append(so_far))
-    assert told == [(2, 2, 1), (4, 3, 2), (5, 3, 2)]
+def test_each_image_is_judged_batch_by_batch_in_the_order_of_the_data() -> None:
+    judged = list(judge(Brighter(), DATA, attack=STEP, seed=0, batch_size=2))
+    assert [len(each.clean) for each in judged] == [2, 2, 1]
+    assert [int(each.clean.sum()) for each in judged] == [2, 1, 0]
+    assert [int(each.robust.sum()) for each in judged] == [1, 1, 0]
+    margin = torch.cat([each.margins for each in judged])
+    torch.testing.assert_close(margin * 255, torch.tensor([84.0, -6, 1, -10, -255]))
+
+
+def test_a_margin_is_the_true_logit_less_the_highest_other() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.5], [1.0, 3.0, 2.5], [4.0, 4.0, -1.0]])
+    torch.testing.assert_close(margins(logits, torch.tensor([1, 2, 0])), torch.tensor([0.5, -0.5, 0.0]))
 
 
 def test_pixels_become_fractions_of_one() -> None:

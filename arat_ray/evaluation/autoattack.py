@@ -1,0 +1,200 @@
+"""AutoAttack as jobs that can run anywhere, in any order, and be repeated: the reference's numbers, bit for bit.
+
+The reference code seeds its generators anew for every attack on every batch, and forms batches from the images that the
+earlier attacks left unbroken, in the order of the data set. So one attack on one batch is a job of its own. Each attack
+here gathers those images, cuts them by the batch size, runs the jobs, merges, and only then the next attack begins.
+Batch size and seed belong to the result: with other ones an image near the boundary may get another verdict, also in
+the reference. The number of workers and the order of the jobs do not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from arat_ray.evaluation.attack_classes import Step, perturb
+from arat_ray.evaluation.ensembles import Plan
+from arat_ray.evaluation.records import Records, images_sha256, network_sha256
+from arat_ray.training.counting import margins, to_unit
+from arat_ray.training.data import ImageSet
+
+CLEAN = "clean"
+
+
+class Job(NamedTuple):
+    """One attack on one batch; without a step, the batch as it is."""
+
+    step: Step | None
+    number: int
+    indices: Tensor  # int64 [n], ascending positions in the data
+
+    @property
+    def attack(self) -> str:
+        return self.step.name if self.step else CLEAN
+
+
+class Verdicts(NamedTuple):
+    """What a job found: which images are wrong after it, and how far from the boundary, the lower the further."""
+
+    broken: Tensor  # bool [n]
+    margins: Tensor  # float32 [n]: true logit less the highest other, at the image that the attack returned
+    images: Tensor  # float32 [b, C, H, W]: the adversarial images of the b broken, in their order; or [0]
+    wall_s: float
+
+
+class Attacker:
+    """Runs jobs against one network. What it does depends on the job alone, so any number may share a plan's jobs.
+
+    The data's images are uint8, so that x in [0, 1] needs no check. Raises ValueError where they are not.
+    """
+
+    def __init__(self, model: nn.Module, data: ImageSet, plan: Plan, *, seed: int, keep_images: bool = False) -> None:
+        if data.images.dtype != torch.uint8:
+            raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, so that x lies in [0, 1]")
+        self.model, self.data, self.plan, self.seed, self.keep_images = model, data, plan, seed, keep_images
+
+    def identity(self, batch_size: int) -> dict[str, Any]:
+        """All that the verdicts depend on, as JSON."""
+        device = next(self.model.parameters()).device
+        return {
+            "network_sha256": network_sha256(self.model),
+            "images_sha256": images_sha256(self.data),
+            "plan": self.plan.model_dump(),
+            "version": self.plan.version,
+            "seed": self.seed,
+            "batch_size": batch_size,
+            "keep_images": self.keep_images,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        }
+
+    def __call__(self, job: Job) -> Verdicts:
+        began = time.perf_counter()
+        device = next(self.model.parameters()).device
+        x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
+        x_adv = x
+        if job.step:
+            norm, epsilon = self.plan.norm, self.plan.epsilon
+            x_adv = perturb(job.step, self.model, x, y, norm=norm, epsilon=epsilon, seed=self.seed)
+        with torch.no_grad():
+            logits = self.model(x_adv)
+        broken = logits.max(1).indices != y  # of equal logits, the reference's choice
+        kept = x_adv[broken] if self.keep_images and job.step else x_adv.new_empty(0)
+        return Verdicts(broken.cpu(), margins(logits, y).cpu(), kept.cpu(), time.perf_counter() - began)
+
+
+Runner = Callable[[Attacker, Sequence[Job]], Iterable[tuple[Job, Verdicts]]]
+"""Runs all jobs and gives each with its verdicts as soon as it is done, in any order."""
+
+
+def one_after_another(attacker: Attacker, jobs: Sequence[Job]) -> Iterator[tuple[Job, Verdicts]]:
+    """The runner of this process."""
+    for job in jobs:
+        yield job, attacker(job)
+
+
+class Progress(NamedTuple):
+    """How far an evaluation is: jobs of the current attack, and images that nothing has broken yet, of all."""
+
+    attack: str
+    done: int
+    jobs: int
+    unbroken: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict on each of N images. `attacks` names them in their order, `clean` first."""
+
+    attacks: tuple[str, ...]
+    broken_by: Tensor
+    """int64 [N]: which of `attacks` was the first to break an image; 0 for wrong without one, -1 for robust."""
+    margins: Tensor
+    """float32 [N]: true logit less the highest other, at the adversarial image where there is one, else at x."""
+    images: Tensor | None
+    """float32 [N, C, H, W]: the adversarial images, x where there is none; None unless they were to be kept."""
+    wall_s: float
+    """Of all jobs, added up."""
+
+    @property
+    def clean_correct(self) -> Tensor:
+        """bool [N]."""
+        return self.broken_by != 0
+
+    @property
+    def robust(self) -> Tensor:
+        """bool [N]: right without an attack, and under every one."""
+        return self.broken_by == -1
+
+
+def run(
+    attacker: Attacker,
+    *,
+    batch_size: int,
+    records: Records | None = None,
+    runner: Runner = one_after_another,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> Outcome:
+    """All jobs of the attacker's plan, merged. What `records` has is not computed again; what is computed goes there.
+
+    Meanwhile the network is in eval mode and its parameters are frozen: attacks need gradients of the input only.
+    """
+    steps = (None, *attacker.plan.steps)
+    n = len(attacker.data.labels)
+    broken_by, margin = torch.full((n,), -1), torch.zeros(n)
+    images = to_unit(attacker.data.images).cpu() if attacker.keep_images else None
+    wall_s = 0.0
+    with _frozen(attacker.model):
+        for place, step in enumerate(steps):
+            left = (broken_by == -1).nonzero().squeeze(1)
+            jobs = [Job(step, number, rows) for number, rows in enumerate(left.split(batch_size)) if len(rows)]
+            for done, (job, found) in enumerate(_results(attacker, jobs, records, runner), start=1):
+                broken = job.indices[found.broken]
+                broken_by[broken] = place
+                margin[job.indices] = found.margins
+                if images is not None and step is not None:
+                    images[broken] = found.images
+                wall_s += found.wall_s
+                progress(Progress(job.attack, done, len(jobs), int((broken_by == -1).sum()), n))
+    names = tuple(step.name if step else CLEAN for step in steps)
+    return Outcome(names, broken_by, margin, images, wall_s)
+
+
+def _results(
+    attacker: Attacker, jobs: Sequence[Job], records: Records | None, runner: Runner
+) -> Iterator[tuple[Job, Verdicts]]:
+    """All jobs with their verdicts: the recorded ones first, then the others, recorded as they come."""
+    missing = []
+    for job in jobs:
+        fields = records.load(job.attack, job.number, job.indices) if records else None
+        if fields is None:
+            missing.append(job)
+        else:
+            yield job, Verdicts(**fields)
+    if missing:
+        for job, found in runner(attacker, missing):
+            if records:
+                records.save(job.attack, job.number, job.indices, found._asdict())
+            yield job, found
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """In eval mode and without gradients of its parameters; afterwards as it was."""
+    modes = {module: module.training for module in model.modules()}
+    asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in asked.items():
+            parameter.requires_grad_(requires_grad)

@@ -1,0 +1,91 @@
+"""Records of finished jobs: an evaluation that was killed goes on from them.
+
+One small safetensors file a job, put in place whole, in a folder that only evaluations of the same network on the same
+images under the same attacks share. What is missing, half written or of other images is computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from arat_ray.training.data import ImageSet, indices_sha256
+
+
+class Records:
+    """The records of one evaluation, in `<parent>/<name>-<digest>`, where the digest is that of its identity.
+
+    `identity` is everything that the verdicts depend on, as JSON; the folder says it in `identity.json`. Raises
+    ValueError where the folder cannot be written to.
+    """
+
+    def __init__(self, parent: Path, name: str, identity: Mapping[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True, indent=2)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = parent / f"{name}-{self.digest}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("identity.json", text.encode())
+        except OSError as error:
+            raise ValueError(
+                f"{self.folder} cannot be written to ({error.strerror}); choose another --records"
+            ) from error
+
+    def save(self, attack: str, number: int, indices: Tensor, found: Mapping[str, Any]) -> None:
+        """Record the tensors and plain values that the job of these images found."""
+        tensors = {key: value.contiguous() for key, value in found.items() if isinstance(value, Tensor)}
+        plain = {key: value for key, value in found.items() if key not in tensors}
+        header = {"indices_sha256": indices_sha256(indices), "plain": json.dumps(plain)}
+        self._write(_name(attack, number), safetensors.torch.save(tensors, metadata=header))
+
+    def load(self, attack: str, number: int, indices: Tensor) -> dict[str, Any] | None:
+        """What was recorded of this job, or None."""
+        path = self.folder / _name(attack, number)
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = file.metadata()
+                if header["indices_sha256"] != indices_sha256(indices):
+                    return None
+                found: dict[str, Any] = json.loads(header["plain"])
+                return found | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError:  # the machine went down while it was written
+            return None
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / name)
+
+
+def _name(attack: str, number: int) -> str:
+    return f"{attack}-{number:05d}.safetensors"
+
+
+def network_sha256(model: nn.Module) -> str:
+    """Hex digest of what a network computes: its architecture as it prints, and its weights."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def images_sha256(data: ImageSet) -> str:
+    """Hex digest of images and labels."""
+    digest = hashlib.sha256(f"{tuple(data.images.shape)}".encode())
+    digest.update(data.images.cpu().contiguous().numpy().tobytes())
+    digest.update(data.labels.cpu().numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
