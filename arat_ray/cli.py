@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -209,6 +210,13 @@ def _run_study(
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
+@click.option(
+    "--mode",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    show_default=True,
+    help="Of an ensemble: the reference's verdicts bit for bit, or up to rounding in less time.",
+)
 @click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Spread the batches of an ensemble over so many on Ray.")
@@ -227,6 +235,7 @@ def evaluate(
     images: int | None,
     seed: int,
     batch_size: int,
+    mode: str,
     raw: bool,
     device: str | None,
     workers: int | None,
@@ -239,7 +248,8 @@ def evaluate(
     TARGET is a checkpoint, or a study, of which all complete trials are measured, or those on its front.
 
     autoattack is AutoAttack's standard version, the same verdicts as the reference code's for the same --batch-size
-    and --seed. Interrupted at any moment, the same command goes on from the batches that were finished.
+    and --seed; --mode fast runs the same attacks on a folded network. Interrupted at any moment, the same command goes
+    on from the batches that were finished. Signs of masked gradients are part of the result.
 
     \b
     Example: arat-ray evaluate results/quickstart --front --attack autoattack --epsilon 0.2 --split test
@@ -253,7 +263,7 @@ def evaluate(
         from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
 
-        attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size)
+        attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
         checkpoints = checkpoints_of(target, front=front)
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if on.type == "cuda" and not torch.cuda.is_available():
@@ -265,10 +275,10 @@ def evaluate(
 
             stack.enter_context(nodes.cluster(address, verbose=False))
             runner = spread(workers, device=on)
-        rows, studies = [], set()
-        for checkpoint in checkpoints:
+        rows, studies, show = [], set(), _Line()
+        for number, checkpoint in enumerate(checkpoints, start=1):
             if len(checkpoints) > 1:
-                click.echo(_shown(checkpoint), err=as_json)
+                click.echo(f"{number}/{len(checkpoints)} {_shown(checkpoint)}", err=as_json)
             try:
                 report = accuracy.evaluate(
                     checkpoint,
@@ -281,7 +291,7 @@ def evaluate(
                     device=on,
                     records=records,
                     runner=runner,
-                    progress=_show_progress,
+                    progress=show,
                 )
             except KeyboardInterrupt:
                 click.echo("interrupted; the same command goes on from the finished batches", err=True)
@@ -297,10 +307,18 @@ def evaluate(
             click.echo(f"added to {_shown(study)}/evaluations and examples")
 
 
-def _show_progress(line: str) -> None:
-    """One line of a terminal, rewritten."""
-    if sys.stderr.isatty():
-        click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+class _Line:
+    """One line of a terminal, rewritten; elsewhere, as in the log of a job, a line a minute."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + 60
+
+    def __call__(self, line: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+        elif time.monotonic() >= self.next:
+            self.next = time.monotonic() + 60
+            click.echo(line, err=True)
 
 
 def _print_report(report: Report) -> None:
@@ -312,6 +330,8 @@ def _print_report(report: Report) -> None:
             f"{each.attack or 'clean'}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
             f"of {each.images} {report.split} images"
         )
+    for warning in report.warnings:
+        click.secho(f"warning: {warning}", fg="yellow")
 
 
 @main.command()

@@ -296,6 +296,29 @@ def test_the_front_of_a_study_is_attacked_into_its_tables(trained: Path) -> None
     assert reader.read(trained, "evaluations").num_rows == before, "the same measurement has one row"
 
 
+def test_fast_mode_is_asked_for_and_named_in_the_result(trained: Path) -> None:
+    options = ("--epsilon", "0.05", "--split", "test", "--images", "6", "--device", "cpu", "--mode", "fast")
+    output = call("evaluate", last(trained), "--attack", "apgd", *options).output
+    assert "apgd linf 0.05, fast mode: " in output
+    (row,) = (row for row in _evaluations(trained) if row["attack_version"].endswith(", fast"))
+    assert (row["attack"], row["images"]) == ("apgd", 6)
+    assert "--mode fast is for autoattack" in refused("evaluate", last(trained), "--attack", "pgd", *options)
+
+
+def test_a_network_with_masked_gradients_is_measured_under_a_warning(trained: Path, tmp_path: Path) -> None:
+    fields = torch.load(last(trained), weights_only=True)
+    for name in fields["method"]:
+        if "linear" in name:
+            fields["method"][name] *= 1e5
+    torch.save(fields, tmp_path / "steep.pt")
+    options = ("--attack", "apgd", "--epsilon", "0.1", "--split", "test", "--images", "12", "--device", "cpu")
+    output = call("evaluate", tmp_path / "steep.pt", *options).output
+    assert "warning: saturated: the cross-entropy is flat in float32 on" in output
+    clean, robust = json.loads(call("evaluate", tmp_path / "steep.pt", *options, "--json").stdout)
+    assert robust["warnings"].startswith("saturated: ")
+    assert clean["warnings"] is None
+
+
 def test_evaluate_refuses_more_images_than_there_are_and_unknown_devices(trained: Path) -> None:
     assert "choose 1 to 360" in refused("evaluate", last(trained), *PGD, "--images", "361")
     assert "'tpu' is not one of 'cpu', 'cuda'" in refused("evaluate", last(trained), *PGD, "--device", "tpu")

@@ -28,12 +28,14 @@ def spread(workers: int, *, device: torch.device) -> Runner:
     options = {"num_cpus": 1, "num_gpus": int(kind == "GPU"), "max_restarts": -1, "max_task_retries": -1}
     actors: list[Any] = []
     served: list[Attacker] = []
+    kept: list[Any] = []
 
     def runner(attacker: Attacker, jobs: Sequence[Job]) -> Iterable[tuple[Job, Verdicts]]:
         if served != [attacker]:  # the same one for all attacks of a plan
             served[:] = [attacker]
-            shared = ray.put(attacker)
-            actors[:] = [ray.remote(_Worker).options(**options).remote(shared, device.type) for _ in range(workers)]
+            # by reference inside a list: an actor that is started again fetches it, where it lies for all of them
+            kept[:] = [ray.put(attacker)]
+            actors[:] = [ray.remote(_Worker).options(**options).remote(kept, device.type) for _ in range(workers)]
         done: Iterable[tuple[Job, Verdicts]] = ActorPool(actors).map_unordered(
             lambda actor, job: actor.run.remote(job), jobs
         )
@@ -45,10 +47,10 @@ def spread(workers: int, *, device: torch.device) -> Runner:
 class _Worker:
     """An attacker in a process of its own."""
 
-    def __init__(self, attacker: Attacker, device: str) -> None:
+    def __init__(self, shared: list[Any], device: str) -> None:
         torch.set_num_threads(1)
-        attacker.model.to(device)
-        self.attacker = attacker
+        self.attacker: Attacker = ray.get(shared[0])
+        self.attacker.model.to(device)
 
     def run(self, job: Job) -> tuple[Job, Verdicts]:
         return job, self.attacker(job)

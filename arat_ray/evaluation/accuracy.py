@@ -7,19 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from arat_ray.evaluation import reliability
 from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another, run
 from arat_ray.evaluation.ensembles import Ensemble, Plan
 from arat_ray.evaluation.records import Records
+from arat_ray.evaluation.reliability import Signs
 from arat_ray.frontier.pareto import wilson
 from arat_ray.training import checkpoint, data
 from arat_ray.training.attacks import Attack
-from arat_ray.training.counting import judge
+from arat_ray.training.counting import judge, to_unit
 from arat_ray.training.data import ImageSet
+from arat_ray.training.timing import duration
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -82,6 +85,8 @@ class Report:
     clean: Evaluation
     robust: Evaluation
     examples: Examples
+    warnings: tuple[str, ...]
+    """Why the robust accuracy may be too high."""
     key: str
     """Tells evaluations apart: the digest of all that an ensemble's verdicts depend on, or the time of the others."""
 
@@ -110,6 +115,7 @@ class Report:
                 "seed": self.seed,
                 "indices_sha256": self.indices_sha256,
                 "wall_s": each.wall_s,
+                "warnings": "; ".join(self.warnings) or None if each.attack else None,
             }
             for each in (self.clean, self.robust)
         ]
@@ -160,13 +166,13 @@ def evaluate(
         attacker = Attacker(model, chosen, run_as, seed=seed)
         kept = Records(records or path.parent / "attacks", run_as.label, attacker.identity(batch_size))
         key = kept.digest
-        examples, wall_s = _under_ensemble(attacker, indices, batch_size, kept, runner, progress)
+        measured = _under_ensemble(attacker, indices, batch_size, kept, runner, progress)
     else:
         run_as = attack
         layout = torch.channels_last if state.train_spec.channels_last else torch.contiguous_format
         model = model.to(memory_format=layout)
-        examples, wall_s = _under_attack(model, chosen, indices, attack, seed, batch_size, device, progress)
-    total = len(indices)
+        measured = _under_attack(model, chosen, indices, attack, seed, batch_size, device, progress)
+    examples, warnings, wall_s = measured
     return Report(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256(path),
@@ -176,11 +182,20 @@ def evaluate(
         indices_sha256=data.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
-        clean=Evaluation(None, int(examples.clean_correct.sum()), total, wall_s),
-        robust=Evaluation(run_as, examples.robust, total, wall_s),
+        clean=Evaluation(None, int(examples.clean_correct.sum()), len(indices), wall_s),
+        robust=Evaluation(run_as, examples.robust, len(indices), wall_s),
         examples=examples,
+        warnings=tuple(warnings),
         key=key,
     )
+
+
+class Measured(NamedTuple):
+    """What an attack or an ensemble found."""
+
+    examples: Examples
+    warnings: list[str]
+    wall_s: float
 
 
 def _under_attack(
@@ -192,18 +207,25 @@ def _under_attack(
     batch_size: int,
     device: torch.device,
     progress: Callable[[str], None],
-) -> tuple[Examples, float]:
+) -> Measured:
     on_device = chosen._replace(images=chosen.images.to(device), labels=chosen.labels.to(device))
-    total, began, seen, right, parts = len(indices), time.perf_counter(), 0, torch.zeros(2), []
+    total, began, seen, right, parts, signs = len(indices), time.perf_counter(), 0, torch.zeros(2), [], []
     for judged in judge(model, on_device, attack=attack, seed=seed, batch_size=batch_size):
         parts.append(judged)
+        rows = slice(seen, seen + len(judged.clean))
+        signs.append(reliability.probe(model, to_unit(on_device.images[rows]), on_device.labels[rows], pgd=None))
         seen += len(judged.clean)
         right += torch.stack([judged.clean.sum(), judged.robust.sum()]).cpu()
         clean, robust = (100 * right / seen).tolist()
         progress(f"{seen}/{total} images, clean {clean:.1f} %, robust {robust:.1f} %")
     clean_correct, robust_too, margin = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
     broken_by = [attack.label if each else None for each in (clean_correct & ~robust_too).tolist()]
-    return Examples(indices, chosen.labels, clean_correct, broken_by, margin), time.perf_counter() - began
+    seen_signs = Signs(*(torch.cat(each).cpu() for each in zip(*signs, strict=True)))
+    return Measured(
+        Examples(indices, chosen.labels, clean_correct, broken_by, margin),
+        reliability.warnings(seen_signs, clean_correct, broken_by, [attack.label]),
+        time.perf_counter() - began,
+    )
 
 
 def _under_ensemble(
@@ -213,15 +235,19 @@ def _under_ensemble(
     records: Records,
     runner: Runner,
     progress: Callable[[str], None],
-) -> tuple[Examples, float]:
+) -> Measured:
     def show(now: Progress) -> None:
         share = 100 * now.unbroken / now.images
-        progress(f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images left unbroken")
+        left = "" if now.left_s is None else f", about {duration(now.left_s)} left"
+        progress(f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images unbroken{left}")
 
     found = run(attacker, batch_size=batch_size, records=records, runner=runner, progress=show)
     broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
-    labels = attacker.data.labels
-    return Examples(indices, labels, found.clean_correct, broken_by, found.margins), found.wall_s
+    return Measured(
+        Examples(indices, attacker.data.labels, found.clean_correct, broken_by, found.margins),
+        reliability.warnings(found.signs, found.clean_correct, broken_by, found.attacks[1:]),
+        found.wall_s,
+    )
 
 
 def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) -> tuple[ImageSet, Tensor]:

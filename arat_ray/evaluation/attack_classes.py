@@ -37,6 +37,12 @@ class Step(Spec):
     rescaled: bool = False
     """Square's squares shrink along `steps` queries instead of along 10,000."""
 
+    @property
+    def passes(self) -> int:
+        """Passes through the network, forward or backward, that a robust image takes at most."""
+        each = {"square": 1, "fab-t": 3}.get(self.name, 2)
+        return each * self.steps * self.restarts * (self.targets or 1)
+
 
 def perturb(step: Step, model: nn.Module, x: Tensor, y: Tensor, *, norm: str, epsilon: float, seed: int) -> Tensor:
     """Images [N, C, H, W] that the attack made of x [N, C, H, W] in [0, 1]; those it could not break are x itself.

@@ -18,11 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from arat_ray.evaluation import fast
 from arat_ray.evaluation.attack_classes import Step, perturb
 from arat_ray.evaluation.ensembles import Plan
 from arat_ray.evaluation.records import Records, images_sha256, network_sha256
+from arat_ray.evaluation.reliability import Signs, probe
+from arat_ray.training.attacks import Pgd
 from arat_ray.training.counting import margins, to_unit
 from arat_ray.training.data import ImageSet
+from arat_ray.training.randomness import generator
 
 CLEAN = "clean"
 
@@ -45,6 +49,7 @@ class Verdicts(NamedTuple):
     broken: Tensor  # bool [n]
     margins: Tensor  # float32 [n]: true logit less the highest other, at the image that the attack returned
     images: Tensor  # float32 [b, C, H, W]: the adversarial images of the b broken, in their order; or [0]
+    signs: Tensor  # bool [4, n]: `reliability.Signs`, seen by the job without a step; or [0]
     wall_s: float
 
 
@@ -58,6 +63,7 @@ class Attacker:
         if data.images.dtype != torch.uint8:
             raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, so that x lies in [0, 1]")
         self.model, self.data, self.plan, self.seed, self.keep_images = model, data, plan, seed, keep_images
+        self._folded: nn.Module | None = None
 
     def identity(self, batch_size: int) -> dict[str, Any]:
         """All that the verdicts depend on, as JSON."""
@@ -65,6 +71,7 @@ class Attacker:
         return {
             "network_sha256": network_sha256(self.model),
             "images_sha256": images_sha256(self.data),
+            "records": 2,
             "plan": self.plan.model_dump(),
             "version": self.plan.version,
             "seed": self.seed,
@@ -78,15 +85,37 @@ class Attacker:
         began = time.perf_counter()
         device = next(self.model.parameters()).device
         x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
-        x_adv = x
+        x_adv, signs = x, torch.empty(0, dtype=torch.bool)
         if job.step:
-            norm, epsilon = self.plan.norm, self.plan.epsilon
-            x_adv = perturb(job.step, self.model, x, y, norm=norm, epsilon=epsilon, seed=self.seed)
+            x_adv = self._perturb(job.step, x, y)
+        else:
+            signs = torch.stack(self._probe(x, y, job.number))
         with torch.no_grad():
             logits = self.model(x_adv)
         broken = logits.max(1).indices != y  # of equal logits, the reference's choice
         kept = x_adv[broken] if self.keep_images and job.step else x_adv.new_empty(0)
-        return Verdicts(broken.cpu(), margins(logits, y).cpu(), kept.cpu(), time.perf_counter() - began)
+        wall_s = time.perf_counter() - began
+        return Verdicts(broken.cpu(), margins(logits, y).cpu(), kept.cpu(), signs.cpu(), wall_s)
+
+    def _perturb(self, step: Step, x: Tensor, y: Tensor) -> Tensor:
+        ball: dict[str, Any] = {"norm": self.plan.norm, "epsilon": self.plan.epsilon, "seed": self.seed}
+        if self.plan.mode == "exact":
+            return perturb(step, self.model, x, y, **ball)
+        return fast.perturb(step, self._fold(), self.model, x, y, **ball)
+
+    def _probe(self, x: Tensor, y: Tensor, number: int) -> Signs:
+        plan = self.plan
+        pgd = Pgd(norm=plan.norm, epsilon=plan.epsilon, step_size=plan.epsilon / 4, steps=20)
+        draw = generator(x.device, self.seed, "probe", number)
+        return probe(self.model if plan.mode == "exact" else self._fold(), x, y, pgd=(pgd, draw))
+
+    def _fold(self) -> nn.Module:
+        if self._folded is None:
+            self._folded = fast.fold(self.model)
+        return self._folded
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_folded": None}  # folded again where it lands
 
 
 Runner = Callable[[Attacker, Sequence[Job]], Iterable[tuple[Job, Verdicts]]]
@@ -107,6 +136,8 @@ class Progress(NamedTuple):
     jobs: int
     unbroken: int
     images: int
+    left_s: float | None
+    """Until the end, if no more images fell; None before the first batch under attack."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +151,8 @@ class Outcome:
     """float32 [N]: true logit less the highest other, at the adversarial image where there is one, else at x."""
     images: Tensor | None
     """float32 [N, C, H, W]: the adversarial images, x where there is none; None unless they were to be kept."""
+    signs: Signs
+    """What was seen of each image that makes its verdict doubtful."""
     wall_s: float
     """Of all jobs, added up."""
 
@@ -148,41 +181,67 @@ def run(
     """
     steps = (None, *attacker.plan.steps)
     n = len(attacker.data.labels)
-    broken_by, margin = torch.full((n,), -1), torch.zeros(n)
+    broken_by, margin, signs = (
+        torch.full((n,), -1),
+        torch.zeros(n),
+        torch.zeros(len(Signs._fields), n, dtype=torch.bool),
+    )
     images = to_unit(attacker.data.images).cpu() if attacker.keep_images else None
-    wall_s = 0.0
+    wall_s, clock = 0.0, _Clock(attacker.plan.steps)
     with _frozen(attacker.model):
         for place, step in enumerate(steps):
             left = (broken_by == -1).nonzero().squeeze(1)
             jobs = [Job(step, number, rows) for number, rows in enumerate(left.split(batch_size)) if len(rows)]
-            for done, (job, found) in enumerate(_results(attacker, jobs, records, runner), start=1):
+            waiting = len(left)
+            for done, (job, found, is_new) in enumerate(_results(attacker, jobs, records, runner), start=1):
                 broken = job.indices[found.broken]
                 broken_by[broken] = place
                 margin[job.indices] = found.margins
-                if images is not None and step is not None:
+                if step is None:
+                    signs[:, job.indices] = found.signs
+                elif images is not None:
                     images[broken] = found.images
                 wall_s += found.wall_s
-                progress(Progress(job.attack, done, len(jobs), int((broken_by == -1).sum()), n))
+                waiting -= len(job.indices)
+                standing = int((broken_by == -1).sum())
+                left_s = clock.tick(place, len(job.indices) if is_new else 0, waiting, standing)
+                progress(Progress(job.attack, done, len(jobs), standing, n, left_s))
     names = tuple(step.name if step else CLEAN for step in steps)
-    return Outcome(names, broken_by, margin, images, wall_s)
+    return Outcome(names, broken_by, margin, images, Signs(*signs), wall_s)
+
+
+class _Clock:
+    """How long it will take, from the passes that are done and those that would be left if no more images fell."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.passes = [0, *(step.passes for step in steps)]
+        self.began, self.done = time.perf_counter(), 0
+
+    def tick(self, place: int, images: int, waiting: int, standing: int) -> float | None:
+        """After a job of so many new images under attack `place`, for which others wait."""
+        if not self.done and not images:
+            self.began = time.perf_counter()  # records come at once
+        self.done += images * self.passes[place]
+        left = waiting * self.passes[place] + standing * sum(self.passes[place + 1 :])
+        return (time.perf_counter() - self.began) / self.done * left if self.done else None
 
 
 def _results(
     attacker: Attacker, jobs: Sequence[Job], records: Records | None, runner: Runner
-) -> Iterator[tuple[Job, Verdicts]]:
-    """All jobs with their verdicts: the recorded ones first, then the others, recorded as they come."""
+) -> Iterator[tuple[Job, Verdicts, bool]]:
+    """All jobs with their verdicts, and whether these are new: the recorded first, then the others as they come."""
     missing = []
     for job in jobs:
         fields = records.load(job.attack, job.number, job.indices) if records else None
         if fields is None:
             missing.append(job)
         else:
-            yield job, Verdicts(**fields)
+            yield job, Verdicts(**fields), False
     if missing:
         for job, found in runner(attacker, missing):
             if records:
                 records.save(job.attack, job.number, job.indices, found._asdict())
-            yield job, found
+            yield job, found, True
 
 
 @contextmanager

@@ -10,10 +10,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from arat_ray import __version__
 from arat_ray.evaluation.attack_classes import VERSION, Step
 from arat_ray.spec import Pixels, Spec
 from arat_ray.training.attacks import check_pixel_units, format_pixels
 
+Mode = Literal["exact", "fast"]
 EnsembleName = Literal["autoattack", "autoattack-10-steps", "apgd", "square"]
 ENSEMBLES: dict[EnsembleName, str] = {
     "autoattack": "APGD on the cross-entropy, targeted APGD, targeted FAB, Square, as the standard version has them",
@@ -31,22 +33,27 @@ class Plan(Spec):
     norm: Literal["linf", "l2"]
     epsilon: Pixels
     steps: tuple[Step, ...]
+    mode: Mode = "exact"
 
     def __str__(self) -> str:
-        return f"{self.label} {self.norm} {format_pixels(self.epsilon)}"
+        return f"{self.label} {self.norm} {format_pixels(self.epsilon)}{', fast mode' * (self.mode == 'fast')}"
 
     @property
     def version(self) -> str:
-        """Whose code attacks, and that it is run exactly as its authors run it."""
-        return f"{VERSION}, exact"
+        """Whose code attacks, and how: exactly as its authors run it, or the same up to rounding."""
+        return f"{VERSION}, exact" if self.mode == "exact" else f"arat-ray {__version__}, fast"
 
 
 class Ensemble(Spec):
-    """A named ensemble and its radius, in pixel units."""
+    """A named ensemble and its radius, in pixel units.
+
+    `mode` is exact, with the reference code's verdicts bit for bit, or fast, with its verdicts up to rounding.
+    """
 
     name: EnsembleName
     norm: Literal["linf", "l2"]
     epsilon: Pixels = Field(gt=0)
+    mode: Mode = "exact"
 
     @model_validator(mode="after")
     def _epsilon_is_in_pixel_units(self) -> Self:
@@ -82,4 +89,4 @@ class Ensemble(Spec):
         return self._plan(label, *first, fab, square)
 
     def _plan(self, label: str, *steps: Step) -> Plan:
-        return Plan(label=label, norm=self.norm, epsilon=self.epsilon, steps=steps)
+        return Plan(label=label, norm=self.norm, epsilon=self.epsilon, steps=steps, mode=self.mode)

@@ -21,7 +21,13 @@ ATTACKS = (*ENSEMBLES, "pgd", "fgsm")
 
 
 def attack_from(
-    name: str, *, norm: str, epsilon: str | None, steps: int | None = None, step_size: str | None = None
+    name: str,
+    *,
+    norm: str,
+    epsilon: str | None,
+    steps: int | None = None,
+    step_size: str | None = None,
+    mode: str = "exact",
 ) -> Attack | Ensemble:
     """The attack of command-line words. Raises ValueError naming the word that is missing or cannot be."""
     if name not in ATTACKS:
@@ -30,11 +36,13 @@ def attack_from(
         raise ValueError("--epsilon is missing: the radius in pixel units, such as 8/255; no radius is usual enough")
     if name != "pgd" and (steps is not None or step_size is not None):
         raise ValueError(f"--steps and --step-size are for pgd; what {name} does is in its name")
+    if mode != "exact" and name not in ENSEMBLES:
+        raise ValueError(f"--mode {mode} is for {', '.join(ENSEMBLES)}; leave it out with {name}")
     try:
         radius = float(str(parse_fraction(epsilon)))
         words: dict[str, Any] = {"name": name, "norm": norm, "epsilon": radius}
         if name in ENSEMBLES:
-            return Ensemble.model_validate(words)
+            return Ensemble.model_validate(words | {"mode": mode})
         if name == "fgsm":
             return Pgd.model_validate(words | {"name": "pgd", "step_size": radius, "steps": 1, "start": "center"})
         size = step_size if step_size is not None else radius / 4

@@ -126,6 +126,7 @@ TABLES: dict[str, TableType] = {
             "seed": pa.int64(),
             "indices_sha256": pa.string(),
             "wall_s": pa.float64(),
+            "warnings": pa.string(),  # why the accuracy may be too high
         },
     ),
     "examples": _table(

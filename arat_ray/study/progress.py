@@ -14,6 +14,7 @@ from rich.text import Text
 
 from arat_ray.frontier.pareto import hypervolume, non_dominated
 from arat_ray.results.schema import short_param
+from arat_ray.training.timing import duration
 
 REFRESH_S = 0.5
 STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow"}
@@ -109,15 +110,6 @@ class Progress:
             )
         hidden = len(order) - room
         return Group(head, bar, table, Text(f"and {hidden} more trials" if hidden > 0 else "* on the front"))
-
-
-def duration(seconds: float) -> str:
-    """1 h 5 min, 2 min 10 s, 7 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _percent(value: float | None) -> str:

@@ -216,6 +216,9 @@ def test_progress_tells_each_batch_and_how_many_images_are_left() -> None:
     assert [each.unbroken for each in told] == sorted((each.unbroken for each in told), reverse=True)
     assert told[-1].unbroken == int(found.robust.sum())
     assert told[-1].images == 10
+    assert [each.left_s for each in told[:3]] == [None] * 3
+    assert all(each.left_s and each.left_s > 0 for each in told[3:-1])
+    assert told[-1].left_s == 0
 
 
 def test_images_that_are_not_bytes_are_refused() -> None:

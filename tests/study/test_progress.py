@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from arat_ray.study.progress import Progress, duration
+from arat_ray.study.progress import Progress
+from arat_ray.training.timing import duration
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 
