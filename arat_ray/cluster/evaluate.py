@@ -14,6 +14,7 @@ import torch
 from ray.util import ActorPool
 
 from arat_ray.evaluation.autoattack import Attacker, Job, Runner, Verdicts
+from arat_ray.training.memory import keep_freed_memory
 
 
 def spread(workers: int, *, device: torch.device) -> Runner:
@@ -49,6 +50,7 @@ class _Worker:
 
     def __init__(self, shared: list[Any], device: str) -> None:
         torch.set_num_threads(1)
+        keep_freed_memory()
         self.attacker: Attacker = ray.get(shared[0])
         self.attacker.model.to(device)
 

@@ -22,6 +22,7 @@ from arat_ray.training import checkpoint, data
 from arat_ray.training.attacks import Attack
 from arat_ray.training.counting import judge, to_unit
 from arat_ray.training.data import ImageSet
+from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.timing import duration
 
 SplitName = Literal["train", "validation", "test"]
@@ -156,6 +157,7 @@ def evaluate(
     `progress` gets a line after each batch. Raises ValueError for a file that is no checkpoint, missing data, and more
     images than there are.
     """
+    keep_freed_memory()
     state = checkpoint.load(path, device=device)
     chosen, indices = _images(state, split, images)
     model = checkpoint.network(state, averaged=averaged).to(device)

@@ -26,6 +26,7 @@ from arat_ray.training.checkpoint import Checkpoint
 from arat_ray.training.counting import count
 from arat_ray.training.data import ImageSet
 from arat_ray.training.diagnostics import Features
+from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.methods import Losses, Method
 from arat_ray.training.randomness import Noise, derive_seed, generator
 from arat_ray.training.run import Train, Validate
@@ -71,6 +72,8 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
     if context.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # shapes never change from step to step
+    else:
+        keep_freed_memory()
     run = _Run(train, validate, context)
     history = run.restore()
     for row in history:
