@@ -40,12 +40,12 @@ class Comparison(NamedTuple):
     source: str
     largest_difference: float
     largest_logit: float
-    tolerance: float
+    relative_tolerance: float
 
     def __str__(self) -> str:
         return (
             f"logits differ by at most {self.largest_difference:.2g} where the largest is {self.largest_logit:.3g} "
-            f"(allowed: {self.tolerance:g} of it), on {self.images} {self.source}"
+            f"(allowed: {self.relative_tolerance:g} of it), on {self.images} {self.source}"
         )
 
 
