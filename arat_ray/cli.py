@@ -369,20 +369,27 @@ def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: 
 
 @main.command()
 @click.argument("checkpoint", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="FILE.safetensors.")
-def export(checkpoint: Path, output: Path) -> None:
-    """Write a checkpoint's deployed network (adversarial branch folded in) as safetensors.
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx."
+)
+@click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
+    """Write a checkpoint's deployed network (adversarial branch folded in) for use without arat-ray.
+
+    FILE.safetensors holds the weights; FILE.pt2 is a program for plain torch, which gradients go through; FILE.onnx one
+    for ONNX runtimes. The file is loaded back and its logits are compared before it is kept. FILE.json, the suffix
+    added to the name, says what it is.
 
     \b
-    Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.safetensors
+    Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.pt2
     """
     with _user_errors():
-        from arat_ray.training import checkpoint as checkpoints
+        from arat_ray.training.export import export as write
 
-        if output.suffix != ".safetensors":
-            raise ValueError(f"{output}: end it in .safetensors")
-        checkpoints.export(checkpoints.load(checkpoint), output)
-        click.echo(f"wrote {output}")
+        written = write(checkpoint, output, averaged=not raw, overwrite=force)
+        click.echo(f"{written.comparison}")
+        click.echo(f"wrote {written.path} and {written.description}")
 
 
 @main.command()

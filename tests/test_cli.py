@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -375,7 +376,42 @@ def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(model(x), checkpoint.network(checkpoint.load(last(trained)))(x), rtol=0, atol=0)
-    assert "end it in .safetensors" in refused("export", last(trained), "-o", tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt2", ".onnx"])
+def test_an_export_says_how_far_its_logits_are_and_replaces_a_file_only_when_told_to(
+    suffix: str, trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / f"model{suffix}"
+    written = call("export", last(trained), "-o", output)
+    assert written.exit_code == 0
+    assert re.match(r"logits differ by at most \S+ where the largest is .* training images of digits\n", written.output)
+    assert written.output.endswith(f"wrote {output} and {output}.json\n")
+    facts = json.loads((tmp_path / f"{output.name}.json").read_text())
+    assert facts["checkpoint_sha256"] == checkpoint.sha256(last(trained))
+    assert facts["sha256"] == checkpoint.sha256(output)
+    assert f"{output} exists; choose another name, or --force" in refused("export", last(trained), "-o", output)
+    output.write_text("old")
+    assert call("export", last(trained), "-o", output, "--force").exit_code == 0
+    assert json.loads((tmp_path / f"{output.name}.json").read_text())["sha256"] == checkpoint.sha256(output)
+
+
+def test_export_refuses_names_that_it_cannot_write(trained: Path, tmp_path: Path) -> None:
+    def answer(output: Path) -> str:
+        message = refused("export", last(trained), "-o", output)
+        assert message.startswith("Error: ")
+        assert message.count("\n") == 1
+        return message
+
+    for name in ("model.pt", "model", ".onnx"):
+        assert f"{name}: end it in one of .safetensors, .pt2, .onnx" in answer(tmp_path / name)
+    (tmp_path / "folder.pt2").mkdir()
+    assert "folder.pt2 is a folder; choose another name" in answer(tmp_path / "folder.pt2")
+    (tmp_path / "file").touch()
+    assert "model.pt2: cannot be written ([Errno 17] File exists: " in answer(tmp_path / "file" / "model.pt2")
+    assert "cannot be written ([Errno 36] File name too long: " in answer(tmp_path / ("x" * 300 + ".safetensors"))
+    (tmp_path / "model.safetensors.json").touch()
+    assert "model.safetensors.json exists; choose another name" in answer(tmp_path / "model.safetensors")
 
 
 def test_training_again_what_is_complete_computes_nothing_new(trained: Path) -> None:

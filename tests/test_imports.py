@@ -83,6 +83,7 @@ def test_validate_builds_the_network_but_starts_no_search() -> None:
 @pytest.mark.parametrize(
     "module",
     [
+        "arat_ray.training.export",
         "arat_ray.training.loop",
         "arat_ray.evaluation.accuracy",
         "arat_ray.evaluation.autoattack",
@@ -116,6 +117,11 @@ def test_only_the_cluster_room_imports_ray(source: Path) -> None:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
 def test_one_module_imports_pyautoattack(source: Path) -> None:
     assert "pyautoattack" not in imported(source) or source.name == "attack_classes.py"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_onnx_is_imported_where_it_is_written_only(source: Path) -> None:
+    assert not imported(source) & {"onnx", "onnxscript", "onnxruntime"} or source.name == "formats.py"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))

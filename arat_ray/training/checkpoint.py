@@ -8,14 +8,12 @@ equals an uninterrupted one bit for bit on the CPU, also with another number of 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -103,19 +101,6 @@ def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:
             f"the weights are not of the model that the checkpoint names, {checkpoint.train['model']}: {first}"
         ) from error
     return deployed(method.model).eval()
-
-
-def export(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the deployed network's weights as safetensors, with what is needed to rebuild it in the header."""
-    tensors = {name: value.contiguous() for name, value in network(checkpoint).state_dict().items()}
-    train = checkpoint.train
-    header = {
-        "model": json.dumps(train["model"]),
-        "dataset": train["dataset"]["name"],
-        "epoch": str(checkpoint.epoch),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, path, metadata=header)
 
 
 def sha256(path: Path) -> str:

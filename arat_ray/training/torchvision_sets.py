@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import socket
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,6 +16,18 @@ from pydantic import Field
 
 from arat_ray.spec import DataPath
 from arat_ray.training.images import Images, ImageSet, Shape, Split
+
+_MAY_DOWNLOAD = ContextVar("may_download", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Within the block, a set that is not under its `root` is refused with ValueError and not downloaded."""
+    token = _MAY_DOWNLOAD.set(False)
+    try:
+        yield
+    finally:
+        _MAY_DOWNLOAD.reset(token)
 
 
 def _data_folder() -> Path:
@@ -106,6 +120,8 @@ def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, w
     make, root = getattr(torchvision.datasets, kind), dataset.root
     with suppress(RuntimeError):  # not there, or damaged
         return make(root, **which)
+    if not _MAY_DOWNLOAD.get():
+        raise ValueError(f"dataset {dataset.name}: no intact copy in {root}, and nothing is to be downloaded here")
     timeout, silence = socket.getdefaulttimeout(), io.StringIO()
     socket.setdefaulttimeout(15)  # seconds; a firewall that drops packets would hang the trial
     try:

@@ -8,7 +8,6 @@ import pickle
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from arat_ray.training import checkpoint
@@ -108,13 +107,3 @@ def test_the_deployed_network_is_plain_and_gives_the_adversarial_branchs_logits(
     assert names == set(state.train_spec.model.build((1, 8, 8), 10).state_dict())
     x = torch.rand(5, 1, 8, 8)
     assert torch.equal(plain(x), method.model.eval()(x))
-
-
-def test_exported_weights_load_into_the_plain_architecture(trained: Path, tmp_path: Path) -> None:
-    state = checkpoint.load(trained)
-    path = tmp_path / "model.safetensors"
-    checkpoint.export(state, path)
-    fresh = state.train_spec.model.build((1, 8, 8), 10).eval()
-    fresh.load_state_dict(safetensors.torch.load_file(path))
-    x = torch.rand(5, 1, 8, 8)
-    assert torch.equal(fresh(x), checkpoint.network(state)(x))
