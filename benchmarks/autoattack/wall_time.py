@@ -1,0 +1,223 @@
+"""AutoAttack's wall time: pyautoattack beside exact mode, fast mode and several workers.
+
+    ARAT_CIFAR10=<folder of train.parquet and test.parquet> python benchmarks/autoattack/wall_time.py \
+        --results results --output benchmarks/autoattack.md
+
+Trains the network of network.yaml where it is missing. Each measurement is a process of its own on one thread, whose
+import and loading do not count; they take turns, and what is compared is the sum over the rounds. pyautoattack gets the
+network as `export` leaves it, parameters unfrozen, which is how one would call it. For the scaling, exact mode runs
+over one and over two Ray workers, whose start counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arat_ray.evaluation import autoattack
+from arat_ray.evaluation.autoattack import Attacker, Job, Verdicts, one_after_another
+from arat_ray.evaluation.ensembles import Ensemble
+from arat_ray.training import checkpoint
+from arat_ray.training.counting import to_unit
+from arat_ray.training.data import read
+from arat_ray.training.memory import keep_freed_memory
+
+HERE = Path(__file__).parent
+VARIANTS = ("pyautoattack", "exact", "fast")
+ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
+SEED = 0
+
+
+def attacker(options: argparse.Namespace, mode: str) -> Attacker:
+    state = checkpoint.load(options.checkpoint)
+    data = read(state.train_spec.dataset, "test")
+    data = data._replace(images=data.images[: options.images], labels=data.labels[: options.images])
+    ensemble = Ensemble.model_validate(
+        {"name": "autoattack", "norm": options.norm, "epsilon": options.epsilon / 255, "mode": mode}
+    )
+    return Attacker(checkpoint.network(state), data, ensemble.plan(10), seed=SEED, keep_images=True)
+
+
+def reference(options: argparse.Namespace) -> dict[str, Any]:
+    """pyautoattack's own evaluation, and the seconds of each attack from its log."""
+    from pyautoattack import AutoAttack
+
+    lines: list[str] = []
+    handler = logging.Handler(logging.DEBUG)
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("auto-attack")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    who = attacker(options, "exact")
+    norm = {"linf": "Linf", "l2": "L2"}[options.norm]
+    attack = AutoAttack(who.model, norm=norm, eps=options.epsilon / 255, seed=SEED, version="standard")
+    began = time.perf_counter()
+    x_adv = attack.run_standard_evaluation(to_unit(who.data.images), who.data.labels, batch_size=options.batch_size)[0]
+    wall_s = time.perf_counter() - began
+    totals = [float(found[1]) for line in lines if (found := re.search(r"after .*\(total time ([\d.]+) s\)", line))]
+    seconds = [b - a for a, b in zip([0.0, *totals], totals, strict=False)]
+    with torch.no_grad():
+        robust = who.model(x_adv).argmax(1) == who.data.labels
+    return {"wall_s": wall_s, "attacks": dict(zip(ATTACKS, seconds, strict=True)), **kept(options, robust, x_adv)}
+
+
+def ours(options: argparse.Namespace, mode: str) -> dict[str, Any]:
+    who, seconds = attacker(options, mode), dict.fromkeys(ATTACKS, 0.0)
+
+    def runner(attacker: Attacker, jobs: Sequence[Job]) -> Iterator[tuple[Job, Verdicts]]:
+        for job, found in one_after_another(attacker, jobs):
+            if job.step:
+                seconds[job.attack] += found.wall_s
+            yield job, found
+
+    began = time.perf_counter()
+    keep_freed_memory()
+    found = autoattack.run(who, batch_size=options.batch_size, runner=runner)
+    wall_s = time.perf_counter() - began
+    assert found.images is not None
+    return {"wall_s": wall_s, "attacks": seconds, **kept(options, found.robust, found.images)}
+
+
+def over_workers(options: argparse.Namespace, workers: int) -> dict[str, Any]:
+    from arat_ray.cluster import nodes
+    from arat_ray.cluster.evaluate import spread
+
+    who = attacker(options, "exact")
+    with nodes.cluster("local", verbose=False):
+        began = time.perf_counter()
+        found = autoattack.run(who, batch_size=options.batch_size, runner=spread(workers, device=torch.device("cpu")))
+        wall_s = time.perf_counter() - began
+    assert found.images is not None
+    return {"wall_s": wall_s, **kept(options, found.robust, found.images)}
+
+
+def kept(options: argparse.Namespace, robust: torch.Tensor, images: torch.Tensor) -> dict[str, Any]:
+    torch.save({"robust": robust, "images": images}, options.verdicts)
+    return {"robust": int(robust.sum())}
+
+
+def measured(options: argparse.Namespace, variant: str, images: int, batch_size: int) -> tuple[dict[str, Any], Any]:
+    """One measurement in a process of its own: what it printed, and its verdicts and images."""
+    with tempfile.TemporaryDirectory() as folder:
+        verdicts = Path(folder) / "verdicts.pt"
+        command = [sys.executable, __file__, "--variant", variant, "--checkpoint", str(options.checkpoint)]
+        command += ["--images", str(images), "--batch-size", str(batch_size), "--verdicts", str(verdicts)]
+        command += ["--norm", options.norm, "--epsilon", str(options.epsilon)]
+        print(variant, images, "images, batches of", batch_size, flush=True)
+        printed = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+        result = json.loads(printed.splitlines()[-1])
+        print(f"  {result['wall_s']:.1f} s, {result['robust']} robust", flush=True)
+        return result, torch.load(verdicts)
+
+
+def compare(options: argparse.Namespace) -> Iterator[str]:
+    sums = {variant: {"wall_s": 0.0, **dict.fromkeys(ATTACKS, 0.0)} for variant in VARIANTS}
+    verdicts: dict[str, Any] = {}
+    robust: dict[str, int] = {}
+    for number in range(options.rounds):
+        for variant in VARIANTS if number % 2 == 0 else VARIANTS[::-1]:
+            result, verdicts[variant] = measured(options, variant, options.images, options.batch_size)
+            sums[variant]["wall_s"] += result["wall_s"]
+            for name in ATTACKS:
+                sums[variant][name] += result["attacks"][name]
+            robust[variant] = result["robust"]
+    theirs, exact, fast = (verdicts[variant] for variant in VARIANTS)
+    same = torch.equal(theirs["robust"], exact["robust"]) and torch.equal(theirs["images"], exact["images"])
+    differing = int((theirs["robust"] != fast["robust"]).sum())
+    norm = {"linf": "Linf", "l2": "L2"}[options.norm]
+    radius = f"{norm} {options.epsilon:g}/255"
+    yield f"## One worker: {radius}, {options.images} test images, batches of {options.batch_size}"
+    yield ""
+    yield "| | wall s | of pyautoattack's | " + " | ".join(ATTACKS) + " | robust images | verdicts that differ |"
+    yield "|---|---|---|" + "---|" * len(ATTACKS) + "---|---|"
+    for variant in VARIANTS:
+        now, base = sums[variant], sums["pyautoattack"]
+        each = " | ".join(f"{now[name] / base[name]:.2f}" for name in ATTACKS)
+        different = {"pyautoattack": "", "exact": "none, images equal too" if same else "SOME", "fast": str(differing)}[
+            variant
+        ]
+        yield (
+            f"| {variant} | {now['wall_s'] / options.rounds:.1f} | **{now['wall_s'] / base['wall_s']:.2f}** | {each} | "
+            f"{robust[variant]} | {different} |"
+        )
+    base = sums["pyautoattack"]
+    shares = ", ".join(f"{name} {100 * base[name] / base['wall_s']:.0f} %" for name in ATTACKS)
+    yield ""
+    yield f"{options.rounds} rounds in turn. Of pyautoattack's time: {shares}."
+
+
+def scale(options: argparse.Namespace) -> Iterator[str]:
+    times: dict[int, float] = {}
+    found: dict[int, Any] = {}
+    for workers in (1, 2):
+        variant = f"workers-{workers}"
+        result, found[workers] = measured(options, variant, options.scaling_images, options.scaling_batch_size)
+        times[workers] = result["wall_s"]
+    same = all(torch.equal(found[1][name], found[2][name]) for name in ("robust", "images"))
+    yield f"## Two workers: exact mode, {options.scaling_images} test images, batches of {options.scaling_batch_size}"
+    yield ""
+    yield (
+        f"{times[1]:.1f} s with one worker, {times[2]:.1f} s with two: **{times[1] / times[2]:.2f} times as fast**, "
+        f"{'the same verdicts and images bit for bit' if same else 'DIFFERENT verdicts'}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--checkpoint", type=Path, help="in the place of the trained network")
+    parser.add_argument("--images", type=int, default=150)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--scaling-images", type=int, default=100)
+    parser.add_argument("--scaling-batch-size", type=int, default=4)
+    parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
+    parser.add_argument("--epsilon", type=float, default=4, help="in 255ths")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    parser.add_argument("--verdicts", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.variant:
+        match options.variant.split("-"):
+            case ["pyautoattack"]:
+                result = reference(options)
+            case ["workers", number]:
+                result = over_workers(options, int(number))
+            case _:
+                result = ours(options, options.variant)
+        print(json.dumps(result))
+        return
+    if not options.checkpoint:
+        command = [sys.executable, "-c", "from arat_ray.cli import main; main()", "train", str(HERE / "network.yaml")]
+        subprocess.run([*command, "--results", str(options.results), "--resume"], check=True)
+        options.checkpoint = next((options.results / "autoattack-network").glob("checkpoints/*/last.pt"))
+    lines = [
+        "# AutoAttack's wall time",
+        "",
+        f"ResNet-18 of width 8 after a short PGD-AT, the first real CIFAR-10 photographs, one thread a process, torch "
+        f"{torch.__version__}, {platform.machine()}. `python benchmarks/autoattack/wall_time.py`",
+        "",
+        *compare(options),
+        "",
+        *scale(options),
+    ]
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
