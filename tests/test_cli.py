@@ -344,6 +344,37 @@ def test_pareto_prints_the_front_as_text_csv_and_json(trained: Path) -> None:
     assert "choose one of --csv and --json" in refused("pareto", trained, "--csv", "--json")
 
 
+MINE = ("--attack", "pgd", "--epsilon", "0.15", "--split", "train", "--images", "40", "--device", "cpu")
+
+
+def test_pareto_shows_what_evaluate_measured(trained: Path, tmp_path: Path) -> None:
+    clean, robust = json.loads(call("evaluate", trained, *MINE, "--steps", "3", "--json").stdout)
+    chosen = ("--attack", "pgd-3", "--split", "train")
+    front = json.loads(call("pareto", trained, *chosen, "--json", "--plot", tmp_path / "front.svg").stdout)
+    (trial,) = front["trials"]
+    assert (trial["clean_accuracy"], trial["robust_accuracy"]) == (clean["accuracy"], robust["accuracy"])
+    assert (trial["robust_accuracy_low"], trial["robust_accuracy_high"]) == (robust["ci_low"], robust["ci_high"])
+    assert (front["attack"], front["epsilon"], front["split"], front["images"]) == ("pgd-3", 0.15, "train", 40)
+    assert front["coverage"] == {"evaluated": 1, "trials": 1, "are_complete": True}
+    assert (
+        "PGD-3, Linf, 0.15; train split, 40 images; 1 of 1 complete trials" in call("pareto", trained, *chosen).output
+    )
+    (row,) = csv.DictReader(io.StringIO(call("pareto", trained, *chosen, "--csv").output))
+    assert (float(row["robust_accuracy"]), row["attack"], row["split"]) == (robust["accuracy"], "pgd-3", "train")
+    assert "1 of 1 complete trials evaluated, 1 on the front" in (tmp_path / "front.svg").read_text()
+
+
+def test_a_front_of_evaluations_that_cannot_be_is_refused_with_what_can(trained: Path) -> None:
+    if not _evaluations(trained):
+        call("evaluate", last(trained), *PGD, "--images", "50")
+    assert "there is no --split: " in refused("pareto", trained, "--attack", "pgd")
+    assert "there is no --attack: " in refused("pareto", trained, "--split", "test")
+    message = refused("pareto", trained, "--attack", "square", "--split", "test", "--epsilon", "8/255")
+    assert "was evaluated with --attack square --split test --epsilon 8/255; there is " in message
+    assert f"measure it with: arat-ray evaluate {trained} --attack square --epsilon 8/255 --split test" in message
+    assert "'8/o' is no radius" in refused("pareto", trained, "--attack", "pgd", "--split", "test", "--epsilon", "8/o")
+
+
 def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     assert call("export", last(trained), "-o", output).exit_code == 0

@@ -12,6 +12,7 @@ import pytest
 
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
+from tests.frontier.tables import evaluated
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
@@ -59,6 +60,7 @@ def study(tmp_path: Path) -> Path:
             "epsilon": 8 / 255,
             "split": "validation",
             "epochs_done": 2,
+            "checkpoint": "checkpoints/small-00000/last.pt",
             "param_depth": 2,
         }
     )
@@ -74,6 +76,13 @@ def test_help_loads_nothing_heavy(verb: list[str]) -> None:
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_pareto_loads_nothing_heavy(form: list[str], study: Path) -> None:
     assert loaded(RUN, "pareto", str(study), *form) == set()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_the_front_of_evaluations_loads_nothing_heavy(form: list[str], study: Path) -> None:
+    evaluated(study, "small-00000", clean=800, robust=300)
+    chosen = ("--attack", "autoattack", "--split", "test")
+    assert loaded(RUN, "pareto", str(study), *chosen, *form) == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:

@@ -26,7 +26,8 @@ def as_json(front: Front) -> dict[str, Any]:
         "images",
         "counts",
     )
-    return {name: getattr(front, name) for name in conditions} | {"trials": front.trials}
+    coverage = front.coverage._asdict() if front.coverage else None
+    return {name: getattr(front, name) for name in conditions} | {"coverage": coverage, "trials": front.trials}
 
 
 def write_csv(front: Front, file: TextIO) -> None:
@@ -73,9 +74,8 @@ def print_table(front: Front, console: Console) -> None:
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
-    console.print(
-        f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images", highlight=False
-    )
+    where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
+    console.print(f"{where}; {front.coverage}" if front.coverage else where, highlight=False)
 
 
 def _interval(trial: dict[str, Any], goal: str) -> str:

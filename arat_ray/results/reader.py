@@ -73,6 +73,29 @@ def latest_attempt(trials: pa.Table) -> npt.NDArray[np.bool_]:
     return np.array(same, dtype=bool)
 
 
+def keep(table: pa.Table, mask: npt.NDArray[np.bool_]) -> pa.Table:
+    """The rows where mask [N] is true."""
+    return table.filter(pa.Array.from_buffers(pa.bool_(), len(mask), [None, _bits(mask)]))
+
+
+def replace(table: pa.Table, column: str, values: Sequence[float | str | None]) -> pa.Table:
+    """The table with other values, of the type that they had, in one of its columns."""
+    i = table.schema.get_field_index(column)
+    field, valid = table.schema.field(i), np.array([value is not None for value in values], dtype=bool)
+    if pa.types.is_string(field.type):
+        words = [str(value).encode() if value is not None else b"" for value in values]
+        ends = np.cumsum([0, *map(len, words)], dtype=np.int32)
+        buffers = [pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(words))]
+    else:
+        numbers = np.array([0 if value is None else value for value in values], dtype=field.type.to_pandas_dtype())
+        buffers = [pa.py_buffer(numbers.tobytes())]
+    return table.set_column(i, field, pa.Array.from_buffers(field.type, len(values), [_bits(valid), *buffers]))
+
+
+def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
+
+
 def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
     tables = []
     for part in parts:

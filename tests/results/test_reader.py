@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -147,3 +149,15 @@ def test_reading_and_the_front_load_neither_torch_nor_ray_nor_pandas(tmp_path: P
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_column_is_replaced_by_values_of_its_type() -> None:
+    table = pa.table({"name": ["a", None, "c"], "share": [0.5, 1.0, None], "count": [1, 2, 3]})
+    new_values: dict[str, list[Any]] = {"name": ["", None, "\u00e4b"], "share": [None, 2.0, 3.5], "count": [4, None, 6]}
+    for column, values in new_values.items():
+        new = reader.replace(table, column, values)
+        assert new[column].to_pylist() == values
+        assert new.schema == table.schema
+        new.validate(full=True)
+    assert reader.replace(table.slice(0, 0), "name", []).num_rows == 0
+    assert reader.keep(table, np.array([True, False, True]))["count"].to_pylist() == [1, 3]

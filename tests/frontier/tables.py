@@ -1,0 +1,42 @@
+"""Evaluations of small studies, as rows that a test writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from arat_ray.results import reader
+from arat_ray.results.schema import TABLES
+from arat_ray.results.table import Table
+
+CLEAN = {"attack": "none", "attack_version": "arat-ray", "norm": None, "epsilon": None}
+AUTOATTACK = {"attack": "autoattack", "attack_version": "pyautoattack 0.2.0, exact", "norm": "linf", "epsilon": 8 / 255}
+
+
+def add(study: Path, table: str, *rows: Mapping[str, Any]) -> None:
+    kind = TABLES[table]
+    into = Table(study / table, kind.schema, kind.key, metadata=reader.metadata(study).encode())
+    for row in rows:
+        into.upsert(row)
+    into.flush()
+
+
+def evaluated(study: Path, trial: str, *, clean: int, robust: int, key: str = "k", **changes: Any) -> str:
+    """Add what `evaluate` writes of a checkpoint, 1,000 test images under AutoAttack unless changed; the id."""
+    common: dict[str, Any] = {
+        "trial_id": trial,
+        "checkpoint": "last",
+        "checkpoint_sha256": f"sha of {trial}",
+        "split": "test",
+        "images": 1000,
+        "indices_sha256": "the first of the test images",
+    }
+    rows = []
+    for attack, correct in ((CLEAN, clean), (AUTOATTACK, robust)):
+        row: dict[str, Any] = {**common, **attack, **changes, "correct": correct}
+        row |= CLEAN if attack is CLEAN else {}
+        row |= {"evaluation_id": f"{row['checkpoint_sha256'][:12]}-{row['split']}-{row['attack']}-{key}"}
+        rows.append(row | {"accuracy": correct / row["images"]})
+    add(study, "evaluations", *rows)
+    return str(rows[1]["evaluation_id"])
