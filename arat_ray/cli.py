@@ -386,6 +386,44 @@ def pareto(
 
 
 @main.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@_choosing_evaluations
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def compare(
+    a: Path,
+    b: Path,
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    as_json: bool,
+) -> None:
+    """Is A more accurate than B, clean or under attack? McNemar's paired test on the images that both measured.
+
+    A and B are checkpoints that `arat-ray evaluate` measured, or the folder of a trial, for the checkpoint that it
+    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations.
+
+    It speaks about these two networks; another training run of each may come out differently.
+
+    \b
+    Example: arat-ray compare results/quickstart/checkpoints/quickstart-00002
+             results/quickstart/checkpoints/quickstart-00008 --attack autoattack --split test
+    """
+    with _user_errors():
+        from arat_ray.frontier import compare as comparing
+        from arat_ray.frontier import show
+
+        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        found = comparing.compare(a, b, asked)
+        if as_json:
+            click.echo(json.dumps(comparing.as_json(found), indent=2))
+        else:
+            show.print_comparison(found, _console())
+
+
+@main.command()
 @click.argument("checkpoint", type=FILE)
 @click.option("-o", "--output", type=FILE, required=True, help="FILE.safetensors.")
 def export(checkpoint: Path, output: Path) -> None:

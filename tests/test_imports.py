@@ -12,7 +12,7 @@ import pytest
 
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
-from tests.frontier.tables import evaluated
+from tests.frontier.tables import judged
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
@@ -68,7 +68,9 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
-@pytest.mark.parametrize("verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["export"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["compare"], ["export"]]
+)
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
     assert loaded(RUN, *verb, "--help") == set()
 
@@ -79,8 +81,9 @@ def test_pareto_loads_nothing_heavy(form: list[str], study: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_the_front_of_evaluations_loads_nothing_heavy(form: list[str], study: Path) -> None:
-    evaluated(study, "small-00000", clean=800, robust=300)
+def test_evaluations_are_compared_and_drawn_without_anything_heavy(form: list[str], study: Path) -> None:
+    a, b = judged(study, "small-00000", "rrc"), judged(study, "small-00000", "rcc", attack="pgd-20")
+    assert loaded(RUN, "compare", str(study / a), str(study / b), *form) == set()
     chosen = ("--attack", "autoattack", "--split", "test")
     assert loaded(RUN, "pareto", str(study), *chosen, *form) == set()
 

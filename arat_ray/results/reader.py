@@ -63,6 +63,14 @@ def metadata(study: Path) -> Metadata:
         raise ValueError(f"{study}: {error}") from None
 
 
+def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, str]) -> pa.Table:
+    """Of a large table, the rows whose column of strings `where[0]` is `where[1]`; other parts are hardly read."""
+    try:
+        return _read_rows(_parts(study, table), columns, *where)
+    except FileNotFoundError:  # the folder was rewritten between listing and opening
+        return _read_rows(_parts(study, table), columns, *where)
+
+
 def latest_attempt(trials: pa.Table) -> npt.NDArray[np.bool_]:
     """bool [N]: the rows of `trials` (or `epochs`) that belong to the last attempt at their trial."""
     ids, attempts = trials["trial_id"].to_pylist(), trials["attempt"].to_pylist()
@@ -104,6 +112,26 @@ def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Tabl
                 if name not in file.schema_arrow.names:
                     raise ValueError(f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}")
             tables.append(file.read(columns=columns))
+    return pa.concat_tables(tables)
+
+
+def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, value: str) -> pa.Table:
+    tables = []
+    for part in parts:
+        with pq.ParquetFile(part, read_dictionary=[name]) as file:
+            masks = [np.zeros(0, dtype=bool)]
+            for chunk in file.read(columns=[name])[name].chunks:
+                words, indices = chunk.dictionary.to_pylist(), chunk.indices
+                codes = np.frombuffer(
+                    indices.buffers()[1], dtype=np.int32, count=len(indices), offset=4 * indices.offset
+                )
+                masks.append(codes == (words.index(value) if value in words else -1))
+            mask = np.concatenate(masks)
+            tables.append(
+                keep(file.read(columns=columns), mask)
+                if mask.any()
+                else file.schema_arrow.empty_table().select(columns)
+            )
     return pa.concat_tables(tables)
 
 
