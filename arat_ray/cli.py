@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from arat_ray.evaluation.accuracy import Report
     from arat_ray.experiment.config import Experiment
+    from arat_ray.frontier.evaluations import Asked
 
 BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -334,18 +335,54 @@ def _print_report(report: Report) -> None:
         click.secho(f"warning: {warning}", fg="yellow")
 
 
+def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose among a study's evaluations, each by the name of the condition."""
+    for option in reversed(
+        [
+            click.option("--attack", metavar="NAME", help="As `evaluate` reports it, such as autoattack or pgd-20."),
+            click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Which images."),
+            click.option("--norm", type=click.Choice(["linf", "l2"]), help="Where there are several."),
+            click.option("--epsilon", help="Where there are several: 8/255."),
+            click.option("--images", type=click.IntRange(min=1), help="Where there are several: how many."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _asked(epsilon: str | None, **conditions: Any) -> Asked:
+    from arat_ray.frontier.evaluations import Asked, radius
+
+    return Asked(epsilon=None if epsilon is None else radius(epsilon), **conditions)
+
+
 @main.command()
 @click.argument("studies", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_choosing_evaluations
 @click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
-def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: bool, partial: bool) -> None:
+def pareto(
+    studies: tuple[Path, ...],
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    plot: Path | None,
+    as_csv: bool,
+    as_json: bool,
+    partial: bool,
+) -> None:
     """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
 
-    Several studies make one front when they were measured alike.
+    Several studies make one front when they were measured alike. The accuracies are those of the trials' validation;
+    with --attack and --split those that `arat-ray evaluate` measured, and trials without them do not compete.
 
+    \b
     Example: arat-ray pareto results/quickstart --plot front.png
+             arat-ray pareto results/quickstart --attack autoattack --split test
     """
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
@@ -353,7 +390,8 @@ def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: 
         from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
 
-        front = load_front(studies, include_partial=partial)
+        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        front = load_front(studies, include_partial=partial, asked=asked)
         if as_json:
             click.echo(json.dumps(show.as_json(front), indent=2, default=str))
         elif as_csv:
@@ -365,6 +403,44 @@ def pareto(studies: tuple[Path, ...], plot: Path | None, as_csv: bool, as_json: 
 
             plot_front(front, plot)
             click.echo(f"drew {plot}", err=as_csv or as_json)
+
+
+@main.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@_choosing_evaluations
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def compare(
+    a: Path,
+    b: Path,
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    as_json: bool,
+) -> None:
+    """Is A more accurate than B, clean or under attack? McNemar's paired test on the images that both measured.
+
+    A and B are checkpoints that `arat-ray evaluate` measured, or the folder of a trial, for the checkpoint that it
+    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations.
+
+    It speaks about these two networks; another training run of each may come out differently.
+
+    \b
+    Example: arat-ray compare results/quickstart/checkpoints/quickstart-00002
+             results/quickstart/checkpoints/quickstart-00008 --attack autoattack --split test
+    """
+    with _user_errors():
+        from arat_ray.frontier import compare as comparing
+        from arat_ray.frontier import show
+
+        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        found = comparing.compare(a, b, asked)
+        if as_json:
+            click.echo(json.dumps(comparing.as_json(found), indent=2))
+        else:
+            show.print_comparison(found, _console())
 
 
 @main.command()

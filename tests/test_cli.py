@@ -368,6 +368,53 @@ def test_pareto_prints_the_front_as_text_csv_and_json(trained: Path) -> None:
     assert "choose one of --csv and --json" in refused("pareto", trained, "--csv", "--json")
 
 
+MINE = ("--attack", "pgd", "--epsilon", "0.15", "--split", "train", "--images", "40", "--device", "cpu")
+
+
+def test_pareto_and_compare_show_what_evaluate_measured(trained: Path, tmp_path: Path) -> None:
+    clean, robust = json.loads(call("evaluate", trained, *MINE, "--steps", "3", "--json").stdout)
+    chosen = ("--attack", "pgd-3", "--split", "train")
+    front = json.loads(call("pareto", trained, *chosen, "--json", "--plot", tmp_path / "front.svg").stdout)
+    (trial,) = front["trials"]
+    assert (trial["clean_accuracy"], trial["robust_accuracy"]) == (clean["accuracy"], robust["accuracy"])
+    assert (trial["robust_accuracy_low"], trial["robust_accuracy_high"]) == (robust["ci_low"], robust["ci_high"])
+    assert (front["attack"], front["epsilon"], front["split"], front["images"]) == ("pgd-3", 0.15, "train", 40)
+    assert front["coverage"] == {"evaluated": 1, "trials": 1, "are_complete": True}
+    assert (
+        "PGD-3, Linf, 0.15; train split, 40 images; 1 of 1 complete trials" in call("pareto", trained, *chosen).output
+    )
+    (row,) = csv.DictReader(io.StringIO(call("pareto", trained, *chosen, "--csv").output))
+    assert (float(row["robust_accuracy"]), row["attack"], row["split"]) == (robust["accuracy"], "pgd-3", "train")
+    assert "1 of 1 complete trials evaluated, 1 on the front" in (tmp_path / "front.svg").read_text()
+
+    weak = json.loads(call("evaluate", last(trained), *MINE, "--steps", "1", "--json").stdout)[1]
+    command = ("compare", trained / robust["evaluation_id"], trained / weak["evaluation_id"])
+    found = json.loads(call(*command, "--json").stdout)
+    assert (found["images"], found["clean_accuracy"]["a"]) == (40, clean["accuracy"])
+    assert (found["clean_accuracy"]["only_a"], found["clean_accuracy"]["only_b"]) == (0, 0)
+    assert (found["robust_accuracy"]["a"], found["robust_accuracy"]["b"]) == (robust["accuracy"], weak["accuracy"])
+    text = call(*command).output
+    assert "40 train images that both measured" in text
+    assert "clean accuracy: A and B get the same images right" in text
+    assert "A: PGD-3, Linf, 0.15 B: PGD-1, Linf, 0.15" in text
+    by_file = json.loads(call("compare", last(trained), command[2], *chosen, "--json").stdout)
+    assert by_file["a"]["evaluation_id"] == robust["evaluation_id"]
+
+
+def test_a_front_or_a_comparison_that_cannot_be_is_refused_with_what_can(trained: Path) -> None:
+    if not _evaluations(trained):
+        call("evaluate", last(trained), *PGD, "--images", "50")
+    assert "there is no --split: " in refused("pareto", trained, "--attack", "pgd")
+    assert "there is no --attack: " in refused("pareto", trained, "--split", "test")
+    message = refused("pareto", trained, "--attack", "square", "--split", "test", "--epsilon", "8/255")
+    assert "was evaluated with --attack square --split test --epsilon 8/255; there is " in message
+    assert f"measure it with: arat-ray evaluate {trained} --attack square --epsilon 8/255 --split test" in message
+    assert "'8/o' is no radius" in refused("pareto", trained, "--attack", "pgd", "--split", "test", "--epsilon", "8/o")
+    assert "is a study; name one of its checkpoints" in refused("compare", trained, last(trained))
+    assert "there is no such checkpoint" in refused("compare", last(trained).with_name("first.pt"), last(trained))
+    assert "no evaluation 'abc'; there is" in refused("compare", trained / "abc", last(trained))
+
+
 def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     assert call("export", last(trained), "-o", output).exit_code == 0

@@ -12,6 +12,7 @@ import pytest
 
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
+from tests.frontier.tables import judged
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
@@ -59,6 +60,7 @@ def study(tmp_path: Path) -> Path:
             "epsilon": 8 / 255,
             "split": "validation",
             "epochs_done": 2,
+            "checkpoint": "checkpoints/small-00000/last.pt",
             "param_depth": 2,
         }
     )
@@ -66,7 +68,9 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
-@pytest.mark.parametrize("verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["export"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["compare"], ["export"]]
+)
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
     assert loaded(RUN, *verb, "--help") == set()
 
@@ -74,6 +78,14 @@ def test_help_loads_nothing_heavy(verb: list[str]) -> None:
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_pareto_loads_nothing_heavy(form: list[str], study: Path) -> None:
     assert loaded(RUN, "pareto", str(study), *form) == set()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_evaluations_are_compared_and_drawn_without_anything_heavy(form: list[str], study: Path) -> None:
+    a, b = judged(study, "small-00000", "rrc"), judged(study, "small-00000", "rcc", attack="pgd-20")
+    assert loaded(RUN, "compare", str(study / a), str(study / b), *form) == set()
+    chosen = ("--attack", "autoattack", "--split", "test")
+    assert loaded(RUN, "pareto", str(study), *chosen, *form) == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:

@@ -1,4 +1,4 @@
-"""The Pareto front of a study, how sure we are of it, and its hypervolume, from the `trials` table alone.
+"""The Pareto front of a study, how sure we are of it, and its hypervolume, from its tables alone.
 
 Every goal is maximised. A trial dominates another when it is as good in every goal and better in one.
 """
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from arat_ray.frontier import evaluations
+from arat_ray.frontier.evaluations import Asked
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES
 
@@ -116,6 +118,17 @@ class Others(NamedTuple):
     points: Floats
 
 
+class Coverage(NamedTuple):
+    """How many of the trials that may compete were evaluated, and so do."""
+
+    evaluated: int
+    trials: int
+    are_complete: bool
+
+    def __str__(self) -> str:
+        return f"{self.evaluated:,} of {self.trials:,} {'complete ' * self.are_complete}trials evaluated"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Front:
     """The non-dominated trials of one or several studies, with the conditions under which they were measured.
@@ -123,7 +136,8 @@ class Front:
     `trials` is sorted by the goals, the best first goal first. Each has study (its path), trial_id, attempt,
     number, status, is_full_fidelity, images, epochs_done, checkpoint, every goal with `<goal>_low` and
     `<goal>_high` (Wilson, 95 %; None for a goal that is not an accuracy) and `params`, without the null ones.
-    `images` is None where the trials differ.
+    `images` is None where the trials differ. The accuracies are those of the trials' validation, or of the evaluations
+    that were asked for; then `coverage` says how many trials have one.
     """
 
     goals: tuple[str, ...]
@@ -137,12 +151,14 @@ class Front:
     trials: list[dict[str, Any]]
     others: Others
     counts: dict[str, int]  # all trials, by status
+    coverage: Coverage | None = None
 
 
-def load_front(studies: Sequence[Path], *, include_partial: bool = False) -> Front:
+def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked: Asked | None = None) -> Front:
     """The front over all trials of these studies; of each trial the last attempt counts.
 
-    Only complete trials of full fidelity compete; `include_partial` lets the last values of the others in.
+    Only complete trials of full fidelity compete; `include_partial` lets the last values of the others in. The
+    accuracies are the trials' own or, where `asked`, those of the evaluations, and trials without one do not compete.
     ValueError where studies differ in goals, reference point, attack or split, and where nothing competes.
     """
     if not studies:
@@ -152,17 +168,25 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False) -> Fro
     _refuse_mixed("reference point", studies, [[each.reference_point] for each in metadata])
     goals, reference = metadata[0].goals, metadata[0].reference_point
     counts: Counter[str] = Counter()
-    tables = [_candidates(study, goals, include_partial=include_partial, counts=counts) for study in studies]
-    table = pa.concat_tables(tables, promote_options="permissive")  # studies may differ in their params
-    if not table.num_rows:
+    tables = [
+        _candidates(study, goals, include_partial=include_partial, is_evaluated=bool(asked), counts=counts)
+        for study in studies
+    ]
+    competing = sum(each.num_rows for each in tables)
+    if not competing:
         raise ValueError(_why_empty(studies, counts, include_partial=include_partial))
+    if asked:
+        if not set(goals) & set(ACCURACIES):
+            raise ValueError(f"no goal of {', '.join(goals)} is an accuracy: leave {asked} out")
+        tables = evaluations.in_place(studies, tables, asked)
+    table = pa.concat_tables(tables, promote_options="permissive")  # studies may differ in their params
     for condition in ("attack", "norm", "epsilon", "split"):
         _refuse_mixed(condition, studies, [each[condition].unique().to_pylist() for each in tables])
 
     points = _points(table, goals)
     mask = non_dominated(points)
     origin = np.repeat([str(study) for study in studies], [each.num_rows for each in tables])
-    rows = table.filter(_arrow(mask)).to_pylist()
+    rows = reader.keep(table, mask).to_pylist()
     trials = [_trial(row, study, goals) for row, study in zip(rows, origin[mask].tolist(), strict=True)]
     images = table["images"].unique().to_pylist()
     return Front(
@@ -172,41 +196,33 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False) -> Fro
         **{name: table[name][0].as_py() for name in ("attack", "norm", "epsilon", "split")},
         images=images[0] if len(images) == 1 else None,
         trials=sorted(trials, key=lambda trial: [-trial[goal] for goal in goals]),
-        others=Others(origin[~mask].tolist(), table["trial_id"].filter(_arrow(~mask)).to_pylist(), points[~mask]),
+        others=Others(origin[~mask].tolist(), reader.keep(table, ~mask)["trial_id"].to_pylist(), points[~mask]),
         counts=dict(counts),
+        coverage=Coverage(table.num_rows, competing, not include_partial) if asked else None,
     )
 
 
-def _candidates(study: Path, goals: Sequence[str], *, include_partial: bool, counts: Counter[str]) -> pa.Table:
-    """The trials of a study that may compete; every trial is counted by its status."""
+def _candidates(
+    study: Path, goals: Sequence[str], *, include_partial: bool, is_evaluated: bool, counts: Counter[str]
+) -> pa.Table:
+    """The trials of a study that may compete; every trial is counted by its status.
+
+    Where evaluations give the accuracies, a trial needs its other goals and a checkpoint.
+    """
     names = reader.schema(study).names
-    columns = [
-        "trial_id",
-        "attempt",
-        "number",
-        "status",
-        "is_full_fidelity",
-        *goals,
-        "images",
-        "attack",
-        "norm",
-    ]
-    columns += [
-        "epsilon",
-        "split",
-        "epochs_done",
-        "checkpoint",
-        *(n for n in names if n.startswith("param_")),
-    ]
+    columns = ["trial_id", "attempt", "number", "status", "is_full_fidelity", *goals, "images", "attack", "norm"]
+    columns += ["epsilon", "split", "epochs_done", "checkpoint", *(n for n in names if n.startswith("param_"))]
+    columns += ["config"] if is_evaluated else []
     table = reader.read(study, "trials", list(dict.fromkeys(columns)))
-    table = table.filter(_arrow(reader.latest_attempt(table)))
+    table = reader.keep(table, reader.latest_attempt(table))
     status = table["status"].to_pylist()
     counts.update(Counter(status))
-    mask = np.asarray(~np.isnan(_points(table, goals)).any(axis=1))
+    own = [goal for goal in goals if goal not in ACCURACIES] if is_evaluated else goals
+    mask = np.asarray(~np.isnan(_points(table, own)).any(axis=1))
     if not include_partial:
         full = table["is_full_fidelity"].to_pylist()
         mask &= np.array([a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool)
-    return table.filter(_arrow(mask))
+    return reader.keep(table, mask)
 
 
 def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str, Any]:
@@ -224,13 +240,8 @@ def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str
 
 def _points(table: pa.Table, goals: Sequence[str]) -> Floats:
     """float [N, G], NaN where a goal is null."""
-    return np.column_stack([np.array(table[goal].to_pylist(), dtype=np.float64) for goal in goals])
-
-
-def _arrow(mask: Mask) -> pa.Array:
-    """A numpy mask for `Table.filter`; `pa.array` would import pandas."""
-    bits = pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
-    return pa.Array.from_buffers(pa.bool_(), len(mask), [None, bits])
+    columns = [table[goal].to_pylist() for goal in goals]
+    return np.array(columns, dtype=np.float64).reshape(len(goals), table.num_rows).T
 
 
 def _refuse_mixed(what: str, studies: Sequence[Path], values: Sequence[Sequence[Any]]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from arat_ray.frontier.evaluations import pixels
 from arat_ray.frontier.pareto import Floats, Front
 from arat_ray.results.schema import ACCURACIES
 
@@ -193,23 +194,30 @@ def _label(front: Front, axis: int) -> str:
     return f"{what}\n{split}" + (f", n = {front.images:,} images" if front.images else "")
 
 
-def attack_label(front: Front) -> str:
+class _Attacked(Protocol):
+    @property
+    def attack(self) -> str | None: ...
+    @property
+    def norm(self) -> str | None: ...
+    @property
+    def epsilon(self) -> float | None: ...
+
+
+def attack_label(measured: _Attacked) -> str:
     """`PGD-20, Linf, 8/255 (0.031)`."""
-    parts = [(front.attack or "unnamed attack").replace("pgd", "PGD").replace("autoattack", "AutoAttack")]
-    if front.norm:
-        parts.append(front.norm.capitalize())
-    if front.epsilon is not None:
-        levels = front.epsilon * 255
-        is_decimal = abs(front.epsilon - round(front.epsilon, 3)) < 1e-9  # 0.2 is meant as 0.2, not as 51/255
-        is_level = abs(levels - round(levels)) < 1e-6 and front.epsilon < 1 and not is_decimal
-        parts.append(f"{round(levels)}/255 ({front.epsilon:.3f})" if is_level else f"{front.epsilon:g}")
+    parts = [(measured.attack or "unnamed attack").replace("pgd", "PGD").replace("autoattack", "AutoAttack")]
+    if measured.norm:
+        parts.append(measured.norm.capitalize())
+    if measured.epsilon is not None:
+        radius = pixels(measured.epsilon)
+        parts.append(f"{radius} ({measured.epsilon:.3f})" if "/" in radius else radius)
     return ", ".join(parts)
 
 
 def _caption(front: Front, outside: int) -> str:
     trials = len(front.trials) + len(front.others.trial_ids)
     parts = [
-        f"{trials:,} trial{'s' * (trials != 1)}, {len(front.trials)} on the front",
+        f"{front.coverage or f'{trials:,} trial' + 's' * (trials != 1)}, {len(front.trials)} on the front",
         f"hypervolume {front.hypervolume:.4g} above ({', '.join(f'{x:g}' for x in front.reference_point)})",
     ]
     if outside:

@@ -1,4 +1,4 @@
-"""The front as text: a table for people, CSV and JSON for programs."""
+"""The front, and a comparison, as text: a table for people, CSV and JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from arat_ray.results.schema import short_param
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from arat_ray.frontier.compare import Comparison
 
 
 def as_json(front: Front) -> dict[str, Any]:
@@ -26,7 +28,8 @@ def as_json(front: Front) -> dict[str, Any]:
         "images",
         "counts",
     )
-    return {name: getattr(front, name) for name in conditions} | {"trials": front.trials}
+    coverage = front.coverage._asdict() if front.coverage else None
+    return {name: getattr(front, name) for name in conditions} | {"coverage": coverage, "trials": front.trials}
 
 
 def write_csv(front: Front, file: TextIO) -> None:
@@ -73,12 +76,42 @@ def print_table(front: Front, console: Console) -> None:
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
-    console.print(
-        f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images", highlight=False
-    )
+    where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
+    console.print(f"{where}; {front.coverage}" if front.coverage else where, highlight=False)
+    for trial in front.trials:
+        if trial.get("warnings"):
+            console.print(f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow", highlight=False)
 
 
 def _interval(trial: dict[str, Any], goal: str) -> str:
     low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
     value = f"{100 * trial[goal]:.1f}"
     return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Both accuracies of A and B in percent, their difference in points, and in words what it means."""
+    from rich.table import Table
+
+    rows = (comparison.a, comparison.b)
+    for name, study, row in zip("AB", comparison.studies, rows, strict=True):
+        console.print(f"{name}: {study} {row.trial_id} {row.checkpoint}, {row}", highlight=False, soft_wrap=True)
+    is_part = {row.images for row in rows} != {comparison.images}
+    beside = f", of {comparison.a.images} of A and {comparison.b.images} of B" if is_part else ""
+    title = f"{comparison.images} {comparison.a.split} images that both measured{beside}"
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left", title=title)
+    table.add_column("%")
+    for name, row in zip("AB", rows, strict=True):
+        table.add_column(f"{name}: {attack_label(row)}", justify="right", overflow="fold")
+    table.add_column("A - B, points [95 %]", justify="right", no_wrap=True)
+    for heading in ("only A", "only B", "p"):
+        table.add_column(heading, justify="right")
+    pairs = {"clean": comparison.clean, "robust": comparison.robust}
+    for name, pair in pairs.items():
+        low, high = (100 * bound for bound in pair.interval)
+        points = f"{100 * pair.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        accuracies = (f"{100 * pair.a:.2f}", f"{100 * pair.b:.2f}")
+        table.add_row(name, *accuracies, points, str(pair.only_a), str(pair.only_b), f"{pair.p:.2g}")
+    console.print(table)
+    for name, pair in pairs.items():
+        console.print(f"{name} accuracy: {pair.in_words()}", highlight=False, soft_wrap=True)

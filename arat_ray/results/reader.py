@@ -63,6 +63,14 @@ def metadata(study: Path) -> Metadata:
         raise ValueError(f"{study}: {error}") from None
 
 
+def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, str]) -> pa.Table:
+    """Of a large table, the rows whose column of strings `where[0]` is `where[1]`; other parts are hardly read."""
+    try:
+        return _read_rows(_parts(study, table), columns, *where)
+    except FileNotFoundError:  # the folder was rewritten between listing and opening
+        return _read_rows(_parts(study, table), columns, *where)
+
+
 def latest_attempt(trials: pa.Table) -> npt.NDArray[np.bool_]:
     """bool [N]: the rows of `trials` (or `epochs`) that belong to the last attempt at their trial."""
     ids, attempts = trials["trial_id"].to_pylist(), trials["attempt"].to_pylist()
@@ -73,6 +81,29 @@ def latest_attempt(trials: pa.Table) -> npt.NDArray[np.bool_]:
     return np.array(same, dtype=bool)
 
 
+def keep(table: pa.Table, mask: npt.NDArray[np.bool_]) -> pa.Table:
+    """The rows where mask [N] is true."""
+    return table.filter(pa.Array.from_buffers(pa.bool_(), len(mask), [None, _bits(mask)]))
+
+
+def replace(table: pa.Table, column: str, values: Sequence[float | str | None]) -> pa.Table:
+    """The table with other values, of the type that they had, in one of its columns."""
+    i = table.schema.get_field_index(column)
+    field, valid = table.schema.field(i), np.array([value is not None for value in values], dtype=bool)
+    if pa.types.is_string(field.type):
+        words = [str(value).encode() if value is not None else b"" for value in values]
+        ends = np.cumsum([0, *map(len, words)], dtype=np.int32)
+        buffers = [pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(words))]
+    else:
+        numbers = np.array([0 if value is None else value for value in values], dtype=field.type.to_pandas_dtype())
+        buffers = [pa.py_buffer(numbers.tobytes())]
+    return table.set_column(i, field, pa.Array.from_buffers(field.type, len(values), [_bits(valid), *buffers]))
+
+
+def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
+
+
 def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
     tables = []
     for part in parts:
@@ -81,6 +112,26 @@ def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Tabl
                 if name not in file.schema_arrow.names:
                     raise ValueError(f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}")
             tables.append(file.read(columns=columns))
+    return pa.concat_tables(tables)
+
+
+def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, value: str) -> pa.Table:
+    tables = []
+    for part in parts:
+        with pq.ParquetFile(part, read_dictionary=[name]) as file:
+            masks = [np.zeros(0, dtype=bool)]
+            for chunk in file.read(columns=[name])[name].chunks:
+                words, indices = chunk.dictionary.to_pylist(), chunk.indices
+                codes = np.frombuffer(
+                    indices.buffers()[1], dtype=np.int32, count=len(indices), offset=4 * indices.offset
+                )
+                masks.append(codes == (words.index(value) if value in words else -1))
+            mask = np.concatenate(masks)
+            tables.append(
+                keep(file.read(columns=columns), mask)
+                if mask.any()
+                else file.schema_arrow.empty_table().select(columns)
+            )
     return pa.concat_tables(tables)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arat_ray.frontier.pareto import Front, Others, non_dominated, wilson
+from arat_ray.frontier.pareto import Coverage, Front, Others, non_dominated, wilson
 from arat_ray.frontier.plot import attack_label, plot_front
 
 GOALS = ("clean_accuracy", "robust_accuracy")
@@ -65,6 +65,11 @@ def test_the_figure_says_under_which_conditions_it_holds(tmp_path: Path) -> None
         "95 % Wilson",
     ):
         assert words in text
+
+
+def test_the_figure_of_evaluations_says_how_many_trials_have_one(tmp_path: Path) -> None:
+    plot_front(make_front(SMALL, coverage=Coverage(3, 1200, True)), tmp_path / "front.svg")
+    assert "3 of 1,200 complete trials evaluated, 2 on the front; hypervolume" in (tmp_path / "front.svg").read_text()
 
 
 def test_every_point_under_the_staircase_and_no_other_is_dominated(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from arat_ray.results import reader
-from arat_ray.results.schema import Metadata
+from arat_ray.results.schema import TABLES, Metadata
+from arat_ray.results.table import Table
 from arat_ray.results.writer import StudyWriter
 
 METADATA = Metadata(
@@ -147,3 +150,30 @@ def test_reading_and_the_front_load_neither_torch_nor_ray_nor_pandas(tmp_path: P
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_rows_of_one_value_are_those_of_a_filter_over_all_parts(tmp_path: Path) -> None:
+    kind = TABLES["examples"]
+    table = Table(tmp_path / "examples", kind.schema, kind.key, part_rows=4)
+    for i in range(9):
+        table.upsert({"evaluation_id": "abc"[i % 3], "index": i, "label": i % 2, "broken_by": None})
+    table.upsert({"evaluation_id": "d", "index": 9, "label": 1, "broken_by": "fab-t"})
+    table.flush()
+    assert len(reader.part_files(tmp_path / "examples")) == 3
+    columns = ["index", "broken_by"]
+    found = {name: reader.read_rows(tmp_path, "examples", columns, where=("evaluation_id", name)) for name in "abcde"}
+    assert [found[name]["index"].to_pylist() for name in "abcde"] == [[0, 3, 6], [1, 4, 7], [2, 5, 8], [9], []]
+    assert found["d"].to_pylist() == [{"index": 9, "broken_by": "fab-t"}]
+    assert found["e"].column_names == columns
+
+
+def test_a_column_is_replaced_by_values_of_its_type() -> None:
+    table = pa.table({"name": ["a", None, "c"], "share": [0.5, 1.0, None], "count": [1, 2, 3]})
+    new_values: dict[str, list[Any]] = {"name": ["", None, "\u00e4b"], "share": [None, 2.0, 3.5], "count": [4, None, 6]}
+    for column, values in new_values.items():
+        new = reader.replace(table, column, values)
+        assert new[column].to_pylist() == values
+        assert new.schema == table.schema
+        new.validate(full=True)
+    assert reader.replace(table.slice(0, 0), "name", []).num_rows == 0
+    assert reader.keep(table, np.array([True, False, True]))["count"].to_pylist() == [1, 3]

@@ -1,0 +1,254 @@
+"""The evaluations of a study, which of them are asked for, and those that a front takes for its trials' goals.
+
+An evaluation is a row of the `evaluations` table under an attack, together with the row whose attack is "none", of the
+same weights on the same images: its clean accuracy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isclose, isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from arat_ray.results import reader
+
+CONDITIONS = ("attack", "norm", "epsilon", "split", "images")
+AVERAGES = ("swa", "ema")
+NO_ATTACK = "none"
+
+
+class Evaluation(NamedTuple):
+    """A row of `evaluations` under an attack, and how many images are right without one."""
+
+    evaluation_id: str
+    trial_id: str
+    checkpoint: str
+    checkpoint_sha256: str
+    split: str
+    attack: str
+    attack_version: str
+    norm: str | None
+    epsilon: float | None
+    images: int
+    correct: int
+    indices_sha256: str
+    warnings: str | None
+    clean_correct: int
+
+    @property
+    def conditions(self) -> tuple[str, str | None, float | None, str, int]:
+        """By the names of CONDITIONS."""
+        return self.attack, self.norm, self.epsilon, self.split, self.images
+
+    def __str__(self) -> str:
+        """`pgd-20 linf 8/255, test split, 1,000 images`."""
+        parts = [self.attack, self.norm, None if self.epsilon is None else pixels(self.epsilon)]
+        return f"{' '.join(filter(None, parts))}, {self.split} split, {self.images:,} images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The conditions that choose among evaluations, by the names of their options; None is no condition.
+
+    The attack is its name in the table, such as pgd-20; pgd stands for any number of steps.
+    """
+
+    attack: str | None = None
+    split: str | None = None
+    norm: str | None = None
+    epsilon: float | None = None
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.attack == NO_ATTACK:
+            raise ValueError("--attack none: clean accuracy is shown beside that under any attack; name an attack")
+
+    def __bool__(self) -> bool:
+        return self != Asked()
+
+    def __str__(self) -> str:
+        """As the options were written: `--attack pgd --epsilon 8/255`."""
+        words = {name: value for name, value in vars(self).items() if value is not None}
+        return " ".join(f"--{name} {pixels(v) if isinstance(v, float) else v}" for name, v in words.items())
+
+    def fits(self, row: Evaluation) -> bool:
+        return (
+            (self.attack in (None, row.attack) or (self.attack == "pgd" and row.attack.startswith("pgd-")))
+            and self.split in (None, row.split)
+            and self.norm in (None, row.norm)
+            and (self.epsilon is None or isclose(self.epsilon, row.epsilon or 0, rel_tol=1e-4))
+            and self.images in (None, row.images)
+        )
+
+
+def radius(text: str) -> float:
+    """The number that --epsilon says, as 8/255 or 0.2."""
+    above, slash, below = text.partition("/")
+    try:
+        value = float(above) / (float(below) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        value = 0.0
+    if not (isfinite(value) and value > 0):
+        raise ValueError(f"--epsilon: {text!r} is no radius; write it as 8/255 or 0.031")
+    return value
+
+
+def pixels(value: float) -> str:
+    """8/255 for 0.03137 and 0.2 for 0.2, which is meant as 0.2 and not as 51/255."""
+    levels = value * 255
+    is_decimal = abs(value - round(value, 3)) < 1e-9
+    is_level = abs(levels - round(levels)) < 1e-6 and value < 1 and not is_decimal
+    return f"{round(levels)}/255" if is_level else f"{value:g}"
+
+
+def read(study: Path) -> list[Evaluation]:
+    """All of a study, the oldest first; none where nothing was evaluated yet."""
+    if not reader.part_files(study / "evaluations"):
+        return []
+    columns = Evaluation._fields[:-1]
+    table = reader.read(study, "evaluations", columns)
+    clean: dict[tuple[str, str, str, str], int] = {}
+    found = []
+    for row in zip(*(table[name].to_pylist() for name in columns), strict=True):
+        _, _, weights, digest, split, attack, _, _, _, _, correct, indices, _ = row
+        what = (weights, digest, split, indices)
+        if attack == NO_ATTACK:
+            clean[what] = correct
+        elif what in clean:
+            found.append(Evaluation._make((*row, clean[what])))
+    return found
+
+
+def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) -> list[pa.Table]:
+    """The trials of each study that have the evaluation, its accuracies and conditions in the place of their own.
+
+    An evaluation counts for its trial when it measured the checkpoint that the trial names, as deployed: the average
+    where there is one, as `config` says. Of several under equal conditions the newest counts. Its warnings take the
+    place of the column `config`.
+    ValueError where the attack or the split is not said, where a study has no such evaluation, and where those of all
+    trials have not the same conditions.
+    """
+    _refuse_half_a_question(asked, studies)
+    fitting = []
+    for study, table in zip(studies, trials, strict=True):
+        rows = read(study)
+        fitting.append(_of_trials(study, table, [row for row in rows if asked.fits(row)]))
+        if not fitting[-1]:
+            raise ValueError(
+                f"{study}: no checkpoint that its trials name was evaluated with {asked}; there is {listed(rows)}; "
+                f"measure it with: {command(study, study, asked)}"
+            )
+    _refuse_mixed([row for of_study in fitting for rows in of_study.values() for row in rows], asked)
+    newest = [{trial: rows[-1] for trial, rows in of_study.items()} for of_study in fitting]
+    for name in ("attack_version", "indices_sha256"):
+        counts = Counter(getattr(row, name) for of_study in newest for row in of_study.values())
+        if len(counts) > 1:
+            there = "; ".join(f"{value[:40]} ({count} of the trials)" for value, count in counts.items())
+            again = " and ".join(command(study, study, asked) for study in studies)
+            raise ValueError(f"the evaluations with {asked} differ in {name}: {there}; measure all anew with: {again}")
+    pairs = zip(trials, newest, strict=True)
+    return [_with_evaluations(table, of_study) for table, of_study in pairs]
+
+
+def _refuse_half_a_question(asked: Asked, studies: Iterable[Path]) -> None:
+    """Robust accuracy never goes without its attack and its split."""
+    missing = [f"--{name}" for name in ("attack", "split") if getattr(asked, name) is None]
+    if missing:
+        there = "; ".join(f"{study} has {listed(read(study))}" for study in studies)
+        raise ValueError(
+            f"--attack and --split belong together, and beside {asked} there is no {' and no '.join(missing)}: {there}"
+        )
+
+
+def _refuse_mixed(rows: Sequence[Evaluation], asked: Asked) -> None:
+    """One front needs one answer, also from each single trial."""
+    there = zip(*{row.conditions for row in rows}, strict=True)
+    differing = [name for name, values in zip(CONDITIONS, there, strict=True) if len(set(values)) > 1]
+    if differing:
+        options = " and ".join(f"--{name}" for name in differing)
+        raise ValueError(
+            f"the evaluations with {asked} differ in {', '.join(differing)}: {listed(rows)}; choose with {options}"
+        )
+
+
+def _of_trials(study: Path, trials: pa.Table, rows: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:
+    """By trial_id, the evaluations of the network that the trial deploys, the oldest first; none for other trials."""
+    columns = (trials[name].to_pylist() for name in ("trial_id", "checkpoint", "config"))
+    by_trial: dict[str, list[Evaluation]] = {}
+    for row in rows:
+        by_trial.setdefault(row.trial_id, []).append(row)
+    deployed = {}
+    for trial, checkpoint, config in zip(*columns, strict=True):
+        if checkpoint and trial in by_trial:
+            is_averaged = '"averaging": {' in (config or "")
+            deployed[trial] = _of_named(study, checkpoint, by_trial[trial], is_averaged=is_averaged)
+    return {trial: of_trial for trial, of_trial in deployed.items() if of_trial}
+
+
+def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averaged: bool) -> list[Evaluation]:
+    """Those of one of a trial's checkpoints; its file is read only where the labels leave it open."""
+    stem = checkpoint.rpartition("/")[2].removesuffix(".pt")
+    if len(rows) == 1 and rows[0].checkpoint == stem and not is_averaged:
+        return rows
+    rows = [row for row in rows if row.checkpoint in (stem, *AVERAGES)]
+    if len({row.checkpoint_sha256 for row in rows}) > 1:
+        path = study / checkpoint
+        digest = sha256(path) if path.is_file() else rows[-1].checkpoint_sha256
+        rows = [row for row in rows if row.checkpoint_sha256 == digest]
+    averages = [row for row in rows if row.checkpoint in AVERAGES]
+    is_raw = is_averaged and stem == "last"  # best.pt may be older than the average
+    return averages if averages or is_raw else rows
+
+
+def _with_evaluations(trials: pa.Table, found: Mapping[str, Evaluation]) -> pa.Table:
+    ids = trials["trial_id"].to_pylist()
+    rows = [found[trial_id] for trial_id in ids if trial_id in found]
+    trials = reader.keep(trials, np.array([trial_id in found for trial_id in ids], dtype=bool))
+    columns: dict[str, list[Any]] = {
+        "clean_accuracy": [row.clean_correct / row.images for row in rows],
+        "robust_accuracy": [row.correct / row.images for row in rows],
+    }
+    columns |= {name: [value] * len(rows) for name, value in zip(CONDITIONS, rows[0].conditions, strict=True)}
+    for name in columns.keys() & set(trials.column_names):
+        trials = reader.replace(trials, name, columns[name])
+    trials = reader.replace(trials, "config", [row.warnings for row in rows])
+    return trials.rename_columns(["warnings" if name == "config" else name for name in trials.column_names])
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, as `checkpoint_sha256` has it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def command(target: Path, study: Path, asked: Asked) -> str:
+    """What would measure it; an epsilon that is not asked for is that of the study's own measurements."""
+    attack, _, steps = (asked.attack or "ATTACK").partition("pgd-")
+    epsilon = (
+        {asked.epsilon} if asked.epsilon else set(reader.read(study, "trials", ["epsilon"])["epsilon"].to_pylist())
+    )
+    words: dict[str, Any] = {
+        "attack": "pgd" if steps else attack,
+        "steps": steps,
+        "norm": asked.norm,
+        "epsilon": pixels(*epsilon) if len(epsilon) == 1 and None not in epsilon else "EPSILON",
+        "split": asked.split or "SPLIT",
+        "images": asked.images,
+    }
+    return f"arat-ray evaluate {target} " + " ".join(f"--{name} {value}" for name, value in words.items() if value)
+
+
+def listed(rows: Iterable[Evaluation]) -> str:
+    """Under which conditions the weights of how many trials were measured."""
+    trials: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        trials.setdefault((str(row), row.checkpoint), set()).add(row.trial_id)
+    parts = [f"{row} ({weights} of {len(ids)} trial{'s' * (len(ids) > 1)})" for (row, weights), ids in trials.items()]
+    return "; ".join(parts) or "none yet"

@@ -1,0 +1,248 @@
+"""A front of evaluations: which row counts for which trial, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.frontier import show
+from arat_ray.frontier.evaluations import Asked, pixels, radius, read
+from arat_ray.frontier.pareto import Front, load_front, wilson
+from arat_ray.frontier.plot import plot_front
+from tests.frontier.tables import AUTOATTACK, add, evaluated
+from tests.frontier.test_pareto import accuracies, numbers, write
+
+ASKED = Asked(attack="autoattack", split="test")
+AVERAGED = json.dumps({"averaging": {"name": "swa"}, "epochs": 100}, sort_keys=True)
+
+
+def trial(number: int, clean: float = 0.9, robust: float = 0.5, **changes: Any) -> dict[str, Any]:
+    known = {"checkpoint": f"checkpoints/t{number}/last.pt", "config": '{"averaging": null}'}
+    return accuracies(clean, robust, **(known | changes))
+
+
+def front_of(*studies: Path, **conditions: Any) -> Front:
+    return load_front(studies, asked=Asked(**({"attack": "autoattack", "split": "test"} | conditions)))
+
+
+def shown(front: Front) -> list[tuple[int, float, float]]:
+    return [(each["number"], each["clean_accuracy"], each["robust_accuracy"]) for each in front.trials]
+
+
+def refused(*studies: Path, **conditions: Any) -> str:
+    with pytest.raises(ValueError, match=r"evaluat|--attack") as caught:
+        front_of(*studies, **conditions)
+    return str(caught.value)
+
+
+def test_the_front_of_evaluations_by_hand(tmp_path: Path) -> None:
+    study = write(tmp_path / "s", trial(0, 0.9, 0.1), trial(1, 0.1, 0.9), trial(2, 0.8, 0.8), trial(3, 1.0, 1.0))
+    evaluated(study, "t0", clean=800, robust=300)
+    evaluated(study, "t1", clean=700, robust=400)
+    evaluated(study, "t2", clean=700, robust=300)
+    front = front_of(study)
+    assert shown(front) == [(0, 0.8, 0.3), (1, 0.7, 0.4)]
+    assert front.hypervolume == pytest.approx(0.8 * 0.3 + 0.7 * 0.1)
+    assert (front.attack, front.norm, front.epsilon) == ("autoattack", "linf", 8 / 255)
+    assert (front.split, front.images) == ("test", 1000)
+    assert front.others.points.tolist() == [[0.7, 0.3]]
+    assert front.coverage == (3, 4, True)
+    first = front.trials[0]
+    assert (first["robust_accuracy_low"], first["robust_accuracy_high"]) == wilson(300, 1000)
+    assert (first["attack"], first["split"], first["images"]) == ("autoattack", "test", 1000)
+    assert first.keys() - load_front([study]).trials[0].keys() == {"warnings"}
+    assert numbers(load_front([study])) == [3], "without --attack the trials' own values count"
+
+
+def test_how_many_trials_were_evaluated_is_said_everywhere(tmp_path: Path) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    study = write(tmp_path / "s", trial(0), trial(1), trial(2, status="stopped", is_full_fidelity=False))
+    evaluated(study, "t0", clean=800, robust=300)
+    evaluated(study, "t2", clean=900, robust=300)
+    front, file = front_of(study), StringIO()
+    show.print_table(front, Console(file=file, width=160))
+    line = "robust accuracy: AutoAttack, Linf, 8/255 (0.031); test split, 1000 images; 1 of 2 complete trials evaluated"
+    assert line in file.getvalue()
+    assert show.as_json(front)["coverage"] == {"evaluated": 1, "trials": 2, "are_complete": True}
+    plot_front(front, tmp_path / "front.svg")
+    assert "1 of 2 complete trials evaluated, 1 on the front" in (tmp_path / "front.svg").read_text()
+    partial = load_front([study], include_partial=True, asked=ASKED)
+    assert str(partial.coverage) == "2 of 3 trials evaluated"
+    assert numbers(partial) == [2]
+    assert show.as_json(load_front([study]))["coverage"] is None
+
+
+def test_what_makes_an_evaluation_doubtful_is_shown_with_the_front(tmp_path: Path) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    study = write(tmp_path / "s", trial(0), trial(1))
+    evaluated(study, "t0", clean=800, robust=300, warnings="saturated: the cross-entropy is flat")
+    evaluated(study, "t1", clean=900, robust=200)
+    front, file = front_of(study), StringIO()
+    assert [each["warnings"] for each in front.trials] == [None, "saturated: the cross-entropy is flat"]
+    show.print_table(front, Console(file=file, width=160))
+    assert "warning: t0: saturated: the cross-entropy is flat" in file.getvalue()
+
+
+def test_a_goal_that_is_no_accuracy_keeps_the_value_of_the_trial(tmp_path: Path) -> None:
+    goals = ("robust_accuracy", "train_s")
+    study = write(tmp_path, trial(0, train_s=3.0), trial(1, train_s=2.0), trial(2, train_s=None), goals=goals)
+    for number in range(3):
+        evaluated(study, f"t{number}", clean=800, robust=300 + number)
+    front = front_of(study)
+    assert [(each["robust_accuracy"], each["train_s"]) for each in front.trials] == [(0.301, 2.0), (0.3, 3.0)]
+    assert front.coverage == (2, 2, True)
+    other = write(tmp_path / "other", trial(0, train_s=3.0), goals=("train_s",), reference=(0.0,))
+    assert "no goal of train_s is an accuracy: leave --attack autoattack --split test out" in refused(other)
+
+
+def test_of_equal_conditions_the_newest_counts_with_the_clean_accuracy_measured_with_it(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0))
+    evaluated(study, "t0", clean=800, robust=300)
+    evaluated(study, "t0", clean=801, robust=299, key="newer")
+    evaluated(study, "t0", clean=900, robust=500, key="validation", split="validation")
+    evaluated(study, "t0", clean=700, robust=600, key="weak", attack="pgd-20", indices_sha256="others")
+    assert shown(front_of(study)) == [(0, 0.801, 0.299)]
+    assert shown(front_of(study, attack="pgd")) == [(0, 0.7, 0.6)]
+
+
+def test_the_checkpoint_that_the_trial_names_counts(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0, checkpoint="checkpoints/t0/best.pt"), trial(1))
+    for number in (0, 1):
+        evaluated(study, f"t{number}", clean=800, robust=300, checkpoint="best", checkpoint_sha256=f"best {number}")
+        evaluated(study, f"t{number}", clean=900, robust=200, checkpoint="last", checkpoint_sha256=f"last {number}")
+    assert {each["trial_id"]: each["robust_accuracy"] for each in front_of(study).trials} == {"t0": 0.3, "t1": 0.2}
+
+
+def test_of_two_files_with_averages_the_named_one_counts_wherever_its_row_stands(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0, checkpoint="checkpoints/t0/best.pt", config=AVERAGED))
+    path = study / "checkpoints" / "t0" / "best.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"the best")
+    best = hashlib.sha256(b"the best").hexdigest()
+    evaluated(study, "t0", clean=800, robust=300, checkpoint="swa", checkpoint_sha256=best)
+    evaluated(study, "t0", clean=900, robust=400, checkpoint="swa", checkpoint_sha256="of last.pt")
+    assert shown(front_of(study)) == [(0, 0.8, 0.3)]
+    path.unlink()
+    assert shown(front_of(study)) == [(0, 0.9, 0.4)], "where only the tables were copied, the newest"
+
+
+def test_where_the_run_averaged_only_the_average_counts(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0, config=AVERAGED), trial(1, config=AVERAGED))
+    for number, weights in ((0, "swa"), (0, "last"), (1, "last")):
+        evaluated(study, f"t{number}", clean=800, robust=300, checkpoint=weights, key=weights)
+    front = front_of(study)
+    assert (numbers(front), front.coverage) == ([0], (1, 2, True))
+
+
+def test_a_front_over_studies_needs_an_evaluation_in_each(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", trial(0)), write(tmp_path / "b", trial(0))
+    evaluated(first, "t0", clean=800, robust=300)
+    assert f"{second}: no checkpoint that its trials name was evaluated" in refused(first, second)
+    evaluated(second, "t0", clean=700, robust=400, checkpoint_sha256="of b")
+    assert [each["study"] for each in front_of(first, second).trials] == [str(first), str(second)]
+
+
+def test_without_the_evaluation_there_is_said_what_there_is_and_how_to_measure_it(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0), trial(1))
+    problem = f"{study}: no checkpoint that its trials name was evaluated with --attack"
+    command = f"arat-ray evaluate {study} --attack autoattack --epsilon 8/255 --split test"
+    assert refused(study) == f"{problem} autoattack --split test; there is none yet; measure it with: {command}"
+    for number in (0, 1):
+        evaluated(study, f"t{number}", clean=800, robust=300, attack="pgd-20", norm="l2", epsilon=0.5)
+    there = "there is pgd-20 l2 0.5, test split, 1,000 images (last of 2 trials)"
+    assert there in refused(study)
+    assert refused(study, attack="pgd-50").endswith("--attack pgd --steps 50 --epsilon 8/255 --split test")
+    assert there in refused(study, attack="pgd-20", epsilon=0.25)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"split": None}, "beside --attack autoattack there is no --split: "),
+        ({"attack": None}, "beside --split test there is no --attack: "),
+        ({"attack": None, "split": None, "norm": "l2"}, "beside --norm l2 there is no --attack and no --split: "),
+    ],
+)
+def test_attack_and_split_belong_together(tmp_path: Path, conditions: dict[str, Any], message: str) -> None:
+    study = write(tmp_path, trial(0))
+    evaluated(study, "t0", clean=800, robust=300)
+    there = f"{study} has autoattack linf 8/255, test split, 1,000 images (last of 1 trial)"
+    assert refused(study, **conditions) == f"--attack and --split belong together, and {message}{there}"
+
+
+def test_clean_accuracy_alone_is_no_front() -> None:
+    with pytest.raises(ValueError, match="--attack none: clean accuracy is shown beside that under any attack"):
+        Asked(attack="none", split="test")
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes", "option"),
+    [
+        ({"attack": "pgd"}, {"attack": "pgd-50"}, {"attack": "pgd-20"}),
+        ({"attack": "pgd-20"}, {"attack": "pgd-20", "norm": "l2"}, {"norm": "linf"}),
+        ({"attack": "pgd-20"}, {"attack": "pgd-20", "epsilon": 0.5}, {"epsilon": 0.03137}),
+        ({"attack": "pgd-20"}, {"attack": "pgd-20", "images": 900}, {"images": 1000}),
+    ],
+)
+@pytest.mark.parametrize("where", ["t0", "t1"])
+def test_mixed_conditions_are_listed_and_an_option_chooses(
+    tmp_path: Path, asked: dict[str, Any], changes: dict[str, Any], option: dict[str, Any], where: str
+) -> None:
+    study = write(tmp_path, trial(0), trial(1))
+    evaluated(study, "t0", clean=800, robust=300, attack="pgd-20")
+    evaluated(study, where, clean=700, robust=400, key="other", **changes)
+    (name,) = option
+    message = refused(study, **asked)
+    assert f"differ in {name}: pgd-20 linf 8/255, test split, 1,000 images (last of 1 trial); " in message
+    assert message.endswith(f"choose with --{name}")
+    assert shown(front_of(study, **(asked | option))) == [(0, 0.8, 0.3)]
+
+
+@pytest.mark.parametrize("column", ["attack_version", "indices_sha256"])
+def test_another_version_or_other_images_are_refused_until_all_are_measured_anew(tmp_path: Path, column: str) -> None:
+    study = write(tmp_path, trial(0), trial(1))
+    evaluated(study, "t0", clean=800, robust=300)
+    evaluated(study, "t1", clean=700, robust=400, **{column: "new"})
+    message = refused(study)
+    assert f"differ in {column}: " in message
+    assert "new (1 of the trials); measure all anew with: arat-ray evaluate " in message
+    evaluated(study, "t0", clean=801, robust=300, key="newer", **{column: "new"})
+    assert shown(front_of(study)) == [(0, 0.801, 0.3), (1, 0.7, 0.4)]
+
+
+def test_a_row_without_its_clean_accuracy_is_no_evaluation(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0))
+    assert read(study) == []
+    evaluation_id = evaluated(study, "t0", clean=800, robust=300)
+    add(study, "evaluations", {"evaluation_id": "alone", **AUTOATTACK, "trial_id": "t0", "correct": 1})
+    (row,) = read(study)
+    assert (row.evaluation_id, row.clean_correct, row.correct, row.images) == (evaluation_id, 800, 300, 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.2", 0.2), ("7.5/255", 7.5 / 255), (" 1 / 4 ", 0.25)]
+)
+def test_a_radius_is_a_fraction_or_a_number(text: str, value: float) -> None:
+    assert radius(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "8/", "8/0", "abc", "nan", "inf", "0", "-1", "1/2/3"])
+def test_what_is_no_radius_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"--epsilon: {text!r} is no radius; write it as 8/255")):
+        radius(text)
+
+
+@pytest.mark.parametrize(("value", "text"), [(8 / 255, "8/255"), (0.2, "0.2"), (128 / 255, "128/255"), (0.5, "0.5")])
+def test_a_radius_is_written_as_it_was_meant(value: float, text: str) -> None:
+    assert pixels(value) == text
