@@ -1,26 +1,36 @@
-"""The single attacks that AutoAttack is made of, from pyautoattack: the only module that imports it.
+"""The single attacks that AutoAttack is made of, from the reference code: the only module that imports it.
 
-pyautoattack is the reference code (https://github.com/fra31/auto-attack) as a package: same verdicts, same images, bit
-for bit. APGD and the ensemble: Croce and Hein, https://arxiv.org/abs/2003.01690; FAB: https://arxiv.org/abs/1907.02044;
-Square: Andriushchenko et al., https://arxiv.org/abs/1912.00049.
+pyautoattack is that code (https://github.com/fra31/auto-attack) as a package: same verdicts, same images, bit for bit.
+Where `autoattack` itself is installed, from its repository, that one is taken. APGD and the ensemble: Croce and Hein,
+https://arxiv.org/abs/2003.01690; FAB: https://arxiv.org/abs/1907.02044; Square: Andriushchenko et al.,
+https://arxiv.org/abs/1912.00049.
 """
 
 from __future__ import annotations
 
 import logging
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import torch
-from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
-from pyautoattack.fab_pt import FABAttack_PT
-from pyautoattack.square import SquareAttack
 from pydantic import Field
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
 
-VERSION = f"pyautoattack {version('pyautoattack')}"
+
+def _installed() -> tuple[str, str]:
+    """The package that has the attacks, and its version."""
+    try:
+        return "autoattack", version("autoattack")
+    except PackageNotFoundError:
+        return "pyautoattack", version("pyautoattack")
+
+
+PACKAGE, NUMBER = _installed()
+VERSION = f"{PACKAGE} {NUMBER}"
+_apgd, _fab, _square = (import_module(f"{PACKAGE}.{name}") for name in ("autopgd_base", "fab_pt", "square"))
 NORMS = {"linf": "Linf", "l2": "L2"}
 LOG = logging.getLogger(__name__)
 
@@ -55,13 +65,15 @@ def perturb(step: Step, model: nn.Module, x: Tensor, y: Tensor, *, norm: str, ep
     match step.name:
         case "apgd-ce" | "apgd-dlr":
             loss = step.name.removeprefix("apgd-")
-            attack = APGDAttack(model, n_iter=step.steps, loss=loss, logger=LOG, **common)
+            attack = _apgd.APGDAttack(model, n_iter=step.steps, loss=loss, logger=LOG, **common)
         case "apgd-t":
-            attack = APGDAttack_targeted(model, n_iter=step.steps, n_target_classes=step.targets, logger=LOG, **common)
+            attack = _apgd.APGDAttack_targeted(
+                model, n_iter=step.steps, n_target_classes=step.targets, logger=LOG, **common
+            )
         case "fab-t":
-            attack = FABAttack_PT(model, n_iter=step.steps, targeted=True, n_target_classes=step.targets, **common)
+            attack = _fab.FABAttack_PT(model, n_iter=step.steps, targeted=True, n_target_classes=step.targets, **common)
         case "square":
-            attack = SquareAttack(model, n_queries=step.steps, resc_schedule=step.rescaled, **common)
+            attack = _square.SquareAttack(model, n_queries=step.steps, resc_schedule=step.rescaled, **common)
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(gpus)), torch.no_grad():
         x_adv: Tensor = attack.perturb(x.clone(), y.clone())

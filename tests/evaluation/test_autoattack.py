@@ -328,3 +328,26 @@ def test_a_process_ended_by_sigkill_leaves_whole_records_only(tmp_path: Path) ->
     assert_same(resumed, autoattack.run(who, batch_size=4))
     jobs = len(list(records(who, tmp_path).folder.glob("*.safetensors")))
     assert 9 <= finished < jobs == finished + len(ran)
+
+
+def test_the_authors_own_package_is_taken_where_it_is_installed(tmp_path: Path) -> None:
+    """The same code under the name that it has in its repository, as pip would install it from there."""
+    import pyautoattack
+
+    (tmp_path / "autoattack").symlink_to(Path(pyautoattack.__file__).parent)
+    (tmp_path / "autoattack-0.1.dist-info").mkdir()
+    (tmp_path / "autoattack-0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: autoattack\nVersion: 0.1\n"
+    )
+    script = (
+        "import sys, torch; from arat_ray.evaluation.attack_classes import VERSION, Step, perturb\n"
+        "net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10))\n"
+        "x = torch.rand(2, 3, 2, 2); y = net(x).argmax(1)\n"
+        "perturb(Step(name='apgd-ce', steps=3), net, x, y, norm='linf', epsilon=0.1, seed=0)\n"
+        "print(VERSION, 'pyautoattack' in sys.modules, 'autoattack.autopgd_base' in sys.modules)"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert ran.stdout.split("\n")[0] == "autoattack 0.1 False True", ran.stderr
