@@ -1,15 +1,20 @@
-"""Jobs of an evaluation on Ray actors."""
+"""Jobs of an evaluation on Ray: any number of workers, and some that die."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import ray
 import torch
+from ray.cluster_utils import Cluster
 
 from arat_ray.cluster.evaluate import spread
 from arat_ray.evaluation import autoattack
+from arat_ray.evaluation.autoattack import Attacker, Job, Runner, Verdicts
 from tests.evaluation.nets import digits, nearest_mean, plan
 from tests.evaluation.test_autoattack import assert_same, attacker
 
@@ -24,11 +29,66 @@ def _cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+def struck(runner: Runner, *, after: int, strike: Callable[[], None]) -> Runner:
+    """The runner, and a blow after so many jobs."""
+    done = 0
+
+    def run(attacker: Attacker, jobs: Sequence[Job]) -> Iterator[tuple[Job, Verdicts]]:
+        nonlocal done
+        for each in runner(attacker, jobs):
+            yield each
+            done += 1
+            if done == after:
+                strike()
+
+    return run
+
+
+def workers() -> list[int]:
+    """Process ids of Ray's workers that run a job."""
+    commands = {int(path.parent.name): path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [pid for pid, command in commands.items() if command.startswith(b"ray::_run")]
+
+
 @pytest.mark.usefixtures("_cluster")
-def test_one_two_and_three_workers_find_the_same_bits_as_none() -> None:
+def test_one_two_and_three_workers_find_the_same_bits_as_none_also_when_one_is_killed() -> None:
     who = attacker(nearest_mean(), plan("autoattack", 0.06, steps=5), digits(30))
     alone = autoattack.run(who, batch_size=4)
-    for workers in (1, 2, 3):
-        assert_same(autoattack.run(who, batch_size=4, runner=spread(workers, device=CPU)), alone)
+    for number in (1, 2, 3):
+        assert_same(autoattack.run(who, batch_size=4, runner=spread(number, device=CPU)), alone)
     with pytest.raises(ValueError, match="--workers 4: this cluster has 3 CPU; lower it"):
         spread(4, device=CPU)
+
+    slow = attacker(nearest_mean(), plan("autoattack", 0.06, steps=150), digits(30))
+    alone = autoattack.run(slow, batch_size=4)
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.extend(workers())
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+
+    runner = struck(spread(2, device=CPU), after=11, strike=kill)
+    assert_same(autoattack.run(slow, batch_size=4, runner=runner), alone)
+    assert killed, "the blow met a worker at its job"
+
+
+def test_a_node_that_is_lost_leaves_its_jobs_to_the_others() -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+    try:
+        node = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+        ray.init(address=cluster.address, log_to_driver=False)
+        cluster.wait_for_nodes()
+        who = attacker(nearest_mean(), plan("autoattack", 0.06, steps=60), digits(30))
+        alone = autoattack.run(who, batch_size=4)
+
+        def lose() -> None:
+            cluster.remove_node(node, allow_graceful=False)
+
+        assert_same(
+            autoattack.run(who, batch_size=4, runner=struck(spread(3, device=CPU), after=10, strike=lose)), alone
+        )
+        assert node not in cluster.worker_nodes
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
