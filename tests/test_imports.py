@@ -66,7 +66,9 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
-@pytest.mark.parametrize("verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["export"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["export"], ["results", "why"]]
+)
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
     assert loaded(RUN, *verb, "--help") == set()
 
@@ -74,6 +76,11 @@ def test_help_loads_nothing_heavy(verb: list[str]) -> None:
 @pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
 def test_pareto_loads_nothing_heavy(form: list[str], study: Path) -> None:
     assert loaded(RUN, "pareto", str(study), *form) == set()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_why_loads_nothing_heavy(form: list[str], study: Path) -> None:
+    assert loaded(RUN, "results", "why", str(study), "0", *form) == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:
