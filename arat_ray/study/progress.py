@@ -16,7 +16,7 @@ from arat_ray.frontier.pareto import hypervolume, non_dominated
 from arat_ray.results.schema import short_param
 
 REFRESH_S = 0.5
-STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow"}
+STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow", "pruned": "dim"}
 
 
 class Progress:
@@ -85,7 +85,9 @@ class Progress:
 
     def _render(self) -> RenderableType:
         front, volume = self._front()
+        early = sum(trial["status"] == "pruned" for trial in self.trials.values())
         head = Text(f"{self.ended_count}{f' of {self.total}' if self.total else ''} trials, ")
+        head.append(f"{early} stopped early, " if early else "")
         head.append(f"{duration(time.monotonic() - self.began)}{self._left()}")
         if front:
             head.append(f"; front of {len(front)}, hypervolume {volume:.4f}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 
@@ -64,7 +64,7 @@ def draw(seed: int, *, trials: int, goals: int, levels: int) -> dict[int, Point]
     return {number: tuple(Fraction(chance.randrange(levels), levels) for _ in range(goals)) for number in numbers}
 
 
-def judged(points: dict[int, Point], *, reduction_factor: int, rung: int = 10) -> list[Decision]:
+def judged(points: Mapping[int, Point], *, reduction_factor: int, rung: int = 10) -> list[Decision]:
     halving = Halving([rung], reduction_factor=reduction_factor)
     return [halving.decide(number, rung, [float(goal) for goal in point]) for number, point in points.items()]
 

@@ -79,6 +79,26 @@ def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> No
     assert resumed.ask().number == 2
 
 
+def test_an_interrupted_trial_comes_before_the_points_that_nobody_was_given_yet(make: Make, tmp_path: Path) -> None:
+    search = {"epochs": {"choice": [1, 2, 3, 4]}}
+    experiment = make(search=search, sampler={"name": "grid", "seed": 0}, budget={})
+    died = Ledger(tmp_path, experiment)
+    died.complete(died.ask().number, [0.5, 0.5])
+    interrupted = died.ask()
+    resumed = Ledger(tmp_path, experiment)
+    asked = [resumed.ask() for _ in range(3)]
+    assert asked[0] == interrupted
+    assert [(each.number, each.sampled["epochs"]) for each in asked] == [(1, 2), (2, 3), (3, 4)]
+
+
+def test_a_point_that_is_added_later_gets_a_number_of_its_own(make: Make, tmp_path: Path) -> None:
+    Ledger(tmp_path, make()).ask()
+    point = {"method.invariance_weight": 3.0, "method.layers": "two"}
+    extended = Ledger(tmp_path, make(first=[point]))
+    assert extended.ask().number == 0
+    assert extended.ask() == (1, point)
+
+
 def test_a_grid_is_every_combination_once(make: Make, tmp_path: Path) -> None:
     search = {
         "method.layers": {"choice": {"last": ["bn3"], "two": ["bn2", "bn3"]}},
