@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
@@ -47,7 +48,6 @@ class Ledger:
             study_name=experiment.name,
             storage=JournalStorage(JournalFileBackend(str(path))),
             directions=["maximize"] * len(experiment.maximize),
-            sampler=make_sampler(experiment.sampler),
             load_if_exists=True,
         )
         self.study.set_metric_names(list(experiment.maximize))
@@ -55,6 +55,7 @@ class Ledger:
         self._put_back_interrupted()
         self._points = self._points_to_come()
         self._next_number = 1 + max(self._numbers(self.study.get_trials(deepcopy=False)), default=-1)
+        self.study.sampler = make_sampler(experiment.sampler, after=self._next_number)
 
     def ended(self) -> set[int]:
         """Numbers of the trials that need not run again: complete, stopped early, or failed by their own fault."""
@@ -144,10 +145,16 @@ class Ledger:
         return {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
 
 
-def make_sampler(spec: Sampler | None) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it."""
+def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it.
+
+    A study that goes on `after` some trials draws from a stream of its own: the same one would propose them again.
+    """
+    seed = spec.seed if spec else 0
+    if after:
+        seed = int(np.random.SeedSequence([seed, after]).generate_state(1)[0])
     if spec is None or spec.name in ("random", "grid"):
-        return optuna.samplers.RandomSampler(seed=spec.seed if spec else 0)
+        return optuna.samplers.RandomSampler(seed=seed)
     if spec.name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=spec.seed)
-    return optuna.samplers.TPESampler(seed=spec.seed, multivariate=True, group=True, constant_liar=True)
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

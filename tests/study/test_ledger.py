@@ -70,6 +70,18 @@ def test_a_trial_that_was_put_back_is_the_next_one_asked_for(make: Make, tmp_pat
     assert ledger.ask() == asked
 
 
+@pytest.mark.parametrize("name", ["tpe", "random", "nsga2"])
+def test_a_study_that_goes_on_does_not_propose_what_it_had_before(name: str, make: Make, tmp_path: Path) -> None:
+    proposed = []
+    for _ in range(3):
+        ledger = Ledger(tmp_path, make(sampler={"name": name, "seed": 0}))
+        for _ in range(3):
+            asked = ledger.ask()
+            ledger.complete(asked.number, [0.5, 0.5])
+            proposed.append(asked.sampled["method.invariance_weight"])
+    assert len(set(proposed)) == 9
+
+
 def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> None:
     points = [{"method.invariance_weight": 3.0, "method.layers": "two"}, {"method.invariance_weight": 5.0}]
     ledger = Ledger(tmp_path, make(first=points))
