@@ -405,6 +405,36 @@ def pareto(
             click.echo(f"drew {plot}", err=as_csv or as_json)
 
 
+@main.group()
+def results() -> None:
+    """What the tables of a study say, as text.
+
+    Example: arat-ray results why results/quickstart 3
+    """
+
+
+@results.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("trial")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def why(study: Path, trial: str, as_json: bool) -> None:
+    """Why a trial was stopped early or went on: at which epoch, with which values, against which trials.
+
+    TRIAL is its number, or its trial_id.
+
+    Example: arat-ray results why results/layers 3
+    """
+    with _user_errors():
+        from arat_ray.results import why as reasons
+
+        found = reasons.why(study, trial)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            for line in reasons.lines(found):
+                click.echo(line)
+
+
 @main.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))

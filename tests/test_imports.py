@@ -69,7 +69,8 @@ def study(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["compare"], ["export"]]
+    "verb",
+    [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["compare"], ["export"], ["results", "why"]],
 )
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
     assert loaded(RUN, *verb, "--help") == set()
@@ -86,6 +87,11 @@ def test_evaluations_are_compared_and_drawn_without_anything_heavy(form: list[st
     assert loaded(RUN, "compare", str(study / a), str(study / b), *form) == set()
     chosen = ("--attack", "autoattack", "--split", "test")
     assert loaded(RUN, "pareto", str(study), *chosen, *form) == set()
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_why_loads_nothing_heavy(form: list[str], study: Path) -> None:
+    assert loaded(RUN, "results", "why", str(study), "0", *form) == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:

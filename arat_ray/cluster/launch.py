@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
+import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from arat_ray.cluster import early_stopping
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.run import Train, Validate
@@ -25,7 +27,7 @@ FAILURES = 3
 
 
 class TrialConfig(TypedDict):
-    """What Ray carries to a trial: JSON of the specs, and where the trial's checkpoints go."""
+    """What Ray carries to a trial: JSON of the specs, where its checkpoints go, and the epochs that decide on it."""
 
     number: int
     sampled: dict[str, Any]
@@ -34,6 +36,7 @@ class TrialConfig(TypedDict):
     resources: dict[str, Any]
     folder: str
     ray_folder: str
+    rungs: list[int]
 
 
 def trainable(resources: Resources) -> Any:
@@ -85,11 +88,20 @@ def _run_worker(config: TrialConfig) -> None:
 
 
 def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
-    """Run the loop, sending each row; what the user can mend is sent as a failure instead of raised."""
+    """Run the loop, sending each row; what the user can mend is sent as a failure instead of raised.
+
+    Where Tune stops a trial, `send` does not come back from a rung. Several workers ask at each rung whether to stop,
+    as one: were Tune to stop them, their resources would never come free.
+    """
 
     def report(row: Row, replayed: bool) -> bool:
         send({"row": row, "replayed": replayed, **describe(device)})
-        return False
+        if world_size == 1 or row["epoch"] not in config["rungs"]:
+            return False
+        stops = rank == 0 and early_stopping.ask(config["number"], row["epoch"])
+        answer = torch.tensor([float(stops)], device=device)
+        dist.all_reduce(answer)
+        return bool(answer.item())
 
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
     try:

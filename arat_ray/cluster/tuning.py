@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ray import tune
 from rich.console import Console
 
-from arat_ray.cluster import launch, nodes
+from arat_ray.cluster import early_stopping, launch, nodes
 from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
@@ -90,6 +90,7 @@ def run(
             params=study_folder.param_types(experiment),
             metadata=study_folder.metadata(experiment),
             warn=lambda text: console.print(f"[bold red]{text}"),
+            decisions=experiment.early_stopping is not None,
         )
         ledger = Ledger(folder, experiment)
         ended = len(ledger.ended())
@@ -123,10 +124,15 @@ def _tune(
     concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
     if experiment.resources.workers > 1:
         concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
+    scheduler: Any = None
+    if experiment.early_stopping:
+        board = early_stopping.open_board() if experiment.resources.workers > 1 else None
+        scheduler = early_stopping.ParetoAsha(recorder, board)
     tuner = tune.Tuner(
         launch.trainable(experiment.resources),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(ledger, configure, limit=limit),
+            scheduler=scheduler,
             num_samples=-1 if limit is None else limit,
             max_concurrent_trials=concurrent,
             reuse_actors=experiment.resources.workers == 1,
@@ -146,14 +152,16 @@ def _tune(
 
 
 def _configure(experiment: Experiment, folder: Path, ray_folder: Path, asked: Asked) -> TrialConfig:
+    train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
     return TrialConfig(
         number=asked.number,
         sampled=asked.sampled,
-        train=experiment.resolve(asked.sampled).model_dump(mode="json"),
+        train=train.model_dump(mode="json"),
         validate=experiment.validation.model_dump(mode="json"),
         resources=experiment.resources.model_dump(mode="json"),
         folder=str(folder / "checkpoints" / trial_id(experiment.name, asked.number)),
         ray_folder=str(ray_folder),
+        rungs=stopping.rungs(train.epochs) if stopping else [],
     )
 
 

@@ -22,7 +22,7 @@ def problems(experiment: Experiment) -> list[str]:
         return [f"train: {problem}"]
     if found := list(_condition_problems(experiment)):
         return found
-    return [*_search_problems(experiment), *_sampler_problems(experiment)]
+    return [*_search_problems(experiment), *_sampler_problems(experiment), *_early_stopping_problems(experiment)]
 
 
 def _impossible(train: Train, resources: Resources) -> str | None:
@@ -94,6 +94,11 @@ def _sample_problems(experiment: Experiment, where: str, sampled: dict[str, Any]
         return
     if problem := _impossible(train, experiment.resources):
         yield f"with {shown_sample}: {problem}"
+    if experiment.early_stopping is not None and train.epochs != experiment.base.epochs:
+        yield (
+            f"with {shown_sample}: a run of {train.epochs} epochs is not comparable with one of "
+            f"{experiment.base.epochs} at the rungs of early_stopping; leave one of the two out"
+        )
     if where.startswith("first"):
         for path in sampled:
             if not experiment.search[path].applies(sampled):
@@ -118,3 +123,8 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
             yield str(error)
     elif experiment.budget.trials is None and experiment.budget.hours is None:
         yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
+
+
+def _early_stopping_problems(experiment: Experiment) -> Iterator[str]:
+    if experiment.early_stopping is not None:
+        yield from experiment.early_stopping.problems(experiment.base.epochs, experiment.validation)

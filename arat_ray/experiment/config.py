@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from arat_ray.experiment import checks
+from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
 from arat_ray.spec import Spec, did_you_mean
@@ -82,6 +83,7 @@ class Experiment(Spec):
     first: list[Sampled] = Field(default_factory=list)
     maximize: tuple[Goal, ...] = Field(("clean_accuracy", "robust_accuracy"), min_length=1)
     sampler: Sampler | None = None
+    early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
     resources: Resources = Resources()
 
@@ -177,7 +179,8 @@ class Experiment(Spec):
 
     def without_search(self) -> Experiment:
         """The run of `train:` alone, as a study of one trial."""
-        nothing: dict[str, Any] = {"search": {}, "first": [], "sampler": None, "budget": Budget(trials=1)}
+        nothing: dict[str, Any] = {"search": {}, "first": [], "sampler": None, "early_stopping": None}
+        nothing["budget"] = Budget(trials=1)
         return self.model_copy(update=nothing)
 
     def identity(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset, read
 from arat_ray.training.methods import AratSpec, StandardSpec
@@ -58,6 +59,14 @@ def describe(experiment: Experiment) -> Iterator[str]:
         ]
         sampler = experiment.sampler.name if experiment.sampler else "none"
         yield f"  search: {sampler}, {' or '.join(filter(None, end))}, maximising {' and '.join(experiment.maximize)}"
+    if stopping := experiment.early_stopping:
+        rungs = ", ".join(map(str, stopping.rungs(train.epochs)))
+        yield (
+            f"  early stopping: {stopping.name}, at the epochs {rungs} the best 1 in {stopping.reduction_factor} by "
+            f"{' and '.join(experiment.maximize)} goes on"
+        )
+        if experiment.sampler and experiment.sampler.name == "nsga2":
+            yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe uses stopped ones too"
     resources = experiment.resources
     yield (
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
@@ -68,7 +77,8 @@ def describe(experiment: Experiment) -> Iterator[str]:
 def estimate(experiment: Experiment) -> Iterator[str]:
     """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial.
 
-    A grid's trials are counted one by one; of other searches all are taken to cost what `train:` costs.
+    A grid's trials are counted one by one; of other searches all are taken to cost what `train:` costs. What early
+    stopping saves is an expectation: that one in `reduction_factor` goes on at each rung.
     """
     train, validation = experiment.base, experiment.validation
     training_images = _images_in(train.dataset) - validation.held_out
@@ -76,18 +86,32 @@ def estimate(experiment: Experiment) -> Iterator[str]:
     trials = experiment.trials
     yield f"  a trial: {training_images} training images, {flops / 1e15:.3g} PFLOP"
     total = flops * (trials or 1)
+    expected = " expected" if experiment.early_stopping else ""
     if experiment.sampler is not None and experiment.sampler.name == "grid":
         runs = map(experiment.resolve, itertools.islice(experiment.grid(), trials))
         each = [trial_flops(run, validation, training_images) for run in runs]
         total = sum(each)
         if max(each) > min(each):
             yield f"  from {min(each) / 1e15:.3g} to {max(each) / 1e15:.3g} PFLOP, as a trial's method and size demand"
-    if trials:
+    if stopping := experiment.early_stopping:
+        most, share = total, expected_flops(train, validation, training_images, stopping) / flops
+        total *= share
+        epochs = sum(epoch * part for epoch, part in stopping.survival(train.epochs))
+        yield (
+            f"  early stopping: {epochs:.3g} of {train.epochs} epochs a trial expected, if 1 in "
+            f"{stopping.reduction_factor} goes on at each rung; the first trials there go on more often"
+        )
+        if trials:
+            yield (
+                f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP expected, {most / 1e15:.3g} PFLOP if none "
+                "were stopped"
+            )
+    elif trials:
         yield f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP"
     if experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
             "  hours: unknown here, a trial takes a GPU; a GPU at an effective 20 TFLOP/s would need "
-            + _hours(total / 20e12)
+            f"{_hours(total / 20e12)}{expected}"
         )
         return
     step_s = seconds_per_image(train)
@@ -98,7 +122,8 @@ def estimate(experiment: Experiment) -> Iterator[str]:
     yield f"  on this machine: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
     if trials:
         rounds = -(-trials // at_once)
-        yield f"  the search: {_hours(trial_s * total / flops / trials * rounds)}, {at_once} trial(s) at once"
+        hours = _hours(trial_s * total / flops / trials * rounds)
+        yield f"  the search: {hours}{expected}, {at_once} trial(s) at once"
 
 
 def _images_in(dataset: Dataset) -> int:
@@ -106,12 +131,21 @@ def _images_in(dataset: Dataset) -> int:
     return dataset.images or dataset.train_images or len(read(dataset, "train").labels)
 
 
-def trial_flops(train: Train, validation: Validate, training_images: int) -> float:
-    """FLOPs of one run: its training steps and its measurements."""
-    measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, train.epochs + 1))
+def trial_flops(train: Train, validation: Validate, training_images: int, *, until: int | None = None) -> float:
+    """FLOPs of one run, or of its first `until` epochs: its training steps and its measurements."""
+    epochs = train.epochs if until is None else until
+    measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, epochs + 1))
     return forward_flops(train.model, train.dataset) * (
-        train.epochs * training_images * passes(train)
+        epochs * training_images * passes(train)
         + measured * validation.images * (1 + validation.attack.steps * BACKWARD)
+    )
+
+
+def expected_flops(train: Train, validation: Validate, training_images: int, stopping: ParetoAsha) -> float:
+    """FLOPs of one run that is stopped at the rungs as often as others."""
+    return sum(
+        part * trial_flops(train, validation, training_images, until=epoch)
+        for epoch, part in stopping.survival(train.epochs)
     )
 
 

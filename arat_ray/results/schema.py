@@ -105,6 +105,25 @@ TABLES: dict[str, TableType] = {
             "images_per_s": pa.float64(),
         },
     ),
+    "decisions": _table(  # of early stopping; peers of a decision are those of its rung up to its order
+        ("trial_id", "rung"),
+        {
+            "trial_id": pa.string(),
+            "rung": pa.int64(),  # the epoch
+            "order": pa.int64(),  # in which the study's decisions were made, from 0
+            "number": pa.int64(),
+            "goals": pa.map_(pa.string(), pa.float64()),
+            "goes_on": pa.bool_(),
+            "rank": pa.int64(),  # from 1, of as many as `of`; null where a goal was missing
+            "of": pa.int64(),
+            "keep": pa.int64(),
+            "front": pa.int64(),  # from 1
+            "beaten_by": pa.list_(pa.int64()),  # trials that dominate it there
+            "behind": pa.list_(pa.int64()),  # trials on the same front that come first by spread
+            "why": pa.string(),
+            "decided_at": _TIME,
+        },
+    ),
     "evaluations": _table(
         ("evaluation_id",),
         {

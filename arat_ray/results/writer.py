@@ -18,10 +18,11 @@ from arat_ray.results.table import Key, Table
 
 
 class StudyWriter:
-    """The trials and epochs of one study, in `<study>/trials` and `<study>/epochs`.
+    """The trials and epochs of one study, in `<study>/trials` and `<study>/epochs`, and where it stops trials early the
+    `decisions` on them.
 
-    `trial` and `epoch` only take rows; `tick` writes them when `flush_s` seconds have passed, `flush` now. A
-    failing disk does not raise: rows stay in memory, writing is tried again after `retry_s[0]` seconds, then
+    `trial`, `epoch` and `decision` only take rows; `tick` writes them when `flush_s` seconds have passed, `flush`
+    now. A failing disk does not raise: rows stay in memory, writing is tried again after `retry_s[0]` seconds, then
     twice that, up to `retry_s[1]`, and `warn` is called once when it begins and once when it is over.
     """
 
@@ -32,6 +33,7 @@ class StudyWriter:
         params: Mapping[str, pa.DataType],
         metadata: Metadata,
         warn: Callable[[str], None],
+        decisions: bool = False,
         flush_s: float = 2.0,
         part_rows: int = 50_000,
         retry_s: tuple[float, float] = (2.0, 60.0),
@@ -48,6 +50,10 @@ class StudyWriter:
         key, epochs = TABLES["epochs"]
         self.epochs = Table(study / "epochs", epochs, key, part_rows=part_rows, metadata=text)
         self.trials = Table(study / "trials", schema, TABLES["trials"].key, part_rows=part_rows, metadata=text)
+        self.decisions: Table | None = None
+        if decisions:
+            key, columns = TABLES["decisions"]
+            self.decisions = Table(study / "decisions", columns, key, part_rows=part_rows, metadata=text)
         self._flushed_at = time.monotonic()
         self._delay = 0.0
         self._retry_at: float | None = None  # None while the disk is well
@@ -59,11 +65,16 @@ class StudyWriter:
     @property
     def pending(self) -> int:
         """How many rows are not on disk yet."""
-        return self.epochs.pending + self.trials.pending
+        return sum(table.pending for table in (self.epochs, self.decisions, self.trials) if table is not None)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Take one row of `epochs`."""
         self.epochs.upsert(row)
+
+    def decision(self, row: Mapping[str, Any]) -> None:
+        """Take one row of `decisions`."""
+        assert self.decisions is not None
+        self.decisions.upsert(row)
 
     def trial(self, row: Mapping[str, Any]) -> None:
         """Take one row of `trials`; keeps `on_front` true on the non-dominated trials, and only on them."""
@@ -86,7 +97,7 @@ class StudyWriter:
             self.flush()
 
     def flush(self, *, final: bool = False) -> bool:
-        """Write now, epochs before the trials that speak of them; whether everything is on disk.
+        """Write now, epochs and decisions before the trials that speak of them; whether everything is on disk.
 
         While the disk fails, only the next planned retry tries again, unless this is the `final` call.
         """
@@ -96,8 +107,9 @@ class StudyWriter:
         self._flushed_at = now
         waiting = self.pending
         try:
-            self.epochs.flush()
-            self.trials.flush()
+            for table in (self.epochs, self.decisions, self.trials):
+                if table is not None:
+                    table.flush()
         except OSError as error:
             shortest, longest = self.retry_s
             self._delay = shortest if self._retry_at is None else min(2 * self._delay, longest)

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from arat_ray.experiment.config import Experiment, Sampled, Sampler
 
 JOURNAL = Path("journal") / "optuna.log"
-NUMBER, POINT, REASON = "number", "point", "reason"
+NUMBER, POINT, REASON, CURVE, SHORTFALL = "number", "point", "reason", "curve", "shortfall"
 INTERRUPTED = "interrupted"
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group`, `set_metric_names`: so for years
@@ -47,47 +48,67 @@ class Ledger:
             study_name=experiment.name,
             storage=JournalStorage(JournalFileBackend(str(path))),
             directions=["maximize"] * len(experiment.maximize),
-            sampler=make_sampler(experiment.sampler),
             load_if_exists=True,
         )
         self.study.set_metric_names(list(experiment.maximize))
-        self._ids: dict[int, int] = {}
+        self._running: dict[int, optuna.Trial] = {}
         self._put_back_interrupted()
-        self._enqueue_points()
+        self._points = self._points_to_come()
         self._next_number = 1 + max(self._numbers(self.study.get_trials(deepcopy=False)), default=-1)
+        self.study.sampler = make_sampler(experiment.sampler, after=self._next_number)
 
     def ended(self) -> set[int]:
-        """Numbers of the trials that need not run again: complete, or failed by their own fault."""
+        """Numbers of the trials that need not run again: complete, stopped early, or failed by their own fault."""
         return self._numbers(
             trial
             for trial in self.study.get_trials(deepcopy=False)
-            if trial.state == TrialState.COMPLETE
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
             or (trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) != INTERRUPTED)
         )
 
     def ask(self) -> Asked:
-        """The next trial: what waits (given points, interrupted trials), then what the sampler proposes."""
+        """The next trial: one that was interrupted, a given point, else what the sampler proposes."""
+        if self._points and not self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+            index, point = self._points.pop(0)
+            self.study.enqueue_trial(point, user_attrs={NUMBER: self._next_number, POINT: index})
         trial = self.study.ask()
         number = trial.user_attrs.get(NUMBER)
         if number is None:
             number = self._next_number
             trial.set_user_attr(NUMBER, number)
         self._next_number = max(self._next_number, number + 1)
-        self._ids[number] = trial.number
+        self._running[number] = trial
         return Asked(number, self.experiment.suggest(trial))
 
     def complete(self, number: int, goals: list[float]) -> None:
         """The trial ran to its end with these goals. Its rows must be on disk before."""
-        self.study.tell(self._ids.pop(number), goals)
+        self.study.tell(self._running.pop(number), goals)
+
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
+        """The trial was stopped early and will not run again; `curve` is what was measured, column by column.
+
+        Its goals are no results, so Optuna gets none. The curve is an attribute, because of intermediate values Optuna
+        knows one an epoch, and its TPE raises where a stopped trial of several goals has any.
+
+        TPE models the best tenth of the trials as good ones, and takes stopped ones in where fewer are complete: the
+        oldest first when it knows nothing else of them. `shortfall` (the larger, the earlier and the worse a trial was
+        stopped), told as a broken constraint, makes that the best of those that came farthest.
+        """
+        trial = self._running.pop(number)
+        trial.set_user_attr(REASON, reason)
+        trial.set_user_attr(CURVE, curve)
+        trial.set_constraint(SHORTFALL, shortfall)
+        self.study.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         """The trial failed by its own fault and will not run again."""
-        self._set(self._ids[number], REASON, reason)
-        self.study.tell(self._ids.pop(number), state=TrialState.FAIL)
+        trial = self._running.pop(number)
+        trial.set_user_attr(REASON, reason)
+        self.study.tell(trial, state=TrialState.FAIL)
 
     def put_back(self, number: int) -> None:
         """The trial was interrupted: it will be asked for again, now or when the study is resumed."""
-        self._put_back(self.study.trials[self._ids.pop(number)])
+        self._put_back(self.study.trials[self._running.pop(number).number])
 
     def _put_back_interrupted(self) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
@@ -103,15 +124,17 @@ class Ledger:
         self._set(trial.number, REASON, INTERRUPTED)
         self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _enqueue_points(self) -> None:
-        """The known good points, or all combinations of a grid, that were not enqueued yet."""
+    def _points_to_come(self) -> list[tuple[int, Sampled]]:
+        """The known good points, or all combinations of a grid, that no trial was given yet.
+
+        Each is enqueued when its turn has come, because Optuna takes what waits in the order in which it was enqueued:
+        an interrupted trial would come after a whole grid, and early stopping decide in another order.
+        """
         sampler = self.experiment.sampler
         grid = sampler is not None and sampler.name == "grid"
         points = list(self.experiment.grid()) if grid else self.experiment.first
         known = {trial.user_attrs.get(POINT) for trial in self.study.get_trials(deepcopy=False)}
-        for index, point in enumerate(points):
-            if index not in known:
-                self.study.enqueue_trial(point, user_attrs={NUMBER: index, POINT: index})
+        return [(index, point) for index, point in enumerate(points) if index not in known]
 
     def _set(self, optuna_number: int, key: str, value: Any) -> None:
         trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
@@ -122,10 +145,16 @@ class Ledger:
         return {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
 
 
-def make_sampler(spec: Sampler | None) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it."""
+def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it.
+
+    A study that goes on `after` some trials draws from a stream of its own: the same one would propose them again.
+    """
+    seed = spec.seed if spec else 0
+    if after:
+        seed = int(np.random.SeedSequence([seed, after]).generate_state(1)[0])
     if spec is None or spec.name in ("random", "grid"):
-        return optuna.samplers.RandomSampler(seed=spec.seed if spec else 0)
+        return optuna.samplers.RandomSampler(seed=seed)
     if spec.name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=spec.seed)
-    return optuna.samplers.TPESampler(seed=spec.seed, multivariate=True, group=True, constant_liar=True)
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

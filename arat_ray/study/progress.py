@@ -17,7 +17,7 @@ from arat_ray.results.schema import short_param
 from arat_ray.training.timing import duration
 
 REFRESH_S = 0.5
-STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow"}
+STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow", "pruned": "dim"}
 
 
 class Progress:
@@ -86,7 +86,9 @@ class Progress:
 
     def _render(self) -> RenderableType:
         front, volume = self._front()
+        early = sum(trial["status"] == "pruned" for trial in self.trials.values())
         head = Text(f"{self.ended_count}{f' of {self.total}' if self.total else ''} trials, ")
+        head.append(f"{early} stopped early, " if early else "")
         head.append(f"{duration(time.monotonic() - self.began)}{self._left()}")
         if front:
             head.append(f"; front of {len(front)}, hypervolume {volume:.4f}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from arat_ray.experiment.config import Experiment
-from arat_ray.results import reader
+from arat_ray.frontier.halving import Decision, Halving
+from arat_ray.results import decisions, reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study.progress import Progress
 from arat_ray.training.checkpoint import BEST, LAST
@@ -36,6 +38,8 @@ class Running:
     epochs: dict[int, int]
     """Epoch -> the attempt that its row is stored under."""
     train_s_before: float = 0.0
+    curve: dict[int, list[float | None]] = field(default_factory=dict)
+    """Epoch -> the goals measured after it."""
     began: float = field(default_factory=time.monotonic)
     failure: str | None = None
 
@@ -44,6 +48,7 @@ class Listener(Protocol):
     """Who hears how a trial ended, after its rows are on disk: the ledger of a search."""
 
     def complete(self, number: int, goals: list[float]) -> None: ...
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def put_back(self, number: int) -> None: ...
 
@@ -58,6 +63,11 @@ class Recorder:
         self.writer, self.ledger, self.progress = writer, ledger, progress
         self.running: dict[int, Running] = {}
         self.failed = 0
+        self.halving: Halving | None = None
+        if stopping := experiment.early_stopping:
+            rungs = stopping.rungs(experiment.base.epochs)
+            self.halving = Halving(rungs, reduction_factor=stopping.reduction_factor)
+            self.halving.recall(decisions.read(folder))
         self._before = _unfinished(folder)
 
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
@@ -91,6 +101,24 @@ class Recorder:
         self._write(number)
         self.progress.started(number, sampled)
 
+    def judge(self, number: int, row: Row) -> Decision | None:
+        """What early stopping decides on a row that is about to be reported; None where there is nothing to decide.
+
+        A decision is on disk before anybody can act on it, and a trial that comes by again, after an interruption,
+        hears the same one.
+        """
+        if self.halving is None or number not in self.running or row["epoch"] not in self.halving.rungs:
+            return None
+        if known := self.halving.made(number, row["epoch"]):
+            return known
+        trial, goals = self.running[number], self.experiment.maximize
+        values = trial.row | self._reportable(trial, row) if row.get("validation_images") else {}
+        order = len(self.halving)
+        made = self.halving.decide(number, row["epoch"], [values.get(goal) for goal in goals])
+        self.writer.decision(decisions.as_row(made, trial_id=trial.row["trial_id"], goals=goals, order=order))
+        self.writer.flush()
+        return made
+
     def report(self, number: int, message: dict[str, Any]) -> None:
         """A trial sent a row, or the reason why it gave up."""
         if number not in self.running:
@@ -107,29 +135,25 @@ class Recorder:
             self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
         trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
         if row.get("validation_images"):
-            choose = self.experiment.validation.choose
-            best_so_far = trial.row.get("robust_accuracy", -1)
-            if choose == "last" or row["validation_robust_accuracy"] > best_so_far:
-                trial.row |= {
-                    "clean_accuracy": row["validation_clean_accuracy"],
-                    "robust_accuracy": row["validation_robust_accuracy"],
-                    "images": row["validation_images"],
-                    "checkpoint": str(
-                        Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)
-                    ),
-                }
+            trial.curve[epoch] = [row.get(f"validation_{goal}") for goal in self.experiment.maximize]
+            trial.row |= self._reportable(trial, row)
             trial.row["is_full_fidelity"] = epoch == json.loads(trial.row["config"])["epochs"]
             self._write(number)
         self.progress.reported(number, trial.row)
 
     def end(self, number: int, error: str | None = None) -> None:
-        """The trial will send nothing more: it is complete, has failed, or was interrupted."""
+        """The trial will send nothing more: it is complete, was stopped early, has failed, or was interrupted."""
         if number not in self.running:
             return
         trial = self.running[number]
+        row, goals = trial.row, self.experiment.maximize
         error = error or trial.failure
-        row = trial.row
-        if error:
+        if not error and row["is_full_fidelity"]:
+            error = _unusable({goal: row.get(goal) for goal in goals})
+        stop = self.halving.stopped(number) if self.halving and not row["is_full_fidelity"] else None
+        if stop:
+            row |= {"status": "pruned", "stop_reason": self._stop_reason(stop)}
+        elif error:
             row |= {"status": "failed", "error": error}
         elif row["is_full_fidelity"]:
             row["status"] = "complete"
@@ -137,11 +161,15 @@ class Recorder:
             self.interrupt(number, "interrupted")
             return
         self._end(number)
-        if error:
+        if stop and self.halving:
+            curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
+            curve |= {goal: [values[i] for values in trial.curve.values()] for i, goal in enumerate(goals)}
+            self.ledger.prune(number, row["stop_reason"], curve, shortfall=self.halving.shortfall(stop))
+        elif error:
             self.failed += 1
             self.ledger.fail(number, error)
         else:
-            self.ledger.complete(number, [row[goal] for goal in self.experiment.maximize])
+            self.ledger.complete(number, [row[goal] for goal in goals])
 
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
@@ -173,6 +201,22 @@ class Recorder:
         self.writer.tick()
         self.progress.refresh()
 
+    def _reportable(self, trial: Running, row: Row) -> dict[str, Any]:
+        """What a measured row changes in its trial: nothing where an earlier one was better and the best counts."""
+        choose, robust = self.experiment.validation.choose, row.get("validation_robust_accuracy")
+        if choose == "best" and robust is not None and robust <= trial.row.get("robust_accuracy", -1):
+            return {}
+        return {
+            "clean_accuracy": row.get("validation_clean_accuracy"),
+            "robust_accuracy": robust,
+            "images": row["validation_images"],
+            "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)),
+        }
+
+    def _stop_reason(self, stop: Decision) -> str:
+        assert self.experiment.early_stopping is not None
+        return f"{self.experiment.early_stopping.name}: {stop.why}"
+
     def _end(self, number: int) -> None:
         trial = self.running[number]
         trial.row["ended_at"] = datetime.now(UTC)
@@ -188,6 +232,12 @@ class Recorder:
         devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
         trial.row |= {"train_s": seconds, "device_s": seconds * devices}
         self.writer.trial(trial.row)
+
+
+def _unusable(goals: dict[str, Any]) -> str | None:
+    """Why a trial that ran to its end has no result, if it has none."""
+    bad = [goal for goal, value in goals.items() if value is None or not math.isfinite(value)]
+    return f"no result: {', '.join(f'{goal} is {goals[goal]}' for goal in bad)} after the last epoch" if bad else None
 
 
 def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,6 +23,7 @@ class _NoLedger:
     """A single run has no search to tell how it ended."""
 
     def complete(self, number: int, goals: list[float]) -> None: ...
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def put_back(self, number: int) -> None: ...
 

@@ -70,6 +70,18 @@ def test_a_trial_that_was_put_back_is_the_next_one_asked_for(make: Make, tmp_pat
     assert ledger.ask() == asked
 
 
+@pytest.mark.parametrize("name", ["tpe", "random", "nsga2"])
+def test_a_study_that_goes_on_does_not_propose_what_it_had_before(name: str, make: Make, tmp_path: Path) -> None:
+    proposed = []
+    for _ in range(3):
+        ledger = Ledger(tmp_path, make(sampler={"name": name, "seed": 0}))
+        for _ in range(3):
+            asked = ledger.ask()
+            ledger.complete(asked.number, [0.5, 0.5])
+            proposed.append(asked.sampled["method.invariance_weight"])
+    assert len(set(proposed)) == 9
+
+
 def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> None:
     points = [{"method.invariance_weight": 3.0, "method.layers": "two"}, {"method.invariance_weight": 5.0}]
     ledger = Ledger(tmp_path, make(first=points))
@@ -77,6 +89,26 @@ def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> No
     resumed = Ledger(tmp_path, make(first=points))
     assert {resumed.ask().sampled["method.invariance_weight"] for _ in range(2)} == {3.0, 5.0}
     assert resumed.ask().number == 2
+
+
+def test_an_interrupted_trial_comes_before_the_points_that_nobody_was_given_yet(make: Make, tmp_path: Path) -> None:
+    search = {"epochs": {"choice": [1, 2, 3, 4]}}
+    experiment = make(search=search, sampler={"name": "grid", "seed": 0}, budget={})
+    died = Ledger(tmp_path, experiment)
+    died.complete(died.ask().number, [0.5, 0.5])
+    interrupted = died.ask()
+    resumed = Ledger(tmp_path, experiment)
+    asked = [resumed.ask() for _ in range(3)]
+    assert asked[0] == interrupted
+    assert [(each.number, each.sampled["epochs"]) for each in asked] == [(1, 2), (2, 3), (3, 4)]
+
+
+def test_a_point_that_is_added_later_gets_a_number_of_its_own(make: Make, tmp_path: Path) -> None:
+    Ledger(tmp_path, make()).ask()
+    point = {"method.invariance_weight": 3.0, "method.layers": "two"}
+    extended = Ledger(tmp_path, make(first=[point]))
+    assert extended.ask().number == 0
+    assert extended.ask() == (1, point)
 
 
 def test_a_grid_is_every_combination_once(make: Make, tmp_path: Path) -> None:

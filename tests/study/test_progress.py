@@ -46,3 +46,23 @@ def test_a_pipe_shows_one_line_a_trial() -> None:
         progress.started(1, {})
         progress.ended(1, {"status": "failed", "epochs_done": 0, "error": "out of memory"})
     assert shown.getvalue() == "[2/2] trial 1 failed: out of memory (as in train)\n"
+
+
+def test_trials_that_were_stopped_early_are_counted_and_stay_in_the_table() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=140, height=30, color_system=None)
+    reason = "pareto_asha: rung 10, rank 2 of 2, front 2; beaten by trial 0"
+    with Progress(console, goals=GOALS, total=3, ended=0, epochs=100) as progress:
+        for number, status, epochs in [(0, "complete", 100), (1, "pruned", 10)]:
+            progress.started(number, {"method.invariance_weight": 2.0})
+            row = {"status": status, "epochs_done": epochs, "clean_accuracy": 0.9, "robust_accuracy": 0.99}
+            progress.ended(number, row | {"stop_reason": reason if number else None})
+    last = shown.getvalue().split("2 of 3 trials, 1 stopped early, ")[-1]
+    assert "front of 1" in last
+    (line,) = [line for line in last.splitlines() if line.strip().startswith("1 ")]
+    assert line.split()[:3] == ["1", "pruned", "10/100"]
+    piped = io.StringIO()
+    with Progress(Console(file=piped, width=200), goals=GOALS, total=2, ended=0, epochs=100) as progress:
+        progress.started(1, {})
+        progress.ended(1, {"status": "pruned", "epochs_done": 10, "stop_reason": reason})
+    assert f"trial 1 pruned: {reason} (as in train)" in piped.getvalue()

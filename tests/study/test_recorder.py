@@ -37,6 +37,9 @@ class Witness:
     def complete(self, number: int, goals: list[float]) -> None:
         self.heard.append(("complete", number, goals, *self._look(number)))
 
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
+        self.heard.append(("prune", number, reason, curve, shortfall, *self._look(number)))
+
     def fail(self, number: int, reason: str) -> None:
         self.heard.append(("fail", number, reason, *self._look(number)))
 
@@ -46,7 +49,9 @@ class Witness:
 
 def open_study(folder: Path, experiment: Experiment) -> tuple[Recorder, Witness, io.StringIO]:
     shown = io.StringIO()
-    writer = StudyWriter(folder, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
+    stops = experiment.early_stopping is not None
+    params, described = param_types(experiment), metadata(experiment)
+    writer = StudyWriter(folder, params=params, metadata=described, warn=pytest.fail, decisions=stops)
     console = Console(file=shown, width=200)
     progress = Progress(console, goals=experiment.maximize, total=experiment.trials, ended=0, epochs=2)
     witness = Witness(folder)

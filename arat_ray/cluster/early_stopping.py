@@ -1,0 +1,73 @@
+"""Early stopping under Ray Tune. Who stops is decided in `frontier.halving` and recorded by the study's recorder.
+
+A trial in a Tune actor is stopped by Tune. A trial of several workers is never: its placement group would stay behind
+and the next trial wait for its resources. There Tune is told to go on, the decision is put up on a board, and the
+workers, who ask at each rung, end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+if TYPE_CHECKING:
+    from arat_ray.study.recorder import Recorder
+
+BOARD = "early-stopping"
+ANSWER_S = 300.0
+"""How long workers wait for a decision before they fail, and are started again from their checkpoint."""
+
+
+class ParetoAsha(FIFOScheduler):
+    """Trials run in the order of their numbers; each row is judged before it is recorded."""
+
+    def __init__(self, recorder: Recorder, board: Any = None) -> None:
+        super().__init__()
+        self.recorder, self.board = recorder, board
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        row = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
+        decision = self.recorder.judge(trial.config["number"], row) if row else None
+        if decision is None:
+            return str(TrialScheduler.CONTINUE)
+        if self.board is not None:
+            self.board.put.remote(decision.number, decision.rung, not decision.goes_on)
+            return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.CONTINUE if decision.goes_on else TrialScheduler.STOP)
+
+    def debug_string(self) -> str:
+        return "pareto_asha"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its scheduler along; there is nothing in it to keep
+
+
+class _Board:
+    """Decisions for workers: (trial number, rung) -> whether to stop there."""
+
+    def __init__(self) -> None:
+        self.stops: dict[tuple[int, int], bool] = {}
+        self.changed = asyncio.Condition()
+
+    async def put(self, number: int, rung: int, stops: bool) -> None:
+        async with self.changed:
+            self.stops[number, rung] = stops
+            self.changed.notify_all()
+
+    async def ask(self, number: int, rung: int) -> bool:
+        async with self.changed:
+            await self.changed.wait_for(lambda: (number, rung) in self.stops)
+        return self.stops[number, rung]
+
+
+def open_board() -> Any:
+    """A board of this driver, there as long as its handle is kept."""
+    return ray.remote(_Board).options(name=BOARD, num_cpus=0).remote()
+
+
+def ask(number: int, rung: int) -> bool:
+    """From a worker: whether the trial stops at this rung, as soon as that is decided."""
+    return bool(ray.get(ray.get_actor(BOARD).ask.remote(number, rung), timeout=ANSWER_S))

@@ -1,0 +1,57 @@
+"""Decisions of early stopping as rows of the `decisions` table, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from arat_ray.frontier.halving import Decision
+from arat_ray.results import reader
+
+
+def as_row(decision: Decision, *, trial_id: str, goals: Sequence[str], order: int) -> dict[str, Any]:
+    """The row of a decision that is made now, the study's `order`-th from 0."""
+    return {
+        "trial_id": trial_id,
+        "rung": decision.rung,
+        "order": order,
+        "number": decision.number,
+        "goals": dict(zip(goals, decision.goals, strict=True)),
+        "goes_on": decision.goes_on,
+        "rank": decision.rank,
+        "of": decision.of,
+        "keep": decision.keep,
+        "front": decision.front,
+        "beaten_by": list(decision.beaten_by),
+        "behind": list(decision.behind),
+        "why": decision.why,
+        "decided_at": datetime.now(UTC),
+    }
+
+
+def read(study: Path) -> list[Decision]:
+    """The decisions of a study in the order in which they were made; empty where it has none."""
+    if not reader.part_files(study / "decisions"):
+        return []
+    goals = reader.metadata(study).goals
+    rows = reader.read(study, "decisions").to_pylist()
+    return [_decision(row, goals) for row in sorted(rows, key=lambda row: row["order"])]
+
+
+def _decision(row: dict[str, Any], goals: Sequence[str]) -> Decision:
+    values = dict(row["goals"])
+    return Decision(
+        number=row["number"],
+        rung=row["rung"],
+        goals=tuple(values.get(goal, math.nan) for goal in goals),
+        goes_on=row["goes_on"],
+        rank=row["rank"],
+        of=row["of"],
+        keep=row["keep"],
+        front=row["front"],
+        beaten_by=tuple(row["beaten_by"]),
+        behind=tuple(row["behind"]),
+    )
