@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,7 +62,7 @@ class Attacker:
         if data.images.dtype != torch.uint8:
             raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, so that x lies in [0, 1]")
         self.model, self.data, self.plan, self.seed, self.keep_images = model, data, plan, seed, keep_images
-        self._folded: nn.Module | None = None
+        self._copies: tuple[nn.Module, nn.Module] | None = None
 
     def identity(self, batch_size: int) -> dict[str, Any]:
         """All that the verdicts depend on, as JSON."""
@@ -85,37 +84,33 @@ class Attacker:
         began = time.perf_counter()
         device = next(self.model.parameters()).device
         x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
+        network, search = self._networks()
         x_adv, signs = x, torch.empty(0, dtype=torch.bool)
-        if job.step:
-            x_adv = self._perturb(job.step, x, y)
+        ball: dict[str, Any] = {"norm": self.plan.norm, "epsilon": self.plan.epsilon}
+        if job.step is None:
+            pgd = Pgd(**ball, step_size=self.plan.epsilon / 4, steps=20)
+            draw = generator(device, self.seed, "probe", job.number)
+            signs = torch.stack(probe(search, x, y, pgd=(pgd, draw)))
+        elif self.plan.mode == "exact":
+            x_adv = perturb(job.step, network, x, y, **ball, seed=self.seed)
         else:
-            signs = torch.stack(self._probe(x, y, job.number))
+            x_adv = fast.perturb(job.step, search, network, x, y, **ball, seed=self.seed)
         with torch.no_grad():
-            logits = self.model(x_adv)
+            logits = network(x_adv)
         broken = logits.max(1).indices != y  # of equal logits, the reference's choice
         kept = x_adv[broken] if self.keep_images and job.step else x_adv.new_empty(0)
         wall_s = time.perf_counter() - began
         return Verdicts(broken.cpu(), margins(logits, y).cpu(), kept.cpu(), signs.cpu(), wall_s)
 
-    def _perturb(self, step: Step, x: Tensor, y: Tensor) -> Tensor:
-        ball: dict[str, Any] = {"norm": self.plan.norm, "epsilon": self.plan.epsilon, "seed": self.seed}
-        if self.plan.mode == "exact":
-            return perturb(step, self.model, x, y, **ball)
-        return fast.perturb(step, self._fold(), self.model, x, y, **ball)
-
-    def _probe(self, x: Tensor, y: Tensor, number: int) -> Signs:
-        plan = self.plan
-        pgd = Pgd(norm=plan.norm, epsilon=plan.epsilon, step_size=plan.epsilon / 4, steps=20)
-        draw = generator(x.device, self.seed, "probe", number)
-        return probe(self.model if plan.mode == "exact" else self._fold(), x, y, pgd=(pgd, draw))
-
-    def _fold(self) -> nn.Module:
-        if self._folded is None:
-            self._folded = fast.fold(self.model)
-        return self._folded
+    def _networks(self) -> tuple[nn.Module, nn.Module]:
+        """Copies, frozen because attacks need gradients of the input only: one for verdicts, one to search on."""
+        if self._copies is None:
+            same = fast.lean(self.model)
+            self._copies = same, same if self.plan.mode == "exact" else fast.fold(self.model)
+        return self._copies
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_folded": None}  # folded again where it lands
+        return vars(self) | {"_copies": None}  # made again where it lands
 
 
 Runner = Callable[[Attacker, Sequence[Job]], Iterable[tuple[Job, Verdicts]]]
@@ -175,10 +170,7 @@ def run(
     runner: Runner = one_after_another,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Outcome:
-    """All jobs of the attacker's plan, merged. What `records` has is not computed again; what is computed goes there.
-
-    Meanwhile the network is in eval mode and its parameters are frozen: attacks need gradients of the input only.
-    """
+    """All jobs of the plan, merged. What `records` has is not computed again, and what is computed goes there."""
     steps = (None, *attacker.plan.steps)
     n = len(attacker.data.labels)
     broken_by, margin, signs = (
@@ -188,24 +180,23 @@ def run(
     )
     images = to_unit(attacker.data.images).cpu() if attacker.keep_images else None
     wall_s, clock = 0.0, _Clock(attacker.plan.steps)
-    with _frozen(attacker.model):
-        for place, step in enumerate(steps):
-            left = (broken_by == -1).nonzero().squeeze(1)
-            jobs = [Job(step, number, rows) for number, rows in enumerate(left.split(batch_size)) if len(rows)]
-            waiting = len(left)
-            for done, (job, found, is_new) in enumerate(_results(attacker, jobs, records, runner), start=1):
-                broken = job.indices[found.broken]
-                broken_by[broken] = place
-                margin[job.indices] = found.margins
-                if step is None:
-                    signs[:, job.indices] = found.signs
-                elif images is not None:
-                    images[broken] = found.images
-                wall_s += found.wall_s
-                waiting -= len(job.indices)
-                standing = int((broken_by == -1).sum())
-                left_s = clock.tick(place, len(job.indices) if is_new else 0, waiting, standing)
-                progress(Progress(job.attack, done, len(jobs), standing, n, left_s))
+    for place, step in enumerate(steps):
+        left = (broken_by == -1).nonzero().squeeze(1)
+        jobs = [Job(step, number, rows) for number, rows in enumerate(left.split(batch_size)) if len(rows)]
+        waiting = len(left)
+        for done, (job, found, is_new) in enumerate(_results(attacker, jobs, records, runner), start=1):
+            broken = job.indices[found.broken]
+            broken_by[broken] = place
+            margin[job.indices] = found.margins
+            if step is None:
+                signs[:, job.indices] = found.signs
+            elif images is not None:
+                images[broken] = found.images
+            wall_s += found.wall_s
+            waiting -= len(job.indices)
+            standing = int((broken_by == -1).sum())
+            left_s = clock.tick(place, len(job.indices) if is_new else 0, waiting, standing)
+            progress(Progress(job.attack, done, len(jobs), standing, n, left_s))
     names = tuple(step.name if step else CLEAN for step in steps)
     return Outcome(names, broken_by, margin, images, Signs(*signs), wall_s)
 
@@ -242,18 +233,3 @@ def _results(
             if records:
                 records.save(job.attack, job.number, job.indices, found._asdict())
             yield job, found, True
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradients of its parameters; afterwards as it was."""
-    modes = {module: module.training for module in model.modules()}
-    asked = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for parameter, requires_grad in asked.items():
-            parameter.requires_grad_(requires_grad)

@@ -1,12 +1,13 @@
-"""AutoAttack's wall time: pyautoattack beside exact mode, fast mode and several workers.
+"""AutoAttack's time: pyautoattack beside exact mode, fast mode and several workers.
 
     ARAT_CIFAR10=<folder of train.parquet and test.parquet> python benchmarks/autoattack/wall_time.py \
         --results results --output benchmarks/autoattack.md
 
-Trains the network of network.yaml where it is missing. Each measurement is a process of its own on one thread, whose
-import and loading do not count; they take turns, and what is compared is the sum over the rounds. pyautoattack gets the
-network as `export` leaves it, parameters unfrozen, which is how one would call it. For the scaling, exact mode runs
-over one and over two Ray workers, whose start counts.
+Trains the network of network.yaml where it is missing. pyautoattack, exact and fast mode are processes of one thread
+each that run in turn, a second at a time, so that whatever else the machine does slows all of them alike; what is
+compared is the processor time of the evaluation, which is its wall time on an idle machine. pyautoattack gets the
+network with its parameters unfrozen, which is how one would call it. For the scaling, exact mode runs over one and over
+two Ray workers; that is wall time, and their start counts.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import argparse
 import json
 import logging
 import platform
-import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,40 +56,46 @@ def reference(options: argparse.Namespace) -> dict[str, Any]:
     """pyautoattack's own evaluation, and the seconds of each attack from its log."""
     from pyautoattack import AutoAttack
 
-    lines: list[str] = []
+    totals: list[float] = []
+
+    def emit(record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("robust accuracy after"):
+            totals.append(time.process_time() - began)
+
     handler = logging.Handler(logging.DEBUG)
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = emit  # type: ignore[method-assign]
     logger = logging.getLogger("auto-attack")
     logger.setLevel(logging.DEBUG)
     logger.addHandler(handler)
     who = attacker(options, "exact")
     norm = {"linf": "Linf", "l2": "L2"}[options.norm]
     attack = AutoAttack(who.model, norm=norm, eps=options.epsilon / 255, seed=SEED, version="standard")
-    began = time.perf_counter()
+    began = time.process_time()
     x_adv = attack.run_standard_evaluation(to_unit(who.data.images), who.data.labels, batch_size=options.batch_size)[0]
-    wall_s = time.perf_counter() - began
-    totals = [float(found[1]) for line in lines if (found := re.search(r"after .*\(total time ([\d.]+) s\)", line))]
-    seconds = [b - a for a, b in zip([0.0, *totals], totals, strict=False)]
+    seconds = time.process_time() - began
+    attacks = [after - before for before, after in zip([0.0, *totals], totals, strict=False)]
     with torch.no_grad():
         robust = who.model(x_adv).argmax(1) == who.data.labels
-    return {"wall_s": wall_s, "attacks": dict(zip(ATTACKS, seconds, strict=True)), **kept(options, robust, x_adv)}
+    return {"seconds": seconds, "attacks": dict(zip(ATTACKS, attacks, strict=True)), **kept(options, robust, x_adv)}
 
 
 def ours(options: argparse.Namespace, mode: str) -> dict[str, Any]:
-    who, seconds = attacker(options, mode), dict.fromkeys(ATTACKS, 0.0)
+    who, attacks = attacker(options, mode), dict.fromkeys(ATTACKS, 0.0)
 
     def runner(attacker: Attacker, jobs: Sequence[Job]) -> Iterator[tuple[Job, Verdicts]]:
+        before = time.process_time()
         for job, found in one_after_another(attacker, jobs):
             if job.step:
-                seconds[job.attack] += found.wall_s
+                attacks[job.attack] += time.process_time() - before
             yield job, found
+            before = time.process_time()
 
-    began = time.perf_counter()
+    began = time.process_time()
     keep_freed_memory()
     found = autoattack.run(who, batch_size=options.batch_size, runner=runner)
-    wall_s = time.perf_counter() - began
+    seconds = time.process_time() - began
     assert found.images is not None
-    return {"wall_s": wall_s, "attacks": seconds, **kept(options, found.robust, found.images)}
+    return {"seconds": seconds, "attacks": attacks, **kept(options, found.robust, found.images)}
 
 
 def over_workers(options: argparse.Namespace, workers: int) -> dict[str, Any]:
@@ -100,7 +108,7 @@ def over_workers(options: argparse.Namespace, workers: int) -> dict[str, Any]:
         found = autoattack.run(who, batch_size=options.batch_size, runner=spread(workers, device=torch.device("cpu")))
         wall_s = time.perf_counter() - began
     assert found.images is not None
-    return {"wall_s": wall_s, **kept(options, found.robust, found.images)}
+    return {"seconds": wall_s, **kept(options, found.robust, found.images)}
 
 
 def kept(options: argparse.Namespace, robust: torch.Tensor, images: torch.Tensor) -> dict[str, Any]:
@@ -108,31 +116,43 @@ def kept(options: argparse.Namespace, robust: torch.Tensor, images: torch.Tensor
     return {"robust": int(robust.sum())}
 
 
-def measured(options: argparse.Namespace, variant: str, images: int, batch_size: int) -> tuple[dict[str, Any], Any]:
-    """One measurement in a process of its own: what it printed, and its verdicts and images."""
-    with tempfile.TemporaryDirectory() as folder:
-        verdicts = Path(folder) / "verdicts.pt"
+class Measurement:
+    """An evaluation in a process of its own."""
+
+    def __init__(self, options: argparse.Namespace, variant: str, images: int, batch_size: int) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.verdicts = Path(self.folder.name) / "verdicts.pt"
         command = [sys.executable, __file__, "--variant", variant, "--checkpoint", str(options.checkpoint)]
-        command += ["--images", str(images), "--batch-size", str(batch_size), "--verdicts", str(verdicts)]
+        command += ["--images", str(images), "--batch-size", str(batch_size), "--verdicts", str(self.verdicts)]
         command += ["--norm", options.norm, "--epsilon", str(options.epsilon)]
-        print(variant, images, "images, batches of", batch_size, flush=True)
-        printed = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
-        result = json.loads(printed.splitlines()[-1])
-        print(f"  {result['wall_s']:.1f} s, {result['robust']} robust", flush=True)
-        return result, torch.load(verdicts)
+        self.process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE)
+
+    def result(self) -> tuple[dict[str, Any], Any]:
+        """What it printed, and its verdicts and images."""
+        printed = self.process.communicate()[0]
+        assert self.process.returncode == 0
+        return json.loads(printed.splitlines()[-1]), torch.load(self.verdicts)
+
+    def run_for(self, seconds: float) -> bool:
+        """Let it run for a while, stop it again; whether there is more to do."""
+        self.process.send_signal(signal.SIGCONT)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+            return False
+        self.process.send_signal(signal.SIGSTOP)
+        return True
 
 
 def compare(options: argparse.Namespace) -> Iterator[str]:
-    sums = {variant: {"wall_s": 0.0, **dict.fromkeys(ATTACKS, 0.0)} for variant in VARIANTS}
-    verdicts: dict[str, Any] = {}
-    robust: dict[str, int] = {}
-    for number in range(options.rounds):
-        for variant in VARIANTS if number % 2 == 0 else VARIANTS[::-1]:
-            result, verdicts[variant] = measured(options, variant, options.images, options.batch_size)
-            sums[variant]["wall_s"] += result["wall_s"]
-            for name in ATTACKS:
-                sums[variant][name] += result["attacks"][name]
-            robust[variant] = result["robust"]
+    running = {variant: Measurement(options, variant, options.images, options.batch_size) for variant in VARIANTS}
+    for each in running.values():
+        each.process.send_signal(signal.SIGSTOP)
+    left = dict(running)
+    while left:
+        left = {variant: each for variant, each in left.items() if each.run_for(1)}
+    found = {variant: each.result() for variant, each in running.items()}
+    results = {variant: result for variant, (result, _) in found.items()}
+    verdicts = {variant: images for variant, (_, images) in found.items()}
     theirs, exact, fast = (verdicts[variant] for variant in VARIANTS)
     same = torch.equal(theirs["robust"], exact["robust"]) and torch.equal(theirs["images"], exact["images"])
     differing = int((theirs["robust"] != fast["robust"]).sum())
@@ -140,22 +160,21 @@ def compare(options: argparse.Namespace) -> Iterator[str]:
     radius = f"{norm} {options.epsilon:g}/255"
     yield f"## One worker: {radius}, {options.images} test images, batches of {options.batch_size}"
     yield ""
-    yield "| | wall s | of pyautoattack's | " + " | ".join(ATTACKS) + " | robust images | verdicts that differ |"
+    yield "| | s | of pyautoattack's | " + " | ".join(ATTACKS) + " | robust images | verdicts that differ |"
     yield "|---|---|---|" + "---|" * len(ATTACKS) + "---|---|"
-    for variant in VARIANTS:
-        now, base = sums[variant], sums["pyautoattack"]
-        each = " | ".join(f"{now[name] / base[name]:.2f}" for name in ATTACKS)
-        different = {"pyautoattack": "", "exact": "none, images equal too" if same else "SOME", "fast": str(differing)}[
+    base = results["pyautoattack"]
+    for variant, now in results.items():
+        each_attack = " | ".join(f"{now['attacks'][name] / base['attacks'][name]:.2f}" for name in ATTACKS)
+        different = {"pyautoattack": "", "exact": "none; images equal" if same else "SOME", "fast": str(differing)}[
             variant
         ]
         yield (
-            f"| {variant} | {now['wall_s'] / options.rounds:.1f} | **{now['wall_s'] / base['wall_s']:.2f}** | {each} | "
-            f"{robust[variant]} | {different} |"
+            f"| {variant} | {now['seconds']:.1f} | **{now['seconds'] / base['seconds']:.2f}** | {each_attack} | "
+            f"{now['robust']} | {different} |"
         )
-    base = sums["pyautoattack"]
-    shares = ", ".join(f"{name} {100 * base[name] / base['wall_s']:.0f} %" for name in ATTACKS)
+    shares = ", ".join(f"{name} {100 * base['attacks'][name] / base['seconds']:.0f} %" for name in ATTACKS)
     yield ""
-    yield f"{options.rounds} rounds in turn. Of pyautoattack's time: {shares}."
+    yield f"Of pyautoattack's time: {shares}."
 
 
 def scale(options: argparse.Namespace) -> Iterator[str]:
@@ -163,8 +182,9 @@ def scale(options: argparse.Namespace) -> Iterator[str]:
     found: dict[int, Any] = {}
     for workers in (1, 2):
         variant = f"workers-{workers}"
-        result, found[workers] = measured(options, variant, options.scaling_images, options.scaling_batch_size)
-        times[workers] = result["wall_s"]
+        one = Measurement(options, variant, options.scaling_images, options.scaling_batch_size)
+        result, found[workers] = one.result()
+        times[workers] = result["seconds"]
     same = all(torch.equal(found[1][name], found[2][name]) for name in ("robust", "images"))
     yield f"## Two workers: exact mode, {options.scaling_images} test images, batches of {options.scaling_batch_size}"
     yield ""
@@ -184,7 +204,6 @@ def main() -> None:
     parser.add_argument("--scaling-batch-size", type=int, default=4)
     parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
     parser.add_argument("--epsilon", type=float, default=4, help="in 255ths")
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("--verdicts", type=Path, help=argparse.SUPPRESS)
@@ -205,7 +224,7 @@ def main() -> None:
         subprocess.run([*command, "--results", str(options.results), "--resume"], check=True)
         options.checkpoint = next((options.results / "autoattack-network").glob("checkpoints/*/last.pt"))
     lines = [
-        "# AutoAttack's wall time",
+        "# AutoAttack's time",
         "",
         f"ResNet-18 of width 8 after a short PGD-AT, the first real CIFAR-10 photographs, one thread a process, torch "
         f"{torch.__version__}, {platform.machine()}. `python benchmarks/autoattack/wall_time.py`",

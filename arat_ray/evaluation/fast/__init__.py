@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.fast import apgd, fab, square
-from arat_ray.evaluation.fast.fold import fold
+from arat_ray.evaluation.fast.fold import fold, lean
 from arat_ray.evaluation.fast.survivors import Survivors
 
-__all__ = ["fold", "perturb"]
+__all__ = ["fold", "lean", "perturb"]
 
 
 def perturb(
