@@ -1,0 +1,169 @@
+"""The driver of a study is killed at random moments; what stands in the tables in the end?
+
+    python benchmarks/faults.py --kills 20 --output benchmarks/faults.md
+
+A small study on digits runs undisturbed. Then the same study runs again, and again where it ends too early, while its
+driver gets SIGKILL at random moments and is started with `--resume`, until it was killed so often and is complete. The
+tables of each such study must have the rows of the undisturbed one, by keys and counts, and its journal no trial that
+is still running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from arat_ray.results import reader
+from arat_ray.study.ledger import JOURNAL
+
+STUDY = """
+name: faults
+train:
+  dataset: {name: digits}
+  model: {name: tiny, width: 8}
+  epochs: 6
+  batch_size: 64
+  optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9, weight_decay: 5.0e-4}
+  seed: 0
+  attack: {name: pgd, norm: linf, epsilon: 0.2, step_size: 0.1, steps: 3}
+  method: {name: trades, beta: 1}
+search:
+  method.beta: {choice: [0.5, 1, 2, 4]}
+  optimizer.learning_rate: {choice: [0.05, 0.1]}
+maximize: [clean_accuracy, robust_accuracy]
+validate: {every: 2, images: 200, attack: {name: pgd, norm: linf, epsilon: 0.2, step_size: 0.1, steps: 5}}
+sampler: {name: grid, seed: 0}
+resources: {workers: 1, cpus_per_worker: 1}
+"""
+
+
+def start(file: Path, results: Path) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-c",
+        "from arat_ray.cli import main; main()",
+        "tune",
+        str(file),
+        "--results",
+        str(results),
+    ]
+    return subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def rows(study: Path) -> dict[str, Counter[tuple[Any, ...]]]:
+    """How often each trial, and each epoch of it, stands in the tables as the truth, whatever the attempt."""
+    trials = reader.read(study, "trials")
+    last = reader.keep(trials, reader.latest_attempt(trials))
+    epochs = reader.read(study, "epochs")
+    return {
+        "trials": Counter(zip(last["trial_id"].to_pylist(), last["status"].to_pylist(), strict=True)),
+        "epochs": Counter(zip(epochs["trial_id"].to_pylist(), epochs["epoch"].to_pylist(), strict=True)),
+    }
+
+
+def values(study: Path) -> dict[str, tuple[float, float]]:
+    """Both accuracies of each trial."""
+    trials = [row for row in reader.read(study, "trials").to_pylist() if row["status"] == "complete"]
+    return {row["trial_id"]: (row["clean_accuracy"], row["robust_accuracy"]) for row in trials}
+
+
+def states(study: Path) -> Counter[str]:
+    """Of the journal's trials, by state; the interrupted ones stand in it as failed, and were asked for again."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(study / JOURNAL)))
+    return Counter(trial.state.name for trial in optuna.load_study(study_name="faults", storage=storage).trials)
+
+
+def raylets() -> set[int]:
+    """Process ids of Ray's node managers, which hold all its workers."""
+    commands = {int(path.parent.name): path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return {pid for pid, command in commands.items() if b"/raylet/raylet" in command}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--folder", type=Path, default=Path("results/faults"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    draw, before = random.Random(options.seed), raylets()
+    shutil.rmtree(options.folder, ignore_errors=True)
+    options.folder.mkdir(parents=True)
+    file = options.folder / "faults.yaml"
+    file.write_text(STUDY)
+    began = time.monotonic()
+    assert start(file, options.folder / "undisturbed").wait() == 0
+    whole_s = time.monotonic() - began
+    undisturbed = options.folder / "undisturbed" / "faults"
+    expected, expected_values = rows(undisturbed), values(undisturbed)
+    kills, studies, moments, problems = 0, 0, list[float](), list[str]()
+    while kills < options.kills:
+        results = options.folder / f"killed-{studies}"
+        studies += 1
+        while True:
+            driver = start(file, results)
+            wait = draw.uniform(0.05, 0.9) * whole_s
+            try:
+                if kills >= options.kills:
+                    driver.wait()
+                else:
+                    driver.wait(wait)
+                break
+            except subprocess.TimeoutExpired:
+                os.kill(driver.pid, signal.SIGKILL)
+                driver.wait()
+                kills += 1
+                moments.append(wait)
+                print(f"kill {kills} after {wait:.0f} s", flush=True)
+        study = results / "faults"
+        if driver.returncode != 0:
+            problems.append(f"{study}: exit code {driver.returncode}")
+        for name, found in rows(study).items():
+            if found != expected[name]:
+                problems.append(f"{study}: {name} differ: {(found - expected[name]) + (expected[name] - found)}")
+        if values(study) != expected_values:
+            problems.append(f"{study}: other accuracies than undisturbed")
+        running = {state: count for state, count in states(study).items() if state in ("RUNNING", "WAITING")}
+        if running:
+            problems.append(f"{study}: the journal still has {running}")
+    deadline = time.monotonic() + 60
+    while raylets() - before and time.monotonic() < deadline:
+        time.sleep(1)
+    if raylets() - before:
+        problems.append(f"Ray processes left over: {raylets() - before}")
+    attempts = sum(reader.read(options.folder / f"killed-{i}" / "faults", "trials").num_rows for i in range(studies))
+    trials, epochs = (sum(expected[name].values()) for name in ("trials", "epochs"))
+    none = (
+        "Rows lost: 0. Rows doubled: 0. Other accuracies: 0. Trials left running in the journal: 0. Processes left: 0."
+    )
+    lines = [
+        "# A driver killed at random moments",
+        "",
+        f"`python benchmarks/faults.py --kills {options.kills}`: a study of {trials} trials and {epochs} epochs, "
+        f"{whole_s:.0f} s undisturbed; {kills} SIGKILLs over {studies} such studies, {min(moments):.0f} to "
+        f"{max(moments):.0f} s after a start, {attempts} attempts at {studies * trials} trials.",
+        "",
+        *(problems or [none]),
+    ]
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()
