@@ -147,9 +147,7 @@ def main() -> None:
         problems.append(f"Ray processes left over: {raylets() - before}")
     attempts = sum(reader.read(options.folder / f"killed-{i}" / "faults", "trials").num_rows for i in range(studies))
     trials, epochs = (sum(expected[name].values()) for name in ("trials", "epochs"))
-    none = (
-        "Rows lost: 0. Rows doubled: 0. Other accuracies: 0. Trials left running in the journal: 0. Processes left: 0."
-    )
+    none = "Lost rows: 0. Doubled rows: 0. Other accuracies: 0. Trials running in the journal: 0. Processes left: 0."
     lines = [
         "# A driver killed at random moments",
         "",
