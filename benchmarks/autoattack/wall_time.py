@@ -228,14 +228,12 @@ def main() -> None:
         "",
         f"ResNet-18 of width 8 after a short PGD-AT, the first real CIFAR-10 photographs, one thread a process, torch "
         f"{torch.__version__}, {platform.machine()}. `python benchmarks/autoattack/wall_time.py`",
-        "",
-        *compare(options),
-        "",
-        *scale(options),
     ]
-    if options.output:
-        options.output.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    for section in (compare, scale):
+        lines += ["", *section(options)]
+        print("\n".join(lines), flush=True)
+        if options.output:
+            options.output.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
