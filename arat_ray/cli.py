@@ -405,6 +405,58 @@ def pareto(
             click.echo(f"drew {plot}", err=as_csv or as_json)
 
 
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--min", "least", metavar="GOAL=VALUE", multiple=True, help="At least this, as 0.85 or 85%; repeatable.")
+@click.option("--max", "best", metavar="GOAL", help="Best in this goal.  [default: the one that --min leaves]")
+@click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
+@_choosing_evaluations
+@click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
+def pick(
+    study: Path,
+    least: tuple[str, ...],
+    best: str | None,
+    knee: bool,
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    output: Path | None,
+) -> None:
+    """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
+
+    --min robust_accuracy=60% takes the most accurate member that is at least so robust; --max clean_accuracy alone the
+    extreme; --knee the member farthest above the line between the extremes, each goal scaled to [0, 1] over the front.
+    The accuracies are those of the trials' validation; with --attack and --split those that `arat-ray evaluate`
+    measured.
+
+    \b
+    Example: arat-ray pick results/quickstart --min robust_accuracy=60% -o chosen.yaml
+             arat-ray pick results/quickstart --knee > chosen.yaml
+    """
+    with _user_errors():
+        from arat_ray.frontier import show
+        from arat_ray.frontier.pareto import load_front
+        from arat_ray.frontier.pick import pick as choose
+        from arat_ray.study import derived
+
+        front = load_front([study], asked=_asked(epsilon, attack=attack, split=split, norm=norm, images=images))
+        chosen = choose(front, least=least, best=best, knee=knee)
+        lines = show.choice_lines(chosen, front)
+        text = derived.run_of(study, chosen.trial["trial_id"], comments=lines)
+        if output is None:
+            click.echo(text, nl=False)
+            return
+        added = derived.write(text, output)
+        for line in lines:
+            click.echo(line)
+        if added:
+            echo = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
+            click.secho(echo, fg="yellow")
+        click.echo(f"wrote {output}; train it with: arat-ray train {output}")
+
+
 @main.group()
 def results() -> None:
     """What the tables of a study say, as text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from arat_ray.frontier.pareto import Front
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from arat_ray.frontier.compare import Comparison
+    from arat_ray.frontier.pick import Choice
 
 
 def as_json(front: Front) -> dict[str, Any]:
@@ -76,14 +78,28 @@ def print_table(front: Front, console: Console) -> None:
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
-    where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
-    console.print(f"{where}; {front.coverage}" if front.coverage else where, highlight=False)
+    console.print(_measured(front), highlight=False)
     for trial in front.trials:
         if trial.get("warnings"):
             console.print(f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow", highlight=False)
 
 
-def _interval(trial: dict[str, Any], goal: str) -> str:
+def choice_lines(choice: Choice, front: Front) -> list[str]:
+    """A member of the front with its values, intervals and parameters, and why it was chosen."""
+    trial = choice.trial
+    values = (f"{goal.replace('_', ' ')} {_interval(trial, goal)}" for goal in front.goals)
+    lines = [f"{trial['trial_id']} of {trial['study']}: {', '.join(values)} (%, 95 %)"]
+    lines += [f"  {name}: {value}" for name, value in trial["params"].items()]
+    lines += [f"{_measured(front)}; on its front: {choice.reason}"]
+    return lines + ([f"warning: {trial['warnings']}"] if trial.get("warnings") else [])
+
+
+def _measured(front: Front) -> str:
+    where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
+    return f"{where}; {front.coverage}" if front.coverage else where
+
+
+def _interval(trial: Mapping[str, Any], goal: str) -> str:
     low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
     value = f"{100 * trial[goal]:.1f}"
     return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
