@@ -1,4 +1,4 @@
-"""Experiment files made from a study's trials: one trial as a run of its own."""
+"""Experiment files made from what a study ran: one of its trials as a run of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 120
 
 
 class Source(NamedTuple):
-    """A trial as its study's table has it: its complete run, and the hash of that."""
+    """A trial as its study's table has it: its number, its complete run, and the hash of that."""
 
     number: int
     train: dict[str, Any]

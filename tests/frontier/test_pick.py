@@ -58,9 +58,9 @@ def test_the_member_is_the_best_of_those_that_satisfy_the_constraints(
 
 
 def test_a_constraint_holds_for_exactly_the_accuracy_that_it_names(make: Make) -> None:
-    """Divided by 100, 0.7 is not the double nearest to 0.007, which 7 of 1,000 images are."""
-    assert 0.7 / 100 > 7 / 1000
-    assert pick(make([(0.9, 7 / 1000)]), least=["robust=0.7%"]).trial["number"] == 0
+    """Divided by 100, 10.8 is more than the double nearest to 0.108, which 108 of 1,000 images are."""
+    assert 10.8 / 100 > 108 / 1000
+    assert pick(make([(0.9, 108 / 1000)]), least=["robust=10.8%"]).trial["number"] == 0
 
 
 def test_the_reason_says_what_was_chosen_from_and_whether_noise_could_break_the_constraint(make: Make) -> None:

@@ -7,34 +7,17 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from arat_ray.experiment.config import Experiment, load
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study import derived
-from arat_ray.study.folder import metadata, param_types
 from arat_ray.training.presets import PRESETS
 from arat_ray.training.run import Train
+from tests.study.studies import study_of
 
 FILES = sorted((Path(__file__).parent.parent.parent / "search_spaces").glob("*.yaml"))
-
-
-def study_of(experiment: Experiment, folder: Path, *samples: dict[str, Any]) -> Path:
-    """A study's folder as it is written: a complete trial for each sample, and study.json."""
-    study = folder / experiment.name
-    writer = StudyWriter(study, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
-    for number, sampled in enumerate(samples):
-        config = json.dumps(experiment.resolve(sampled).model_dump(mode="json"), sort_keys=True)
-        trial = {"trial_id": f"{experiment.name}-{number:05d}", "attempt": 1, "number": number, "status": "complete"}
-        trial |= {"config": config, "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16]}
-        writer.trial(trial | {f"param_{path}": value for path, value in sampled.items()})
-    assert writer.flush(final=True)
-    given = {"experiment": experiment.model_dump(mode="json", by_alias=True)}
-    (study / "study.json").write_text(json.dumps(given))
-    return study
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
