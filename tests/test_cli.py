@@ -477,6 +477,21 @@ def test_pick_chooses_among_evaluations_and_refuses_with_one_line(trained: Path,
         assert answer.count("\n") == 1
 
 
+def test_confirm_shows_its_plan_and_refuses_with_one_line(trained: Path, tmp_path: Path) -> None:
+    plan = call("confirm", trained, "--seeds", "2", "--results", tmp_path, "--dry-run")
+    assert plan.exit_code == 0, plan.output
+    assert plan.output.startswith("small-confirm: standard on digits, tiny, 2 epochs")
+    assert "varies: member, one of 0\n" in plan.output
+    assert "search: grid, 2 trials" in plan.output
+    assert list(tmp_path.iterdir()) == []
+    assert f"there is no folder {tmp_path / 'nowhere'}" in refused("confirm", tmp_path / "nowhere", "--seeds", "2")
+    assert "51 is not in the range 1<=x<=50" in refused("confirm", trained, "--seeds", "51")
+    shutil.copytree(trained / "trials", tmp_path / "copy" / "trials")
+    message = refused("confirm", tmp_path / "copy", "--seeds", "2")
+    assert message.startswith(f"Error: {tmp_path}/copy/study.json cannot be read (No such file or directory): it says")
+    assert message.count("\n") == 1
+
+
 def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     assert call("export", last(trained), "-o", output).exit_code == 0
