@@ -64,16 +64,25 @@ def _draw(axes: Axes, confirmation: Confirmation) -> None:
 
     x = np.unique(np.concatenate([[left, right], *(points[:, 0] for points in surfaces)]))
     heights = [_height(points, x, bottom) for points in surfaces]
-    band = [heights[0], heights[-1] if len(heights) == len(confirmation.seeds) else np.full_like(x, bottom)]
-    axes.fill_between(x, band[1], band[0], step="pre", color=OTHER, alpha=0.13, linewidth=0, label="best to worst seed")
-    quartiles = [_height(100 * confirmation.surface(percent), x, bottom) for percent in (75, 25)]
-    axes.fill_between(x, *quartiles, step="pre", color=OTHER, alpha=0.18, linewidth=0, label="25 to 75 % of the seeds")
+    best, worst = heights[0], heights[-1] if len(heights) == len(confirmation.seeds) else np.full_like(x, bottom)
+    axes.fill_between(x, worst, best, step="pre", color=OTHER, alpha=0.13, linewidth=0, label="best to worst seed")
+    low, high = (_height(100 * confirmation.surface(percent), x, bottom) for percent in (75, 25))
+    axes.fill_between(x, low, high, step="pre", color=OTHER, alpha=0.18, linewidth=0, label="25 to 75 % of the seeds")
     median = _height(100 * confirmation.surface(50), x, bottom)
     axes.step(x, median, where="pre", color=OTHER, linewidth=1.2, label="at least half of the seeds")
 
     for (x0, y0), (x1, y1) in zip(selected, means, strict=True):
         axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.6, linestyle=":", zorder=3)
-    axes.scatter(*selected.T, s=30, facecolor="none", edgecolor=GREY, linewidth=0.9, zorder=3, label="as selected")
+    axes.scatter(
+        selected[:, 0],
+        selected[:, 1],
+        s=30,
+        facecolor="none",
+        edgecolor=GREY,
+        linewidth=0.9,
+        zorder=3,
+        label="as selected",
+    )
     groups = {"confirmed": (True, FRONT), "not confirmed": (False, GREY)}
     for label, (is_confirmed, color) in groups.items():
         rows = [i for i, member in enumerate(trained) if member.is_confirmed == is_confirmed]
