@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def planned(study: Path, folder: Path, members: Sequence[str], *, seeds: int, ep
         listed = _begun(study, folder, runs)
     file: dict[str, Any] = {
         "name": folder.name,
-        "train": next(iter(runs.values())),
+        "train": copy.deepcopy(next(iter(runs.values()))),  # were it the same object, YAML would write an anchor
         "search": {"seed": {"choice": listed}, MEMBER: {"choice": runs}},
         "maximize": given["maximize"],
         "validate": given["validate"],
