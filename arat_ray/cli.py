@@ -158,24 +158,20 @@ def _run_study(
     verbose: bool,
     kind: Any,
 ) -> None:
-    """Run a study on Ray and print its front; exit code 130 where it was interrupted, 3 where rows are not on disk."""
-    from arat_ray.cluster import tuning
-
+    """Run a study on Ray and print its front."""
     console = _console()
-    outcome = tuning.run(
-        experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console, kind=kind
+    go_on = f"arat-ray {kind} {file} --results {folder.parent} --resume"
+    failed = _on_ray(
+        experiment,
+        file,
+        folder,
+        resume=resume,
+        address=address,
+        verbose=verbose,
+        kind=kind,
+        console=console,
+        go_on=go_on,
     )
-    if outcome.failed:
-        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
-    if not outcome.saved:
-        click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
-        sys.exit(NOT_SAVED)
-    if outcome.stopped == "interrupted":
-        command = f"arat-ray {kind} {file} --results {folder.parent} --resume"
-        click.echo(f"interrupted; everything measured is in {folder}; go on with: {command}", err=True)
-        sys.exit(INTERRUPTED)
-    if outcome.stopped:
-        click.echo(f"stopped: {outcome.stopped}; go on with --resume and more --hours", err=True)
     from arat_ray.frontier import show
     from arat_ray.frontier.pareto import load_front
     from arat_ray.results import reader
@@ -189,8 +185,123 @@ def _run_study(
 
             plot_front(front, folder / "front.png")
             click.echo(f"drew {folder}/front.png")
-    elif outcome.failed:
+    elif failed:
         sys.exit(1)
+
+
+def _on_ray(
+    experiment: Experiment,
+    file: Path,
+    folder: Path,
+    *,
+    resume: bool,
+    address: str | None,
+    verbose: bool,
+    kind: Any,
+    console: Console,
+    go_on: str,
+) -> int:
+    """How many trials failed; exit code 130 where the study was interrupted, 3 where rows are not on disk."""
+    from arat_ray.cluster import tuning
+
+    outcome = tuning.run(
+        experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console, kind=kind
+    )
+    if outcome.failed:
+        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
+    if not outcome.saved:
+        click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        sys.exit(NOT_SAVED)
+    if outcome.stopped == "interrupted":
+        click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
+        sys.exit(INTERRUPTED)
+    if outcome.stopped:
+        click.echo(f"stopped: {outcome.stopped}; go on with --resume and more --hours", err=True)
+    return outcome.failed
+
+
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option(
+    "--seeds", type=click.IntRange(min=1, max=50), required=True, help="New seeds for each member of the front."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Train for so many.  [default: as the members were]")
+@click.option("--results", type=FOLDER, help="Where the confirmation's folder goes.  [default: beside the study]")
+@click.option("--resume", is_flag=True, help="As of `tune`; a confirmation goes on with what is there anyway.")
+@click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
+def confirm(
+    study: Path,
+    seeds: int,
+    epochs: int | None,
+    results: Path | None,
+    resume: bool,
+    address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Train the members of a study's front again with new seeds, and redraw the front from these runs.
+
+    A front is the best of many noisy runs, so its values are optimistic. This tells how much: mean and standard
+    deviation of each member over the seeds, in how many of them it is on the front, and what the seeds attain together.
+    The selected runs are in none of these numbers.
+
+    The runs are a study of their own, STUDY-confirm. The same command goes on after any interruption, more --seeds
+    extend it, and the file in it, study.yaml, is an experiment file.
+
+    \b
+    Example: arat-ray confirm results/quickstart --seeds 3
+             arat-ray confirm results/quickstart --seeds 10
+    """
+    del resume
+    with _user_errors():
+        from arat_ray.frontier import confirm as confirming
+        from arat_ray.frontier.pareto import load_front
+        from arat_ray.study import confirmation
+
+        members = [trial["trial_id"] for trial in load_front([study]).trials]
+        folder = confirmation.place(study, results)
+        with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
+            if dry_run:
+                from arat_ray.experiment.plan import describe, estimate
+
+                for line in [*describe(experiment), *estimate(experiment)]:
+                    click.echo(line)
+                return
+            if not confirming.is_finished(folder, seeds * len(members)):
+                given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
+                options = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+                _on_ray(
+                    experiment,
+                    source,
+                    folder,
+                    resume=True,
+                    address=address,
+                    verbose=verbose,
+                    kind="tune",
+                    console=_console(stderr=as_json),
+                    go_on=f"arat-ray confirm {study} {options}",
+                )
+        _print_confirmation(study, _shown(folder), as_json=as_json)
+
+
+def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
+    from arat_ray.frontier import confirm as confirming
+    from arat_ray.frontier import show
+
+    found = confirming.load(study, folder)
+    if as_json:
+        click.echo(json.dumps(confirming.as_json(found), indent=2))
+    else:
+        show.print_confirmation(found, _console())
+    if found.surfaces:
+        from arat_ray.frontier.plot_confirm import plot_confirmation
+
+        plot_confirmation(found, folder / "confirm.png")
+        click.echo(f"drew {folder}/confirm.png", err=as_json)
 
 
 @main.command()
@@ -405,6 +516,58 @@ def pareto(
             click.echo(f"drew {plot}", err=as_csv or as_json)
 
 
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--min", "least", metavar="GOAL=VALUE", multiple=True, help="At least this, as 0.85 or 85%; repeatable.")
+@click.option("--max", "best", metavar="GOAL", help="Best in this goal.  [default: the one that --min leaves]")
+@click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
+@_choosing_evaluations
+@click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
+def pick(
+    study: Path,
+    least: tuple[str, ...],
+    best: str | None,
+    knee: bool,
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    output: Path | None,
+) -> None:
+    """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
+
+    --min robust_accuracy=60% takes the most accurate member that is at least so robust; --max clean_accuracy alone the
+    extreme; --knee the member farthest above the line between the extremes, each goal scaled to [0, 1] over the front.
+    The accuracies are those of the trials' validation; with --attack and --split those that `arat-ray evaluate`
+    measured.
+
+    \b
+    Example: arat-ray pick results/quickstart --min robust_accuracy=60% -o chosen.yaml
+             arat-ray pick results/quickstart --knee > chosen.yaml
+    """
+    with _user_errors():
+        from arat_ray.frontier import show
+        from arat_ray.frontier.pareto import load_front
+        from arat_ray.frontier.pick import pick as choose
+        from arat_ray.study import derived
+
+        front = load_front([study], asked=_asked(epsilon, attack=attack, split=split, norm=norm, images=images))
+        chosen = choose(front, least=least, best=best, knee=knee)
+        lines = show.choice_lines(chosen, front)
+        text = derived.run_of(study, chosen.trial["trial_id"], comments=lines)
+        if output is None:
+            click.echo(text, nl=False)
+            return
+        added = derived.write(text, output)
+        for line in lines:
+            click.echo(line)
+        if added:
+            echo = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
+            click.secho(echo, fg="yellow")
+        click.echo(f"wrote {output}; train it with: arat-ray train {output}")
+
+
 @main.group()
 def results() -> None:
     """What the tables of a study say, as text.
@@ -550,11 +713,11 @@ def presets(name: str | None) -> None:
             raise ValueError(f"no preset {name!r}{did_you_mean(name, PRESETS)}")
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(width=160, stderr=stderr)
 
 
 def _shown(path: Path) -> Path:

@@ -415,6 +415,83 @@ def test_a_front_or_a_comparison_that_cannot_be_is_refused_with_what_can(trained
     assert "no evaluation 'abc'; there is" in refused("compare", trained / "abc", last(trained))
 
 
+def test_the_file_that_pick_writes_trains_the_trial_again_bit_for_bit(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chosen.yaml"
+    picked = call("pick", trained, "--min", "clean=10%", "-o", file)
+    assert picked.exit_code == 0, picked.output
+    assert picked.output.startswith(f"small-00000 of {trained}: clean accuracy ")
+    assert f"wrote {file}; train it with: arat-ray train {file}\n" in picked.output
+    assert "warning" not in picked.output
+    assert call("validate", file).output.endswith("is valid\n")
+    again = call("train", file, "--results", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    study = tmp_path / "again" / "small-00000"
+    (mine,), (theirs,) = (reader.read(folder, "trials").to_pylist() for folder in (study, trained))
+    for column in (
+        "config",
+        "config_hash",
+        "clean_accuracy",
+        "robust_accuracy",
+        "images",
+        "attack",
+        "epsilon",
+        "split",
+    ):
+        assert mine[column] == theirs[column], column
+    (ours,), (original,) = (list((folder / "checkpoints").glob("*/last.pt")) for folder in (study, trained))
+    weights, expected = (tensors(checkpoint.load(path).method) for path in (ours, original))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_pick_prints_a_file_where_it_is_not_told_to_write_one_and_replaces_no_other(
+    trained: Path, tmp_path: Path
+) -> None:
+    printed = call("pick", trained, "--max", "robust_accuracy").output
+    assert printed.startswith(f"# small-00000 of {trained}: clean accuracy ")
+    file = tmp_path / "chosen.yaml"
+    for _ in range(2):  # the same choice again is no other file
+        assert call("pick", trained, "--max", "robust_accuracy", "-o", file).exit_code == 0
+        assert file.read_text() == printed
+    assert f"{file} exists; choose another name" in refused("pick", trained, "--min", "clean=0", "-o", file)
+    assert "nowhere/chosen.yaml cannot be written (No such file" in refused(
+        "pick", trained, "--max", "clean", "-o", tmp_path / "nowhere" / "chosen.yaml"
+    ).replace("\n", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chosen.yaml"]
+
+
+def test_pick_chooses_among_evaluations_and_refuses_with_one_line(trained: Path, tmp_path: Path) -> None:
+    assert call("evaluate", trained, *MINE, "--steps", "3").exit_code == 0
+    printed = call("pick", trained, "--max", "robust", "--attack", "pgd-3", "--split", "train").output
+    assert "# robust accuracy: PGD-3, Linf, 0.15; train split, 40 images; 1 of 1 complete trials evaluated; " in printed
+    for arguments, message in (
+        ((trained, "--min", "robust=100%"), "no member of the front has robust accuracy of at least 100 %; the best "),
+        ((trained,), "say which member: --min robust_accuracy=VALUE"),
+        ((trained, "--max", "speed"), "--max: no goal 'speed' in these results"),
+        ((trained, "--knee"), "the front has no knee: 1 member(s)"),
+        ((tmp_path / "nowhere", "--knee"), f"there is no folder {tmp_path / 'nowhere'}"),
+    ):
+        answer = refused("pick", *arguments)
+        assert answer.startswith("Error: ")
+        assert message in answer
+        assert answer.count("\n") == 1
+
+
+def test_confirm_shows_its_plan_and_refuses_with_one_line(trained: Path, tmp_path: Path) -> None:
+    plan = call("confirm", trained, "--seeds", "2", "--results", tmp_path, "--dry-run")
+    assert plan.exit_code == 0, plan.output
+    assert plan.output.startswith("small-confirm: standard on digits, tiny, 2 epochs")
+    assert "varies: member, one of 0\n" in plan.output
+    assert "search: grid, 2 trials" in plan.output
+    assert list(tmp_path.iterdir()) == []
+    assert f"there is no folder {tmp_path / 'nowhere'}" in refused("confirm", tmp_path / "nowhere", "--seeds", "2")
+    assert "51 is not in the range 1<=x<=50" in refused("confirm", trained, "--seeds", "51")
+    shutil.copytree(trained / "trials", tmp_path / "copy" / "trials")
+    message = refused("confirm", tmp_path / "copy", "--seeds", "2")
+    assert message.startswith(f"Error: {tmp_path}/copy/study.json cannot be read (No such file or directory): it says")
+    assert message.count("\n") == 1
+
+
 def test_an_export_computes_the_logits_of_the_checkpoint(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     assert call("export", last(trained), "-o", output).exit_code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,8 @@ def study(tmp_path: Path) -> Path:
             "split": "validation",
             "epochs_done": 2,
             "checkpoint": "checkpoints/small-00000/last.pt",
+            "config": "{}",
+            "config_hash": "44136fa355b3678a",
             "param_depth": 2,
         }
     )
@@ -70,7 +73,18 @@ def study(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "verb",
-    [[], ["validate"], ["train"], ["tune"], ["evaluate"], ["pareto"], ["compare"], ["export"], ["results", "why"]],
+    [
+        [],
+        ["validate"],
+        ["train"],
+        ["tune"],
+        ["evaluate"],
+        ["pareto"],
+        ["compare"],
+        ["pick"],
+        ["export"],
+        ["results", "why"],
+    ],
 )
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
     assert loaded(RUN, *verb, "--help") == set()
@@ -92,6 +106,12 @@ def test_evaluations_are_compared_and_drawn_without_anything_heavy(form: list[st
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_why_loads_nothing_heavy(form: list[str], study: Path) -> None:
     assert loaded(RUN, "results", "why", str(study), "0", *form) == set()
+
+
+def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
+    experiment = {"validate": {}, "maximize": ["clean_accuracy", "robust_accuracy"], "resources": {"workers": 1}}
+    (study / "study.json").write_text(json.dumps({"experiment": experiment}))
+    assert loaded(RUN, "pick", str(study), "--max", "clean") == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:

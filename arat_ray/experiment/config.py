@@ -26,6 +26,8 @@ Goal = Literal["clean_accuracy", "robust_accuracy"]
 Sampled = dict[str, Any]
 """Path into `train` -> sampled value or label."""
 
+MEMBER = "member"
+"""The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
 GRID_AT_MOST = 100_000
 NAME_AT_MOST = 100
 
@@ -131,14 +133,17 @@ class Experiment(Spec):
         the paths below it.
         """
         train = copy.deepcopy(self.train)
-        for path in sorted(sampled, key=lambda path: path.count(".")):
+        for path in sorted(sampled, key=lambda path: (path != MEMBER, path.count("."))):
             if path not in self.search:
                 raise ValueError(f"{path!r} is not a path of `search:`{did_you_mean(path, self.search)}")
             try:
                 value = self.search[path].value(sampled[path])
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-            _set(train, _with_defaults(train), path, copy.deepcopy(value))
+            if path == MEMBER:
+                train = copy.deepcopy(_whole_run(value))
+            else:
+                _set(train, _with_defaults(train), path, copy.deepcopy(value))
         return train
 
     def grid(self) -> Iterator[Sampled]:
@@ -240,6 +245,13 @@ def load(path: Path) -> Experiment:
     if problems:
         raise ExperimentError(path, problems)
     return experiment
+
+
+def _whole_run(value: Any) -> dict[str, Any]:
+    """What `member` stands for."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{MEMBER} stands for all of `train`, not for {shown(value)}; give each of its labels a run")
+    return value
 
 
 def _with_defaults(train: dict[str, Any]) -> dict[str, Any]:

@@ -33,13 +33,14 @@ def _two_numbers(value: Any) -> Any:
 
 
 def _values(value: Any) -> Any:
-    """The values of a choice; 8/255 is a number here."""
+    """The values of a choice; 8/255 is a number here. Labels are text, or all of them whole numbers."""
     if isinstance(value, list):
         return [parse_fraction(item) for item in value]
     if not isinstance(value, Mapping):
         raise ValueError(f"must be [value, ...] or {{label: value, ...}}, not {shown(value)}")
+    are_numbers = bool(value) and all(type(label) is int for label in value)
     for label in value:
-        if not isinstance(label, str):
+        if not (are_numbers or isinstance(label, str)):
             raise ValueError(f"a label must be text; YAML reads this one as {shown(label)}, so put it in quotes")
     return {label: parse_fraction(item) for label, item in value.items()}
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".pdf", ".png", ".svg")
 
 # Blue and orange of Okabe and Ito (2008), distinct under every common colour blindness; greys for the rest.
-_FRONT, _TEXT, _OTHER, _GREY = "#D55E00", "#333333", "#0072B2", "#666666"
-_STYLE: dict[Any, Any] = {
+FRONT, TEXT, OTHER, GREY = "#D55E00", "#333333", "#0072B2", "#666666"
+STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.labelsize": 9.0,
     "axes.linewidth": 0.8,
@@ -46,7 +46,7 @@ def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 4.4), dpi=200, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -60,7 +60,7 @@ def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
             xycoords="axes fraction",
             textcoords="offset points",
             fontsize=8,
-            color=_GREY,
+            color=GREY,
         )
         figure.draw_without_rendering()  # settles the layout, which the names are fitted into
         _annotate(axes, canvas, front)
@@ -72,21 +72,21 @@ def _draw(axes: Axes, front: Front) -> int:
     points, low, high = (_values(front, suffix) for suffix in ("", "_low", "_high"))
     others = front.others.points.reshape(-1, 2) * _scale(front)
     (left, right), (bottom, top) = _limits(low, high, others)
-    axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=_label(front, 0), ylabel=_label(front, 1))
+    axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=goal_label(front, 0), ylabel=goal_label(front, 1))
     axes.grid(color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
 
     # Between two neighbours on the front only the right one dominates: the step falls at the left one.
     x, y = points[::-1].T
     stairs_x, stairs_y = np.concatenate([[left], x, x[-1:]]), np.concatenate([y[:1], y, [bottom]])
-    axes.fill_between(stairs_x, stairs_y, bottom, step="pre", color=_FRONT, alpha=0.06, linewidth=0, zorder=0)
-    axes.step(stairs_x, stairs_y, where="pre", color=_FRONT, linewidth=1.1, alpha=0.8, zorder=2)
+    axes.fill_between(stairs_x, stairs_y, bottom, step="pre", color=FRONT, alpha=0.06, linewidth=0, zorder=0)
+    axes.step(stairs_x, stairs_y, where="pre", color=FRONT, linewidth=1.1, alpha=0.8, zorder=2)
     few = min(1.0, 100 / max(len(others), 1)) ** 0.5  # 1 up to 100 trials, 0.1 at 10,000
     axes.scatter(
         others[:, 0],
         others[:, 1],
         s=5 + 9 * few,
-        color=_OTHER,
+        color=OTHER,
         alpha=0.08 + 0.42 * few,
         linewidth=0,
         zorder=1,
@@ -98,17 +98,17 @@ def _draw(axes: Axes, front: Front) -> int:
         xerr=np.abs(np.stack([low, high]) - points)[:, :, 0],
         yerr=np.abs(np.stack([low, high]) - points)[:, :, 1],
         fmt="o",
-        color=_FRONT,
+        color=FRONT,
         markersize=5.8,
         markeredgecolor="white",
         markeredgewidth=0.7,
-        ecolor=(_FRONT, 0.45),
+        ecolor=(FRONT, 0.45),
         elinewidth=0.7,
         zorder=4,
         label="front, 95 % Wilson intervals" if np.any(high > low) else "front",
     )
     if len(others):
-        axes.scatter([], [], s=12, color=_OTHER, alpha=0.5, linewidth=0, label="dominated")
+        axes.scatter([], [], s=12, color=OTHER, alpha=0.5, linewidth=0, label="dominated")
     axes.legend(loc="lower left", fontsize=8, handletextpad=0.3, borderaxespad=0.4, framealpha=0.8, edgecolor="none")
     return int(((others < [left, bottom]) | (others > [right, top])).any(axis=1).sum())
 
@@ -161,9 +161,9 @@ def _annotate(axes: Axes, canvas: FigureCanvasAgg, front: Front) -> None:
                 (offset, offset),
                 textcoords="offset points",
                 fontsize=7,
-                color=_TEXT,
+                color=TEXT,
                 zorder=5,
-                arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
                 if offset > 5
                 else None,
                 path_effects=[withStroke(linewidth=1.5, foreground="white")],
@@ -182,18 +182,6 @@ def _name(trial: dict[str, Any], front: Front) -> str:
     return f"{_study_name(trial)} {name}" if several else name
 
 
-def _label(front: Front, axis: int) -> str:
-    """A goal with everything that its number depends on."""
-    goal = front.goals[axis]
-    if goal not in ACCURACIES:
-        return goal.replace("_", " ")
-    what = "Clean accuracy (%)"
-    if goal == "robust_accuracy":
-        what = f"Robust accuracy (%), {attack_label(front)}"
-    split = f"{front.split} split" if front.split else "unnamed split"
-    return f"{what}\n{split}" + (f", n = {front.images:,} images" if front.images else "")
-
-
 class _Attacked(Protocol):
     @property
     def attack(self) -> str | None: ...
@@ -201,6 +189,27 @@ class _Attacked(Protocol):
     def norm(self) -> str | None: ...
     @property
     def epsilon(self) -> float | None: ...
+
+
+class _Measured(_Attacked, Protocol):
+    @property
+    def goals(self) -> tuple[str, ...]: ...
+    @property
+    def split(self) -> str | None: ...
+    @property
+    def images(self) -> int | None: ...
+
+
+def goal_label(measured: _Measured, axis: int) -> str:
+    """A goal with everything that its number depends on."""
+    goal = measured.goals[axis]
+    if goal not in ACCURACIES:
+        return goal.replace("_", " ")
+    what = "Clean accuracy (%)"
+    if goal == "robust_accuracy":
+        what = f"Robust accuracy (%), {attack_label(measured)}"
+    split = f"{measured.split} split" if measured.split else "unnamed split"
+    return f"{what}\n{split}" + (f", n = {measured.images:,} images" if measured.images else "")
 
 
 def attack_label(measured: _Attacked) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from arat_ray.frontier.pareto import Front
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from arat_ray.frontier.compare import Comparison
+    from arat_ray.frontier.confirm import Confirmation, Member
+    from arat_ray.frontier.pick import Choice
 
 
 def as_json(front: Front) -> dict[str, Any]:
@@ -76,17 +79,90 @@ def print_table(front: Front, console: Console) -> None:
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
-    where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
-    console.print(f"{where}; {front.coverage}" if front.coverage else where, highlight=False)
+    console.print(_measured(front), highlight=False)
     for trial in front.trials:
         if trial.get("warnings"):
             console.print(f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow", highlight=False)
 
 
-def _interval(trial: dict[str, Any], goal: str) -> str:
+def choice_lines(choice: Choice, front: Front) -> list[str]:
+    """A member of the front with its values, intervals and parameters, and why it was chosen."""
+    trial = choice.trial
+    values = (f"{goal.replace('_', ' ')} {_interval(trial, goal)}" for goal in front.goals)
+    lines = [f"{trial['trial_id']} of {trial['study']}: {', '.join(values)} (%, 95 %)"]
+    lines += [f"  {name}: {value}" for name, value in trial["params"].items()]
+    lines += [f"{_measured(front)}; on its front: {choice.reason}"]
+    return lines + ([f"warning: {trial['warnings']}"] if trial.get("warnings") else [])
+
+
+def _measured(front: Front) -> str:
+    where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
+    return f"{where}; {front.coverage}" if front.coverage else where
+
+
+def _interval(trial: Mapping[str, Any], goal: str) -> str:
     low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
     value = f"{100 * trial[goal]:.1f}"
     return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
+
+
+def print_confirmation(confirmation: Confirmation, console: Console) -> None:
+    """What is left of each member of a front over new seeds, in percent and points."""
+    from rich.table import Table
+
+    seeds, goals, members = len(confirmation.seeds), confirmation.goals, confirmation.members
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    table.title = f"the front of {confirmation.study} with {seeds} new seed{'s' * (seeds > 1)}"
+    table.add_column("trial")
+    for goal in goals:
+        name = goal.replace("_", " ")
+        table.add_column(f"{name}, selected", justify="right")
+        table.add_column("mean +- std over seeds", justify="right", no_wrap=True)
+    for heading in ("on the front", "confirmed", "mean on the front"):
+        table.add_column(heading, justify="right")
+    for member in members:
+        cells = []
+        for goal in goals:
+            cells += [f"{100 * member.selected[goal]:.1f}", _mean(member, goal)]
+        failed = seeds - len(member.runs)
+        share = f"{round(member.share * seeds)} of {seeds}" + (f", {failed} failed" if failed else "")
+        marks = ("yes" if is_so else "no" for is_so in (member.is_confirmed, member.mean_is_on_front))
+        table.add_row(member.trial_id, *cells, share, *marks)
+    console.print(table)
+    for line in _conclusions(confirmation):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _mean(member: Member, goal: str) -> str:
+    if member.mean is None:
+        return "none"
+    return f"{100 * member.mean[goal]:.1f}" + (f" +- {100 * member.std[goal]:.1f}" if member.std else "")
+
+
+def _conclusions(confirmation: Confirmation) -> Iterator[str]:
+    """In words: who is confirmed, by what rule, and how much the selected values promised too much."""
+    where = f"robust accuracy: {attack_label(confirmation)}; {confirmation.split} split, {confirmation.images} images"
+    yield f"{where}, as in the search; {confirmation.epochs} epochs"
+    numbers = ", ".join(str(member.number) for member in confirmation.confirmed) or "none"
+    yield (
+        f"confirmed: {numbers} ({len(confirmation.confirmed)} of {len(confirmation.members)}), on the front that the "
+        "members have with the same seed, in at least half of the seeds"
+    )
+    if confirmation.optimism:
+        points = " and ".join(
+            f"{100 * by:+.1f} ({goal.replace('_', ' ')})" for goal, by in confirmation.optimism.items()
+        )
+        yield (
+            f"optimism: what was selected lies {points} points above the mean over seeds, on average over the members; "
+            "the selected runs are in no mean, because they were selected"
+        )
+    if confirmation.is_shorter:
+        epochs = ", ".join(sorted({str(member.epochs) for member in confirmation.members}))
+        yield f"the selected runs had {epochs} epochs and these {confirmation.epochs}: part of the difference is theirs"
+    if len(confirmation.seeds) == 1:
+        yield "one seed has no standard deviation; more with --seeds"
+    if confirmation.unfinished:
+        yield f"{confirmation.unfinished} more seed(s) are left out, with which not every member has ended yet"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

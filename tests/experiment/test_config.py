@@ -12,6 +12,7 @@ from arat_ray.experiment.config import Experiment, load
 from arat_ray.training.methods import AratSpec, PgdAtSpec
 from arat_ray.training.models import Resnet18
 from arat_ray.training.optimizers import Sgd
+from arat_ray.training.run import Train
 
 ATTACK = {"name": "pgd", "norm": "linf", "epsilon": 0.25, "step_size": 0.0625, "steps": 2}
 FILE: dict[str, Any] = {
@@ -139,6 +140,21 @@ def test_a_grid_holds_every_combination_once_and_respects_conditions() -> None:
 def test_a_grid_ends_by_itself_or_with_its_budget(budget: dict[str, Any], trials: int) -> None:
     grid = experiment({"method.layers": LAYERS}, sampler={"name": "grid", "seed": 0}, budget=budget)
     assert grid.trials == trials
+
+
+def test_a_member_is_a_whole_run_and_other_paths_go_into_it() -> None:
+    other = FILE["train"] | {"epochs": 7, "batch_size": 32}
+    runs = {"choice": {0: FILE["train"], 8: other}}
+    grid = experiment({"seed": {"choice": [5, 6]}, "member": runs}, sampler={"name": "grid", "seed": 0})
+    assert list(grid.grid()) == [
+        *({"seed": 5, "member": 0}, {"seed": 5, "member": 8}),
+        *({"seed": 6, "member": 0}, {"seed": 6, "member": 8}),
+    ]
+    assert grid.search["member"].kind == "int"
+    assert grid.resolve({"seed": 6, "member": 8}) == Train.model_validate(other | {"seed": 6})
+    assert grid.resolve({"seed": 5, "member": 0}) == Train.model_validate(FILE["train"] | {"seed": 5})
+    with pytest.raises(ValueError, match="member stands for all of `train`, not for 3; give each of its labels a run"):
+        experiment({"member": {"choice": [3]}}).resolve({"member": 3})
 
 
 def test_budget_sampler_resources_and_first_points_do_not_make_another_experiment() -> None:

@@ -55,6 +55,14 @@ def test_a_fraction_in_a_choice_is_a_number(values: Any) -> None:
     assert choice.value(label) == pytest.approx(8 / 255)
 
 
+def test_labels_are_text_or_all_of_them_whole_numbers() -> None:
+    numbered = domain(choice={0: "none", 8: "all"})
+    assert (numbered.kind, numbered.labels, numbered.value(8)) == ("int", [0, 8], "all")
+    for labels in ({0: 1, "a": 2}, {True: 1}, {0.5: 1}, {0: 1, False + 2.0: 2}):
+        with pytest.raises(ValidationError, match="a label must be text; YAML reads this one as"):
+            domain(choice=labels)
+
+
 def test_a_fraction_is_a_number_as_an_end_and_where_a_user_writes_a_sample() -> None:
     interval = domain(uniform=["2/255", "8/255"])
     assert interval.ends == (2 / 255, 8 / 255)

@@ -1,0 +1,111 @@
+"""Experiment files made from what a study ran: one of its trials as a run of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from arat_ray.results import reader
+
+NAME_AT_MOST = 100
+WIDTH = 120
+
+
+class Source(NamedTuple):
+    """A trial as its study's table has it: its number, its complete run, and the hash of that."""
+
+    number: int
+    train: dict[str, Any]
+    config_hash: str
+
+
+def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
+    """The text of an experiment file that trains a trial again: the same run, measured alike, on the same resources.
+
+    ValueError where the study does not say all of that.
+    """
+    source, given = source_of(study, trial_id), description(study)
+    resources = {
+        key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
+    }
+    file = {
+        "name": trial_id[-NAME_AT_MOST:].lstrip("."),
+        "train": source.train,
+        "validate": given["validate"],
+        "maximize": given["maximize"],
+        "resources": resources,
+    }
+    return as_yaml(file, [*comments, f"config_hash {source.config_hash}"])
+
+
+def source_of(study: Path, trial_id: str) -> Source:
+    """The run of a trial, of its last attempt."""
+    trials = reader.read(study, "trials", ["trial_id", "attempt", "number", "config", "config_hash"])
+    for row in reader.keep(trials, reader.latest_attempt(trials)).to_pylist():
+        if row["trial_id"] == trial_id:
+            if not row["config"]:
+                raise ValueError(f"{study}: its table does not say how {trial_id} was trained (`config` is empty)")
+            return Source(row["number"], json.loads(row["config"]), row["config_hash"])
+    raise ValueError(f"{study} has no trial {trial_id}")
+
+
+def description(study: Path) -> dict[str, Any]:
+    """The experiment that a study ran, as its study.json has it."""
+    path = study / "study.json"
+    try:
+        experiment: dict[str, Any] = json.loads(path.read_text())["experiment"]
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): it says how the trials were measured; copy it here as well"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is not what a study writes; copy it here again") from error
+    return experiment
+
+
+def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
+    """An experiment file with what stands above it."""
+    above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
+    text: str = yaml.safe_dump(file, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)
+    return f"{above}\n{text}"
+
+
+def write(text: str, path: Path) -> list[str]:
+    """Put an experiment file in place once it is known to be valid; the keys of `train` that this version adds to it.
+
+    They are none but for trials of another version of arat-ray, whose `config_hash` is then another one. ValueError
+    where the file is not valid (any more), and where another one is there.
+    """
+    from arat_ray.experiment.config import load  # loads torch, which only the check needs
+    from arat_ray.experiment.errors import ExperimentError
+
+    if path.exists() and (not path.is_file() or path.read_text(errors="replace") != text):
+        raise ValueError(f"{path} exists; choose another name")
+    temporary = path.with_name(f".{path.name}")
+    try:
+        temporary.write_text(text)
+        experiment = load(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); choose another name") from error
+    except ExperimentError as error:
+        problems = "; ".join(error.problems)
+        raise ValueError(f"this version of arat-ray cannot train that run any more: {problems}") from error
+    finally:
+        if temporary.is_file():
+            temporary.unlink()
+    given = set(_leaves(experiment.train))
+    return sorted(name for name, _ in set(_leaves(experiment.base.model_dump(mode="json"))) - given)
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every value below nested mappings, as JSON, with its dotted path."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, json.dumps(node, sort_keys=True)

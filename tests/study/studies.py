@@ -1,0 +1,39 @@
+"""Finished studies as their folders hold them, with nothing trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.experiment.config import Experiment
+from arat_ray.results.writer import StudyWriter
+from arat_ray.study.folder import metadata, param_types
+
+
+def study_of(
+    experiment: Experiment,
+    folder: Path,
+    *samples: Mapping[str, Any],
+    points: Sequence[tuple[float, float]] = (),
+) -> Path:
+    """A complete trial for each sample, with these clean and robust accuracies where given, and study.json."""
+    study = folder / experiment.name
+    writer = StudyWriter(study, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
+    for number, sampled in enumerate(samples):
+        train = experiment.resolve(sampled)
+        config = json.dumps(train.model_dump(mode="json"), sort_keys=True)
+        row = {"trial_id": f"{experiment.name}-{number:05d}", "attempt": 1, "number": number, "status": "complete"}
+        row |= {"config": config, "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16], "seed": train.seed}
+        row |= {"is_full_fidelity": True, "epochs_done": train.epochs, "images": 500}
+        if points:
+            row |= dict(zip(("clean_accuracy", "robust_accuracy"), points[number], strict=True))
+        writer.trial(row | {f"param_{path}": value for path, value in sampled.items()})
+    assert writer.flush(final=True)
+    given = {"experiment": experiment.model_dump(mode="json", by_alias=True)}
+    (study / "study.json").write_text(json.dumps(given))
+    return study
