@@ -194,6 +194,9 @@ def scale(options: argparse.Namespace) -> Iterator[str]:
     )
 
 
+SECTIONS = {"compare": compare, "scale": scale}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -201,7 +204,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--scaling-images", type=int, default=100)
-    parser.add_argument("--scaling-batch-size", type=int, default=4)
+    parser.add_argument("--scaling-batch-size", type=int, default=2, help="small, so that there are batches to spread")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
     parser.add_argument("--epsilon", type=float, default=4, help="in 255ths")
     parser.add_argument("--output", type=Path)
@@ -229,8 +233,8 @@ def main() -> None:
         f"ResNet-18 of width 8 after a short PGD-AT, the first real CIFAR-10 photographs, one thread a process, torch "
         f"{torch.__version__}, {platform.machine()}. `python benchmarks/autoattack/wall_time.py`",
     ]
-    for section in (compare, scale):
-        lines += ["", *section(options)]
+    for name in options.sections:
+        lines += ["", *SECTIONS[name](options)]
         print("\n".join(lines), flush=True)
         if options.output:
             options.output.write_text("\n".join(lines) + "\n")
