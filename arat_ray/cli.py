@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the file's budget.trials.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Hours, instead of the file's budget.hours.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
@@ -121,17 +122,20 @@ def tune(
     trials: int | None,
     hours: float | None,
     resume: bool,
+    earlier: tuple[Path, ...],
     address: str | None,
     dry_run: bool,
     verbose: bool,
 ) -> None:
     """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints and draws the front.
 
-    A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130.
+    A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130. With --from the
+    sampler learns from the complete trials of an earlier study that was measured alike.
 
     \b
     Example: arat-ray tune search_spaces/quickstart.yaml
              arat-ray tune search_spaces/quickstart.yaml --trials 24
+             arat-ray tune wider.yaml --from results/quickstart
     """
     with _user_errors():
         from arat_ray.experiment.config import load
@@ -141,11 +145,15 @@ def tune(
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
         if dry_run:
-            for line in [*describe(experiment), *estimate(experiment)]:
+            from arat_ray.study import warm_start
+
+            learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
+            for line in [*describe(experiment), *learned, *estimate(experiment)]:
                 click.echo(line)
             return
         folder = results / experiment.name
-        _run_study(experiment, file, folder, resume=resume, address=address, verbose=verbose, kind="tune")
+        options: dict[str, Any] = {"resume": resume, "address": address, "verbose": verbose, "earlier": earlier}
+        _run_study(experiment, file, folder, kind="tune", **options)
 
 
 def _run_study(
@@ -157,13 +165,22 @@ def _run_study(
     address: str | None,
     verbose: bool,
     kind: Any,
+    earlier: Sequence[Path] = (),
 ) -> None:
     """Run a study on Ray and print its front; exit code 130 where it was interrupted, 3 where rows are not on disk."""
     from arat_ray.cluster import tuning
 
     console = _console()
     outcome = tuning.run(
-        experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console, kind=kind
+        experiment,
+        file,
+        folder,
+        resume=resume,
+        address=address,
+        verbose=verbose,
+        console=console,
+        kind=kind,
+        earlier=earlier,
     )
     if outcome.failed:
         click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)

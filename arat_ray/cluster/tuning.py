@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
+from arat_ray.study import warm_start
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
@@ -76,12 +77,18 @@ def run(
     verbose: bool,
     console: Console,
     kind: study_folder.Kind = "tune",
+    earlier: Sequence[Path] = (),
 ) -> Outcome:
     """Run a study until it has all its trials, its time is over, or it is interrupted.
 
-    Raises ValueError for a folder, data or a cluster that cannot serve it, before anything is computed.
+    Its sampler learns from the `earlier` studies. Raises ValueError for a folder, data, an earlier study or a cluster
+    that cannot serve it, before anything is computed.
     """
     folder = folder.absolute()
+    for study in earlier:
+        if study.resolve() == folder.resolve():
+            raise ValueError(f"--from {study}: this is the study itself, which goes on with --resume")
+    found = [warm_start.read(study, experiment) for study in earlier]
     validation = experiment.validation
     data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
@@ -93,6 +100,7 @@ def run(
             decisions=experiment.early_stopping is not None,
         )
         ledger = Ledger(folder, experiment)
+        _learn(folder, ledger, found, console)
         ended = len(ledger.ended())
         total = experiment.trials
         if total is not None and ended >= total:
@@ -107,6 +115,17 @@ def run(
             _tune(experiment, folder, recorder, ledger, stop, limit=limit, room=room)
         saved = recorder.close(stop.reason or "interrupted")
         return Outcome(stop.reason, recorder.failed, saved)
+
+
+def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], console: Console) -> None:
+    """Tell the sampler what earlier studies found out, and put down that it was told."""
+    for each in found:
+        new = ledger.learn(each.known)
+        lines = each.lines()
+        again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
+        console.print("\n".join([lines[0] + again, *lines[1:]]), highlight=False, soft_wrap=True, markup=False)
+    if found:
+        study_folder.record_sources(folder, [each.as_json() for each in found])
 
 
 def _tune(
