@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from arat_ray.frontier.evaluations import Asked
 
 BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
+OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
+"""Exit codes of a study that a budget ended before its last trial."""
 FILE = click.Path(path_type=Path, dir_okay=False)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -110,7 +113,9 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     help="Where the study's folder goes.",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the file's budget.trials.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Hours, instead of the file's budget.hours.")
+@click.option("--hours", type=POSITIVE, help="Hours, instead of the file's budget.hours.")
+@click.option("--device-hours", type=POSITIVE, help="Hours of GPUs, or of CPU workers, instead of budget.device_hours.")
+@click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
 @click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
@@ -121,6 +126,8 @@ def tune(
     results: Path,
     trials: int | None,
     hours: float | None,
+    device_hours: float | None,
+    budget_usd: float | None,
     resume: bool,
     earlier: tuple[Path, ...],
     address: str | None,
@@ -141,7 +148,7 @@ def tune(
         from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
 
-        experiment = load(file).with_budget(trials=trials, hours=hours)
+        experiment = load(file).with_budget(trials=trials, hours=hours, device_hours=device_hours, usd=budget_usd)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
         if dry_run:
@@ -167,7 +174,10 @@ def _run_study(
     kind: Any,
     earlier: Sequence[Path] = (),
 ) -> None:
-    """Run a study on Ray and print its front; exit code 130 where it was interrupted, 3 where rows are not on disk."""
+    """Run a study on Ray and print its front.
+
+    Exit code 130 where it was interrupted, 3 where rows are not on disk, one of OVER where a budget ended it.
+    """
     from arat_ray.cluster import tuning
 
     console = _console()
@@ -191,8 +201,6 @@ def _run_study(
         command = f"arat-ray {kind} {file} --results {folder.parent} --resume"
         click.echo(f"interrupted; everything measured is in {folder}; go on with: {command}", err=True)
         sys.exit(INTERRUPTED)
-    if outcome.stopped:
-        click.echo(f"stopped: {outcome.stopped}; go on with --resume and more --hours", err=True)
     from arat_ray.frontier import show
     from arat_ray.frontier.pareto import load_front
     from arat_ray.results import reader
@@ -208,6 +216,11 @@ def _run_study(
             click.echo(f"drew {folder}/front.png")
     elif outcome.failed:
         sys.exit(1)
+    if outcome.over:
+        click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
+        sys.exit(OVER[outcome.over.budget])
+    if kind == "tune":
+        click.echo(f"budget.trials: all {experiment.trials} trials have ended")
 
 
 @main.command()

@@ -15,6 +15,8 @@ from arat_ray.training.run import Train
 if TYPE_CHECKING:
     from arat_ray.experiment.config import Experiment, Resources
 
+PRICE = "write `resources: {price: {usd_per_device_hour: 2.5}}`"
+
 
 def problems(experiment: Experiment) -> list[str]:
     """One line for each problem, found without data and without computing."""
@@ -22,7 +24,12 @@ def problems(experiment: Experiment) -> list[str]:
         return [f"train: {problem}"]
     if found := list(_condition_problems(experiment)):
         return found
-    return [*_search_problems(experiment), *_sampler_problems(experiment), *_early_stopping_problems(experiment)]
+    return [
+        *_search_problems(experiment),
+        *_sampler_problems(experiment),
+        *_budget_problems(experiment),
+        *_early_stopping_problems(experiment),
+    ]
 
 
 def _impossible(train: Train, resources: Resources) -> str | None:
@@ -121,8 +128,13 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
             next(experiment.grid())
         except ValueError as error:
             yield str(error)
-    elif experiment.budget.trials is None and experiment.budget.hours is None:
+    elif not experiment.budget.model_dump(exclude_none=True):
         yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
+
+
+def _budget_problems(experiment: Experiment) -> Iterator[str]:
+    if experiment.budget.usd is not None and experiment.resources.price is None:
+        yield f"budget.usd: {experiment.budget.usd:g} needs a price; {PRICE}"
 
 
 def _early_stopping_problems(experiment: Experiment) -> Iterator[str]:

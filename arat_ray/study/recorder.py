@@ -19,6 +19,7 @@ from arat_ray.experiment.config import Experiment
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import decisions, reader
 from arat_ray.results.writer import StudyWriter
+from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Row
@@ -40,7 +41,7 @@ class Running:
     train_s_before: float = 0.0
     curve: dict[int, list[float | None]] = field(default_factory=dict)
     """Epoch -> the goals measured after it."""
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     failure: str | None = None
 
 
@@ -63,6 +64,7 @@ class Recorder:
         self.writer, self.ledger, self.progress = writer, ledger, progress
         self.running: dict[int, Running] = {}
         self.failed = 0
+        self.watch = Watch(folder, experiment)
         self.halving: Halving | None = None
         if stopping := experiment.early_stopping:
             rungs = stopping.rungs(experiment.base.epochs)
@@ -73,6 +75,7 @@ class Recorder:
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
         if number in self.running:
+            self.running[number].began = time.monotonic()  # waiting for another worker took no device
             return
         name = trial_id(self.experiment.name, number)
         before, epochs = self._before.pop(name, ({}, {}))
@@ -160,6 +163,7 @@ class Recorder:
         else:
             self.interrupt(number, "interrupted")
             return
+        self.watch.ended([row[goal] for goal in goals] if row["status"] == "complete" else None)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
@@ -182,6 +186,7 @@ class Recorder:
         trial = self.running[number]
         trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
         self._write(number)
+        trial.train_s_before, trial.began = 0.0, time.monotonic()
         trial.row |= {
             "attempt": trial.row["attempt"] + 1,
             "status": "running",
@@ -197,7 +202,9 @@ class Recorder:
         return self.writer.flush(final=True)
 
     def tick(self) -> None:
-        """Call often: writes what is due, and shows how far the study is."""
+        """Call often: counts what is spent, writes what is due, and shows how far the study is."""
+        for number in self.running:
+            self._count(number)
         self.writer.tick()
         self.progress.refresh()
 
@@ -226,12 +233,16 @@ class Recorder:
         del self.running[number]
 
     def _write(self, number: int) -> None:
+        self._count(number)
+        self.writer.trial(self.running[number].row)
+
+    def _count(self, number: int) -> None:
+        """Wall time, device time and cost of this attempt up to now."""
         trial = self.running[number]
-        resources = self.experiment.resources
         seconds = trial.train_s_before + time.monotonic() - trial.began
-        devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
-        trial.row |= {"train_s": seconds, "device_s": seconds * devices}
-        self.writer.trial(trial.row)
+        device_s = seconds * self.experiment.resources.devices
+        cost_usd = self.watch.attempt(trial.row["trial_id"], trial.row["attempt"], device_s)
+        trial.row |= {"train_s": seconds, "device_s": device_s, "cost_usd": cost_usd}
 
 
 def _unusable(goals: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) 
     done = tune(file, "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert "front: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "budget.trials: all 2 trials have ended"
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2, done.stderr  # Ray's own chatter is silenced
     assert_whole(file, trials=2)
@@ -98,6 +100,26 @@ def test_ctrl_c_saves_exits_with_130_and_says_how_to_go_on(write: Write) -> None
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert {row["status"] for row in rows(file, "trials")} == {"stopped"}
+
+
+def test_a_budget_stops_running_trials_counts_what_was_spent_before_and_says_so(write: Write) -> None:
+    train = EXPERIMENT["train"] | {"epochs": 400, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    price = {"price": {"usd_per_device_hour": 3600}}
+    file = write(train=train, resources=EXPERIMENT["resources"] | price)
+    stopped = tune(file, "--budget-usd", "4")
+    assert stopped.returncode == 6, stopped.stderr
+    assert re.fullmatch(
+        r"stopped by budget.usd: [4-9]\.\d\d of 4 usd are spent; go on with --resume and a larger --budget-usd",
+        stopped.stderr.splitlines()[-1],
+    )
+    found = rows(file, "trials")
+    assert {row["status"] for row in found} == {"stopped"}
+    assert sum(row["cost_usd"] for row in found) >= 4
+    began = time.monotonic()
+    again = tune(file, "--budget-usd", "4", "--resume")
+    assert again.returncode == 6
+    assert time.monotonic() - began < 20, "nothing is started for a budget that is spent"
+    assert rows(file, "trials") == found
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(write: Write) -> None:
