@@ -205,8 +205,11 @@ def _run_study(
     from arat_ray.frontier.pareto import load_front
     from arat_ray.results import reader
 
-    status = reader.read(folder, "trials", ["status"])["status"].to_pylist()
-    if "complete" in status:
+    ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
+    complete = [row["feasible"] for row in ended if row["status"] == "complete"]
+    if complete and not any(feasible is not False for feasible in complete):
+        click.echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+    elif complete:
         front = load_front([folder])
         show.print_table(front, console)
         if len(front.goals) == 2:
@@ -392,6 +395,7 @@ def _asked(epsilon: str | None, **conditions: Any) -> Asked:
 @click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
 @click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
 def pareto(
     studies: tuple[Path, ...],
@@ -403,6 +407,7 @@ def pareto(
     plot: Path | None,
     as_csv: bool,
     as_json: bool,
+    infeasible: bool,
     partial: bool,
 ) -> None:
     """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
@@ -416,6 +421,11 @@ def pareto(
     """
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
+    if infeasible and (plot or partial or any(value is not None for value in (attack, split, norm, epsilon, images))):
+        raise click.UsageError("--infeasible lists trials and draws no front: it goes with --csv and --json alone")
+    if infeasible:
+        _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
+        return
     with _user_errors():
         from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
@@ -433,6 +443,19 @@ def pareto(
 
             plot_front(front, plot)
             click.echo(f"drew {plot}", err=as_csv or as_json)
+
+
+def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool) -> None:
+    with _user_errors():
+        from arat_ray.frontier import infeasible
+
+        trials = infeasible.load(studies)
+        if as_json:
+            click.echo(json.dumps(trials, indent=2))
+        elif as_csv:
+            infeasible.write_csv(trials, sys.stdout)
+        else:
+            infeasible.print_table(trials, _console())
 
 
 @main.group()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from arat_ray.experiment import constraints
 from arat_ray.experiment.errors import explain, shown
 from arat_ray.spec import did_you_mean
 from arat_ray.training.run import Train
@@ -28,6 +29,7 @@ def problems(experiment: Experiment) -> list[str]:
         *_search_problems(experiment),
         *_sampler_problems(experiment),
         *_budget_problems(experiment),
+        *constraints.problems(experiment),
         *_early_stopping_problems(experiment),
     ]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from arat_ray.experiment import checks
+from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
@@ -41,7 +42,7 @@ def _is_a_file_name(name: str) -> str:
 class Sampler(Spec):
     """How the search proposes its next trial."""
 
-    name: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
+    name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
     seed: int = Field(ge=0)
 
 
@@ -99,6 +100,7 @@ class Experiment(Spec):
     search: dict[str, Domain] = Field(default_factory=dict)
     first: list[Sampled] = Field(default_factory=list)
     maximize: tuple[Goal, ...] = Field(("clean_accuracy", "robust_accuracy"), min_length=1)
+    constraints: dict[str, Bound] = Field(default_factory=dict)
     sampler: Sampler | None = None
     early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
@@ -207,6 +209,8 @@ class Experiment(Spec):
     def identity(self) -> dict[str, Any]:
         """What makes results comparable: everything but the budget, the sampler and the resources."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
+        if not self.constraints:  # studies from before there were any stay the same
+            del dumped["constraints"]
         return dumped | {"train": self.base.model_dump(mode="json")}
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:

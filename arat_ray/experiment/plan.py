@@ -63,6 +63,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
         ]
         sampler = experiment.sampler.name if experiment.sampler else "none"
         yield f"  search: {sampler}, {' or '.join(filter(None, end))}, maximising {' and '.join(experiment.maximize)}"
+    if experiment.constraints:
+        bounds = ", ".join(f"{column} {bound}" for column, bound in experiment.constraints.items())
+        yield f"  constraints: {bounds}"
+    if experiment.sampler and experiment.sampler.name == "gp" and any(each.when for each in experiment.search.values()):
+        yield "    note: gp draws at random what has a `when`, and models what all trials have; tpe models both"
     if stopping := experiment.early_stopping:
         rungs = ", ".join(map(str, stopping.rungs(train.epochs)))
         yield (
@@ -71,6 +76,8 @@ def describe(experiment: Experiment) -> Iterator[str]:
         )
         if experiment.sampler and experiment.sampler.name == "nsga2":
             yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe uses stopped ones too"
+        if experiment.sampler and experiment.sampler.name == "gp":
+            yield "    note: gp models complete trials only, of which few are left; tpe uses stopped ones too"
     resources = experiment.resources
     yield (
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "

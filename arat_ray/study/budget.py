@@ -92,7 +92,7 @@ class Watch:
 
     def _recall(self, folder: Path) -> None:
         """Take up what the tables say, trial by trial in the order in which they ended."""
-        columns = ["trial_id", "attempt", "status", "is_full_fidelity", "device_s", "cost_usd", "ended_at"]
+        columns = ["trial_id", "attempt", "status", "is_full_fidelity", "feasible", "device_s", "cost_usd", "ended_at"]
         table = reader.read(folder, "trials", list(dict.fromkeys([*columns, *self.goals])))
         rows = table.to_pylist()
         for row in rows:
@@ -100,5 +100,5 @@ class Watch:
         is_latest = reader.latest_attempt(table)
         ended = [row for row, last in zip(rows, is_latest, strict=True) if last and row["status"] in ENDED]
         for row in sorted(ended, key=lambda row: (row["ended_at"] is None, row["ended_at"])):
-            competes = row["status"] == "complete" and row["is_full_fidelity"]
+            competes = row["status"] == "complete" and row["is_full_fidelity"] and row["feasible"] is not False
             self.ended([row[goal] for goal in self.goals] if competes else None)

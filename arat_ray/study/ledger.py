@@ -8,7 +8,7 @@ thus one code path: open the ledger, ask until there are enough. The journal ope
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,7 @@ class Ledger:
                     distributions=domains,
                     user_attrs={FROM: known.key},
                     system_attrs={GENERATION: 0},
+                    constraints=known.violations,
                 )
             )
         return len(new)
@@ -105,9 +106,15 @@ class Ledger:
         self._running[number] = trial
         return Asked(number, self.experiment.suggest(trial))
 
-    def complete(self, number: int, goals: list[float]) -> None:
-        """The trial ran to its end with these goals. Its rows must be on disk before."""
-        self.study.tell(self._running.pop(number), goals)
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float] | None = None) -> None:
+        """The trial ran to its end with these goals, and violates each constraint so far (up to 0: it does not).
+
+        Its rows must be on disk before.
+        """
+        trial = self._running.pop(number)
+        for name, violation in (violations or {}).items():
+            trial.set_constraint(name, violation)
+        self.study.tell(trial, goals)
 
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
         """The trial was stopped early and will not run again; `curve` is what was measured, column by column.
@@ -190,6 +197,8 @@ def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.Bas
         seed = int(np.random.SeedSequence([seed, after]).generate_state(1)[0])
     if spec is None or spec.name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
+    if spec.name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

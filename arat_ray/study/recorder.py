@@ -10,11 +10,13 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import decisions, reader
@@ -41,6 +43,8 @@ class Running:
     train_s_before: float = 0.0
     curve: dict[int, list[float | None]] = field(default_factory=dict)
     """Epoch -> the goals measured after it."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """Column of `epochs` that is constrained -> its last number."""
     began: float = field(default_factory=lambda: time.monotonic())
     failure: str | None = None
 
@@ -48,7 +52,7 @@ class Running:
 class Listener(Protocol):
     """Who hears how a trial ended, after its rows are on disk: the ledger of a search."""
 
-    def complete(self, number: int, goals: list[float]) -> None: ...
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None: ...
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def put_back(self, number: int) -> None: ...
@@ -136,6 +140,7 @@ class Recorder:
         if not (message["replayed"] and epoch in trial.epochs):
             trial.epochs[epoch] = trial.row["attempt"]
             self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
+        trial.measured |= {name: row[name] for name in self.experiment.constraints if row.get(name) is not None}
         trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
         if row.get("validation_images"):
             trial.curve[epoch] = [row.get(f"validation_{goal}") for goal in self.experiment.maximize]
@@ -150,6 +155,7 @@ class Recorder:
             return
         trial = self.running[number]
         row, goals = trial.row, self.experiment.maximize
+        violations: Mapping[str, float] = {}
         error = error or trial.failure
         if not error and row["is_full_fidelity"]:
             error = _unusable({goal: row.get(goal) for goal in goals})
@@ -160,10 +166,12 @@ class Recorder:
             row |= {"status": "failed", "error": error}
         elif row["is_full_fidelity"]:
             row["status"] = "complete"
+            violations = self._judge(number)
         else:
             self.interrupt(number, "interrupted")
             return
-        self.watch.ended([row[goal] for goal in goals] if row["status"] == "complete" else None)
+        competes = row["status"] == "complete" and row.get("feasible") is not False
+        self.watch.ended([row[goal] for goal in goals] if competes else None)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
@@ -173,7 +181,7 @@ class Recorder:
             self.failed += 1
             self.ledger.fail(number, error)
         else:
-            self.ledger.complete(number, [row[goal] for goal in goals])
+            self.ledger.complete(number, [row[goal] for goal in goals], violations)
 
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
@@ -219,6 +227,19 @@ class Recorder:
             "images": row["validation_images"],
             "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)),
         }
+
+    def _judge(self, number: int) -> Mapping[str, float]:
+        """Whether a complete trial satisfies the constraints, put into its row; how far each is violated."""
+        bounds = self.experiment.constraints
+        if not bounds:
+            return {}
+        self._count(number)
+        trial = self.running[number]
+        verdict = constraints.judge(
+            bounds, trial.measured | {name: trial.row.get(name) for name in constraints.OF_TRIALS}
+        )
+        trial.row |= {"feasible": not verdict.broken, "broken_constraints": "; ".join(verdict.broken) or None}
+        return verdict.violations
 
     def _stop_reason(self, stop: Decision) -> str:
         assert self.experiment.early_stopping is not None

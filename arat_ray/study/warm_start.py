@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment, Sampled
 from arat_ray.experiment.errors import shown
 from arat_ray.results import reader
@@ -33,6 +34,8 @@ class Known(NamedTuple):
     """The same wherever the study's folder lies: its trial_id and when it was started."""
     sampled: Sampled
     goals: list[float]
+    violations: dict[str, float]
+    """How far it violates each constraint of this search."""
 
 
 class Found(NamedTuple):
@@ -86,7 +89,7 @@ def read(study: Path, experiment: Experiment) -> Found:
             f"--from {study}: it maximises {', '.join(goals)}, this search {', '.join(experiment.maximize)}; "
             "only a study with the same goals can be learned from"
         )
-    rows = _complete(study, goals)
+    rows = _complete(study, goals, [name for name in experiment.constraints if name not in constraints.OF_TRIALS])
     _refuse_measured_otherwise(study, rows, experiment)
     translate = _translator(experiment)
     known: list[Known] = []
@@ -95,6 +98,7 @@ def read(study: Path, experiment: Experiment) -> Found:
     for row in rows:
         config = json.loads(row["config"])
         try:
+            violations = _violations(experiment, row)
             sampled = translate(
                 config, {key.removeprefix("param_"): row[key] for key in row if key.startswith("param_")}
             )
@@ -105,7 +109,7 @@ def read(study: Path, experiment: Experiment) -> Found:
         here = experiment.resolve(sampled).model_dump(mode="json")
         differing.update(path for path in differences(config, here) if path.split(" ")[0] not in IGNORED)
         key = f"{row['trial_id']}@{row['started_at'].isoformat() if row['started_at'] else row['config_hash']}"
-        known.append(Known(key, sampled, [row[goal] for goal in experiment.maximize]))
+        known.append(Known(key, sampled, [row[goal] for goal in experiment.maximize], violations))
     found = Found(study, known, len(rows), refused, list(differing))
     if not known:
         why = "; ".join(reason for _, reason in refused.values()) or "it has none that is complete"
@@ -113,8 +117,18 @@ def read(study: Path, experiment: Experiment) -> Found:
     return found
 
 
-def _complete(study: Path, goals: Sequence[str]) -> list[dict[str, Any]]:
-    """The last attempts at its trials that are complete, in the order of their numbers."""
+def _violations(experiment: Experiment, row: Mapping[str, Any]) -> dict[str, float]:
+    for column in experiment.constraints:
+        if row.get(column) is None:
+            raise _UnusableError(f"constraints.{column}", " was not measured there")
+    return constraints.judge(experiment.constraints, row).violations
+
+
+def _complete(study: Path, goals: Sequence[str], of_epochs: Sequence[str]) -> list[dict[str, Any]]:
+    """The last attempts at its trials that are complete, in the order of their numbers.
+
+    Each with its last numbers in these columns of `epochs`, as far as there are any.
+    """
     table: pa.Table = reader.read(study, "trials")
     rows = reader.keep(table, reader.latest_attempt(table)).to_pylist()
     usable = [
@@ -122,6 +136,14 @@ def _complete(study: Path, goals: Sequence[str]) -> list[dict[str, Any]]:
         for row in rows
         if row["status"] == "complete" and row["is_full_fidelity"] and all(row[goal] is not None for goal in goals)
     ]
+    if of_epochs:
+        last: dict[str, dict[str, Any]] = {}
+        columns = [name for name in of_epochs if name in reader.schema(study, "epochs").names]
+        epochs = reader.read(study, "epochs", ["trial_id", "attempt", "epoch", *columns]).to_pylist()
+        for each in sorted(epochs, key=lambda each: (each["epoch"], each["attempt"])):
+            numbers = {name: each[name] for name in columns if each[name] is not None}
+            last.setdefault(each["trial_id"], {}).update(numbers)
+        usable = [row | last.get(row["trial_id"], {}) for row in usable]
     return sorted(usable, key=lambda row: int(row["number"]))
 
 
