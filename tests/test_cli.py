@@ -220,6 +220,13 @@ def test_a_study_to_learn_from_that_is_none_is_refused_before_anything_starts(tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_budget_in_usd_needs_a_price(tmp_path: Path) -> None:
+    search = "search: {optimizer.learning_rate: {loguniform: [0.01, 1]}}\nsampler: {name: gp, seed: 0}\n"
+    file = write(tmp_path, extra=search + "budget: {trials: 2}\n")
+    message = refused("tune", file, "--budget-usd", "5")
+    assert "--budget-usd 5 needs a price; write `resources: {price: {usd_per_device_hour: 2.5}}`" in message
+
+
 def test_pareto_needs_results(tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path / 'nowhere'}" in refused("pareto", tmp_path / "nowhere")
     assert f"{tmp_path} is not a results folder" in refused("pareto", tmp_path)
