@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,16 @@ from arat_ray import __version__
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from arat_ray.cluster.tuning import Outcome
     from arat_ray.evaluation.accuracy import Report
     from arat_ray.experiment.config import Experiment
     from arat_ray.frontier.evaluations import Asked
 
 BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
+OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
+"""Exit codes of a study that a budget ended before its last trial."""
 FILE = click.Path(path_type=Path, dir_okay=False)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -110,8 +114,11 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     help="Where the study's folder goes.",
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the file's budget.trials.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Hours, instead of the file's budget.hours.")
+@click.option("--hours", type=POSITIVE, help="Hours, instead of the file's budget.hours.")
+@click.option("--device-hours", type=POSITIVE, help="Hours of GPUs, or of CPU workers, instead of budget.device_hours.")
+@click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
@@ -120,32 +127,44 @@ def tune(
     results: Path,
     trials: int | None,
     hours: float | None,
+    device_hours: float | None,
+    budget_usd: float | None,
     resume: bool,
+    earlier: tuple[Path, ...],
     address: str | None,
     dry_run: bool,
     verbose: bool,
 ) -> None:
     """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints and draws the front.
 
-    A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130.
+    Samplers: tpe by default (at most 0.3 s a suggestion at 5,000 trials), gp for up to about 100 trials that are costly
+    (seconds a suggestion), nsga2 for thousands, grid for choices that are all to be tried, random to compare with.
+
+    A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130. With --from the
+    sampler learns from the complete trials of an earlier study that was measured alike.
 
     \b
     Example: arat-ray tune search_spaces/quickstart.yaml
              arat-ray tune search_spaces/quickstart.yaml --trials 24
+             arat-ray tune wider.yaml --from results/quickstart
     """
     with _user_errors():
         from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
 
-        experiment = load(file).with_budget(trials=trials, hours=hours)
+        experiment = load(file).with_budget(trials=trials, hours=hours, device_hours=device_hours, usd=budget_usd)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
         if dry_run:
-            for line in [*describe(experiment), *estimate(experiment)]:
+            from arat_ray.study import warm_start
+
+            learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
+            for line in [*describe(experiment), *learned, *estimate(experiment)]:
                 click.echo(line)
             return
         folder = results / experiment.name
-        _run_study(experiment, file, folder, resume=resume, address=address, verbose=verbose, kind="tune")
+        options: dict[str, Any] = {"resume": resume, "address": address, "verbose": verbose, "earlier": earlier}
+        _run_study(experiment, file, folder, kind="tune", **options)
 
 
 def _run_study(
@@ -157,11 +176,12 @@ def _run_study(
     address: str | None,
     verbose: bool,
     kind: Any,
+    earlier: Sequence[Path] = (),
 ) -> None:
-    """Run a study on Ray and print its front."""
+    """Run a study on Ray and print its front; exit code one of OVER where a budget ended it."""
     console = _console()
     go_on = f"arat-ray {kind} {file} --results {folder.parent} --resume"
-    failed = _on_ray(
+    outcome = _on_ray(
         experiment,
         file,
         folder,
@@ -171,13 +191,17 @@ def _run_study(
         kind=kind,
         console=console,
         go_on=go_on,
+        earlier=earlier,
     )
     from arat_ray.frontier import show
     from arat_ray.frontier.pareto import load_front
     from arat_ray.results import reader
 
-    status = reader.read(folder, "trials", ["status"])["status"].to_pylist()
-    if "complete" in status:
+    ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
+    complete = [row["feasible"] for row in ended if row["status"] == "complete"]
+    if complete and not any(feasible is not False for feasible in complete):
+        click.echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+    elif complete:
         front = load_front([folder])
         show.print_table(front, console)
         if len(front.goals) == 2:
@@ -185,8 +209,13 @@ def _run_study(
 
             plot_front(front, folder / "front.png")
             click.echo(f"drew {folder}/front.png")
-    elif failed:
+    elif outcome.failed:
         sys.exit(1)
+    if outcome.over:
+        click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
+        sys.exit(OVER[outcome.over.budget])
+    if kind == "tune":
+        click.echo(f"budget.trials: all {experiment.trials} trials have ended")
 
 
 def _on_ray(
@@ -200,12 +229,21 @@ def _on_ray(
     kind: Any,
     console: Console,
     go_on: str,
-) -> int:
-    """How many trials failed; exit code 130 where the study was interrupted, 3 where rows are not on disk."""
+    earlier: Sequence[Path] = (),
+) -> Outcome:
+    """Run a study on Ray; exit code 130 where it was interrupted, 3 where rows are not on disk."""
     from arat_ray.cluster import tuning
 
     outcome = tuning.run(
-        experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console, kind=kind
+        experiment,
+        file,
+        folder,
+        resume=resume,
+        address=address,
+        verbose=verbose,
+        console=console,
+        kind=kind,
+        earlier=earlier,
     )
     if outcome.failed:
         click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
@@ -215,9 +253,7 @@ def _on_ray(
     if outcome.stopped == "interrupted":
         click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
         sys.exit(INTERRUPTED)
-    if outcome.stopped:
-        click.echo(f"stopped: {outcome.stopped}; go on with --resume and more --hours", err=True)
-    return outcome.failed
+    return outcome
 
 
 @main.command()
@@ -473,6 +509,7 @@ def _asked(epsilon: str | None, **conditions: Any) -> Asked:
 @click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
 @click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
 def pareto(
     studies: tuple[Path, ...],
@@ -484,6 +521,7 @@ def pareto(
     plot: Path | None,
     as_csv: bool,
     as_json: bool,
+    infeasible: bool,
     partial: bool,
 ) -> None:
     """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
@@ -497,6 +535,11 @@ def pareto(
     """
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
+    if infeasible and (plot or partial or any(value is not None for value in (attack, split, norm, epsilon, images))):
+        raise click.UsageError("--infeasible lists trials and draws no front: it goes with --csv and --json alone")
+    if infeasible:
+        _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
+        return
     with _user_errors():
         from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
@@ -514,6 +557,19 @@ def pareto(
 
             plot_front(front, plot)
             click.echo(f"drew {plot}", err=as_csv or as_json)
+
+
+def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool) -> None:
+    with _user_errors():
+        from arat_ray.frontier import infeasible
+
+        trials = infeasible.load(studies)
+        if as_json:
+            click.echo(json.dumps(trials, indent=2))
+        elif as_csv:
+            infeasible.write_csv(trials, sys.stdout)
+        else:
+            infeasible.print_table(trials, _console())
 
 
 @main.command()

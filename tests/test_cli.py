@@ -211,6 +211,22 @@ def test_tune_without_a_search_names_the_other_command(tmp_path: Path) -> None:
     assert f"a single run is `arat-ray train {path}`" in refused("tune", path)
 
 
+def test_a_study_to_learn_from_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    search = "search: {optimizer.learning_rate: {loguniform: [0.01, 1]}}\nsampler: {name: tpe, seed: 0}\n"
+    file = write(tmp_path, extra=search + "budget: {trials: 2}\n")
+    for options in ([], ["--dry-run"]):
+        message = refused("tune", file, "--results", tmp_path / "out", "--from", tmp_path / "none", *options)
+        assert f"there is no folder {tmp_path}/none" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_in_usd_needs_a_price(tmp_path: Path) -> None:
+    search = "search: {optimizer.learning_rate: {loguniform: [0.01, 1]}}\nsampler: {name: gp, seed: 0}\n"
+    file = write(tmp_path, extra=search + "budget: {trials: 2}\n")
+    message = refused("tune", file, "--budget-usd", "5")
+    assert "--budget-usd 5 needs a price; write `resources: {price: {usd_per_device_hour: 2.5}}`" in message
+
+
 def test_pareto_needs_results(tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path / 'nowhere'}" in refused("pareto", tmp_path / "nowhere")
     assert f"{tmp_path} is not a results folder" in refused("pareto", tmp_path)

@@ -6,8 +6,7 @@ import functools
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +23,8 @@ from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
+from arat_ray.study import warm_start
+from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
@@ -36,20 +37,21 @@ INTERRUPTED = 130
 
 
 class Outcome(NamedTuple):
-    """How a study ended: what stopped it before its last trial, if anything; how many trials failed; whether all rows
-    are on disk."""
+    """How a study ended: what stopped it before its last trial, if anything; which budget, if it was one; how many
+    trials failed; whether all rows are on disk."""
 
     stopped: str | None
     failed: int
     saved: bool
+    over: Over | None = None
 
 
 class Stop(tune.Stopper):
-    """Ends the study when its hours are over or when it was interrupted."""
+    """Ends the study, its running trials too, when a budget is spent or when it was interrupted."""
 
-    def __init__(self, hours: float | None) -> None:
-        self.deadline = time.monotonic() + hours * 3600 if hours else None
-        self.hours = hours
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.over: Over | None = None
         self.interrupted = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -62,8 +64,11 @@ class Stop(tune.Stopper):
     def reason(self) -> str | None:
         if self.interrupted:
             return "interrupted"
-        over = self.deadline is not None and time.monotonic() >= self.deadline
-        return f"budget of {self.hours:g} hours is over" if over else None
+        self.over = self.over or self.watch.over()
+        return f"budget.{self.over.budget}: {self.over.reason}" if self.over else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its stopper along; there is nothing in it to keep
 
 
 def run(
@@ -76,12 +81,18 @@ def run(
     verbose: bool,
     console: Console,
     kind: study_folder.Kind = "tune",
+    earlier: Sequence[Path] = (),
 ) -> Outcome:
     """Run a study until it has all its trials, its time is over, or it is interrupted.
 
-    Raises ValueError for a folder, data or a cluster that cannot serve it, before anything is computed.
+    Its sampler learns from the `earlier` studies. Raises ValueError for a folder, data, an earlier study or a cluster
+    that cannot serve it, before anything is computed.
     """
     folder = folder.absolute()
+    for study in earlier:
+        if study.resolve() == folder.resolve():
+            raise ValueError(f"--from {study}: this is the study itself, which goes on with --resume")
+    found = [warm_start.read(study, experiment) for study in earlier]
     validation = experiment.validation
     data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
@@ -93,6 +104,7 @@ def run(
             decisions=experiment.early_stopping is not None,
         )
         ledger = Ledger(folder, experiment)
+        _learn(folder, ledger, found, console)
         ended = len(ledger.ended())
         total = experiment.trials
         if total is not None and ended >= total:
@@ -100,13 +112,28 @@ def run(
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(folder, experiment, writer, ledger, progress)
-        stop = Stop(experiment.budget.hours)
+        stop = Stop(recorder.watch)
+        if stop.reason:
+            return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
         with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, console), progress:
             room = nodes.check_placeable(experiment.resources)
             _tune(experiment, folder, recorder, ledger, stop, limit=limit, room=room)
-        saved = recorder.close(stop.reason or "interrupted")
-        return Outcome(stop.reason, recorder.failed, saved)
+        ended = len(ledger.ended())
+        reason = None if total is not None and ended >= total and not stop.interrupted else stop.reason
+        saved = recorder.close(reason or "interrupted")
+        return Outcome(reason, recorder.failed, saved, stop.over if reason else None)
+
+
+def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], console: Console) -> None:
+    """Tell the sampler what earlier studies found out, and put down that it was told."""
+    for each in found:
+        new = ledger.learn(each.known)
+        lines = each.lines()
+        again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
+        console.print("\n".join([lines[0] + again, *lines[1:]]), highlight=False, soft_wrap=True, markup=False)
+    if found:
+        study_folder.record_sources(folder, [each.as_json() for each in found])
 
 
 def _tune(

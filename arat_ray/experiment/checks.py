@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from arat_ray.experiment import constraints
 from arat_ray.experiment.errors import explain, shown
 from arat_ray.spec import did_you_mean
 from arat_ray.training.run import Train
 
 if TYPE_CHECKING:
     from arat_ray.experiment.config import Experiment, Resources
+
+PRICE = "write `resources: {price: {usd_per_device_hour: 2.5}}`"
 
 
 def problems(experiment: Experiment) -> list[str]:
@@ -22,7 +25,13 @@ def problems(experiment: Experiment) -> list[str]:
         return [f"train: {problem}"]
     if found := list(_condition_problems(experiment)):
         return found
-    return [*_search_problems(experiment), *_sampler_problems(experiment), *_early_stopping_problems(experiment)]
+    return [
+        *_search_problems(experiment),
+        *_sampler_problems(experiment),
+        *_budget_problems(experiment),
+        *constraints.problems(experiment),
+        *_early_stopping_problems(experiment),
+    ]
 
 
 def _impossible(train: Train, resources: Resources) -> str | None:
@@ -121,8 +130,13 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
             next(experiment.grid())
         except ValueError as error:
             yield str(error)
-    elif experiment.budget.trials is None and experiment.budget.hours is None:
+    elif not experiment.budget.model_dump(exclude_none=True):
         yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
+
+
+def _budget_problems(experiment: Experiment) -> Iterator[str]:
+    if experiment.budget.usd is not None and experiment.resources.price is None:
+        yield f"budget.usd: {experiment.budget.usd:g} needs a price; {PRICE}"
 
 
 def _early_stopping_problems(experiment: Experiment) -> Iterator[str]:

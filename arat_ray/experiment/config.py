@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from arat_ray.experiment import checks
+from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
@@ -43,7 +44,7 @@ def _is_a_file_name(name: str) -> str:
 class Sampler(Spec):
     """How the search proposes its next trial."""
 
-    name: Literal["tpe", "nsga2", "random", "grid"] = "tpe"
+    name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
     seed: int = Field(ge=0)
 
 
@@ -52,15 +53,32 @@ class Budget(Spec):
 
     trials: int | None = Field(None, ge=1)
     hours: float | None = Field(None, gt=0)
+    """Of wall time, from each start."""
+    device_hours: float | None = Field(None, gt=0)
+    usd: float | None = Field(None, gt=0)
+    stall: int | None = Field(None, ge=1)
+    """Trials in a row that may end without the hypervolume of the front growing."""
+
+
+class Price(Spec):
+    """What a device costs: a GPU, or a CPU worker where trials take no GPU."""
+
+    usd_per_device_hour: float = Field(ge=0)
 
 
 class Resources(Spec):
-    """What one trial takes, and how many run at once (by default as many as the cluster holds)."""
+    """What one trial takes and costs, and how many run at once (by default as many as the cluster holds)."""
 
     workers: int = Field(1, ge=1)
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     concurrent_trials: int | None = Field(None, ge=1)
+    price: Price | None = None
+
+    @property
+    def devices(self) -> float:
+        """Devices that a trial holds: its GPUs, or its workers where they have none."""
+        return self.workers * (self.gpus_per_worker or 1)
 
     @model_validator(mode="after")
     def _gpus_can_be_shared_out(self) -> Self:
@@ -84,6 +102,7 @@ class Experiment(Spec):
     search: dict[str, Domain] = Field(default_factory=dict)
     first: list[Sampled] = Field(default_factory=list)
     maximize: tuple[Goal, ...] = Field(("clean_accuracy", "robust_accuracy"), min_length=1)
+    constraints: dict[str, Bound] = Field(default_factory=dict)
     sampler: Sampler | None = None
     early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
@@ -176,9 +195,13 @@ class Experiment(Spec):
             return min(combinations, self.budget.trials or combinations)
         return self.budget.trials
 
-    def with_budget(self, *, trials: int | None, hours: float | None) -> Experiment:
-        """The same experiment, with these instead of the file's where they are given."""
-        given = {"trials": trials, "hours": hours}
+    def with_budget(self, **given: float | None) -> Experiment:
+        """The same experiment, with these budgets instead of the file's where they are given.
+
+        Raises ValueError for a budget in usd where no price is known.
+        """
+        if given.get("usd") is not None and self.resources.price is None:
+            raise ValueError(f"--budget-usd {given['usd']:g} needs a price; {checks.PRICE}")
         budget = self.budget.model_copy(update={key: value for key, value in given.items() if value is not None})
         return self.model_copy(update={"budget": budget})
 
@@ -191,6 +214,8 @@ class Experiment(Spec):
     def identity(self) -> dict[str, Any]:
         """What makes results comparable: everything but the budget, the sampler and the resources."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
+        if not self.constraints:  # studies from before there were any stay the same
+            del dumped["constraints"]
         return dumped | {"train": self.base.model_dump(mode="json")}
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.config import Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset, read
@@ -56,9 +57,17 @@ def describe(experiment: Experiment) -> Iterator[str]:
         end = [
             f"{experiment.trials} trials" if experiment.trials else "",
             f"{budget.hours} hours" if budget.hours else "",
+            f"{budget.device_hours:g} device-hours" if budget.device_hours else "",
+            f"{budget.usd:g} usd" if budget.usd else "",
+            f"{budget.stall} trials without a larger hypervolume" if budget.stall else "",
         ]
         sampler = experiment.sampler.name if experiment.sampler else "none"
         yield f"  search: {sampler}, {' or '.join(filter(None, end))}, maximising {' and '.join(experiment.maximize)}"
+    if experiment.constraints:
+        bounds = ", ".join(f"{column} {bound}" for column, bound in experiment.constraints.items())
+        yield f"  constraints: {bounds}"
+    if experiment.sampler and experiment.sampler.name == "gp" and any(each.when for each in experiment.search.values()):
+        yield "    note: gp draws at random what has a `when`, and models what all trials have; tpe models both"
     if stopping := experiment.early_stopping:
         rungs = ", ".join(map(str, stopping.rungs(train.epochs)))
         yield (
@@ -67,6 +76,8 @@ def describe(experiment: Experiment) -> Iterator[str]:
         )
         if experiment.sampler and experiment.sampler.name == "nsga2":
             yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe uses stopped ones too"
+        if experiment.sampler and experiment.sampler.name == "gp":
+            yield "    note: gp models complete trials only, of which few are left; tpe uses stopped ones too"
     resources = experiment.resources
     yield (
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
@@ -111,19 +122,43 @@ def estimate(experiment: Experiment) -> Iterator[str]:
     if experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
             "  hours: unknown here, a trial takes a GPU; a GPU at an effective 20 TFLOP/s would need "
-            f"{_hours(total / 20e12)}{expected}"
+            f"{_hours(total / 20e12)}{expected}, {_spent(total / 20e12, experiment.resources)}"
         )
+        yield from _enough(experiment, total / 20e12 / (trials or 1))
         return
     step_s = seconds_per_image(train)
     trial_s = flops / (forward_flops(train.model, train.dataset) * passes(train)) * step_s
     at_once = experiment.resources.concurrent_trials or max(
         1, int((os.cpu_count() or 1) / (experiment.resources.workers * experiment.resources.cpus_per_worker))
     )
+    each_s = trial_s * total / flops / (trials or 1)
+    device_s = each_s * experiment.resources.devices
     yield f"  on this machine: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
     if trials:
         rounds = -(-trials // at_once)
-        hours = _hours(trial_s * total / flops / trials * rounds)
-        yield f"  the search: {hours}{expected}, {at_once} trial(s) at once"
+        spent = _spent(device_s * trials, experiment.resources)
+        yield f"  the search: {_hours(each_s * rounds)}{expected}, {at_once} trial(s) at once, {spent}"
+    else:
+        yield f"  a trial: {_spent(device_s, experiment.resources)}{expected}"
+    yield from _enough(experiment, device_s)
+
+
+def _spent(device_s: float, resources: Resources) -> str:
+    """Device time, and its cost where a price is given."""
+    device = "a GPU" if resources.gpus_per_worker else "a CPU worker"
+    usd = f", {device_s / 3600 * resources.price.usd_per_device_hour:.2f} usd" if resources.price else ""
+    return f"{device_s / 3600:.3g} device-hours{usd} (a device is {device})"
+
+
+def _enough(experiment: Experiment, device_s: float) -> Iterator[str]:
+    """For how many trials of so many device-seconds the budgets are enough, where that is not for all."""
+    budget, price = experiment.budget, experiment.resources.price
+    limits = {"device_hours": (budget.device_hours, device_s / 3600)}
+    if price:
+        limits["usd"] = (budget.usd, device_s / 3600 * price.usd_per_device_hour)
+    for name, (limit, each) in limits.items():
+        if limit is not None and each > 0 and limit / each < (experiment.trials or math.inf):
+            yield f"  budget.{name}: {limit:g} is enough for about {limit / each:.3g} trials"
 
 
 def _images_in(dataset: Dataset) -> int:

@@ -152,13 +152,15 @@ class Front:
     others: Others
     counts: dict[str, int]  # all trials, by status
     coverage: Coverage | None = None
+    infeasible: int = 0  # complete trials that broke a constraint
 
 
 def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked: Asked | None = None) -> Front:
     """The front over all trials of these studies; of each trial the last attempt counts.
 
-    Only complete trials of full fidelity compete; `include_partial` lets the last values of the others in. The
-    accuracies are the trials' own or, where `asked`, those of the evaluations, and trials without one do not compete.
+    Only complete trials of full fidelity that broke no constraint compete; `include_partial` lets the last values of
+    trials in that are not complete. The accuracies are the trials' own or, where `asked`, those of the evaluations, and
+    trials without one do not compete.
     ValueError where studies differ in goals, reference point, attack or split, and where nothing competes.
     """
     if not studies:
@@ -168,12 +170,17 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
     _refuse_mixed("reference point", studies, [[each.reference_point] for each in metadata])
     goals, reference = metadata[0].goals, metadata[0].reference_point
     counts: Counter[str] = Counter()
+    infeasible: Counter[bool] = Counter()
     tables = [
-        _candidates(study, goals, include_partial=include_partial, is_evaluated=bool(asked), counts=counts)
+        _candidates(
+            study, goals, include_partial=include_partial, is_evaluated=bool(asked), counts=counts, broken=infeasible
+        )
         for study in studies
     ]
     competing = sum(each.num_rows for each in tables)
     if not competing:
+        if infeasible[True]:
+            raise ValueError(_none_feasible(studies, infeasible[True]))
         raise ValueError(_why_empty(studies, counts, include_partial=include_partial))
     if asked:
         if not set(goals) & set(ACCURACIES):
@@ -199,13 +206,20 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
         others=Others(origin[~mask].tolist(), reader.keep(table, ~mask)["trial_id"].to_pylist(), points[~mask]),
         counts=dict(counts),
         coverage=Coverage(table.num_rows, competing, not include_partial) if asked else None,
+        infeasible=infeasible[True],
     )
 
 
 def _candidates(
-    study: Path, goals: Sequence[str], *, include_partial: bool, is_evaluated: bool, counts: Counter[str]
+    study: Path,
+    goals: Sequence[str],
+    *,
+    include_partial: bool,
+    is_evaluated: bool,
+    counts: Counter[str],
+    broken: Counter[bool],
 ) -> pa.Table:
-    """The trials of a study that may compete; every trial is counted by its status.
+    """The trials of a study that may compete; every trial is counted by its status, and by whether it is infeasible.
 
     Where evaluations give the accuracies, a trial needs its other goals and a checkpoint.
     """
@@ -213,6 +227,7 @@ def _candidates(
     columns = ["trial_id", "attempt", "number", "status", "is_full_fidelity", *goals, "images", "attack", "norm"]
     columns += ["epsilon", "split", "epochs_done", "checkpoint", *(n for n in names if n.startswith("param_"))]
     columns += ["config"] if is_evaluated else []
+    columns += ["feasible"] if "feasible" in names else []  # not where no constraint could be given yet
     table = reader.read(study, "trials", list(dict.fromkeys(columns)))
     table = reader.keep(table, reader.latest_attempt(table))
     status = table["status"].to_pylist()
@@ -222,7 +237,17 @@ def _candidates(
     if not include_partial:
         full = table["is_full_fidelity"].to_pylist()
         mask &= np.array([a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool)
+    if "feasible" in names:
+        infeasible = np.array([value is False for value in table["feasible"].to_pylist()], dtype=bool)
+        broken.update(infeasible.tolist())
+        mask &= ~infeasible
+        table = table.drop_columns(["feasible"])
     return reader.keep(table, mask)
+
+
+def _none_feasible(studies: Sequence[Path], infeasible: int) -> str:
+    where = " ".join(map(str, studies))
+    return f"every trial that could compete, {infeasible}, broke a constraint: arat-ray pareto {where} --infeasible"
 
 
 def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def as_json(front: Front) -> dict[str, Any]:
         "split",
         "images",
         "counts",
+        "infeasible",
     )
     coverage = front.coverage._asdict() if front.coverage else None
     return {name: getattr(front, name) for name in conditions} | {"coverage": coverage, "trials": front.trials}
@@ -65,6 +66,8 @@ def print_table(front: Front, console: Console) -> None:
     trials = sum(front.counts.values())
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.title = f"front: {len(front.trials)} of {trials} trials, hypervolume {front.hypervolume:.4f}"
+    if front.infeasible:
+        table.title += f", {front.infeasible} infeasible (--infeasible shows them)"
     table.add_column("trial")
     for goal in front.goals:
         table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)

@@ -59,6 +59,8 @@ TABLES: dict[str, TableType] = {
             "epochs_done": pa.int64(),
             "is_full_fidelity": pa.bool_(),
             "on_front": pa.bool_(),
+            "feasible": pa.bool_(),  # of a complete trial, where there are constraints
+            "broken_constraints": pa.string(),
             "workers": pa.int64(),
             "device": pa.string(),
             "train_s": pa.float64(),

@@ -58,7 +58,7 @@ class StudyWriter:
         self._delay = 0.0
         self._retry_at: float | None = None  # None while the disk is well
         self._attempt: dict[str, int] = {}  # the last attempt at each trial
-        self._points: dict[str, tuple[float, ...]] = {}  # goals of the complete full-fidelity trials
+        self._points: dict[str, tuple[float, ...]] = {}  # goals of the complete, feasible full-fidelity trials
         self._front: set[Key] = set()
         self._recall()
 
@@ -127,7 +127,8 @@ class StudyWriter:
         self._attempt[trial_id] = row["attempt"]
         self._points.pop(trial_id, None)
         goals = [row.get(goal) for goal in self.goals]
-        if row.get("status") == "complete" and row.get("is_full_fidelity") and None not in goals:
+        competes = row.get("status") == "complete" and row.get("is_full_fidelity") and row.get("feasible") is not False
+        if competes and None not in goals:
             self._points[trial_id] = tuple(float(goal) for goal in goals if goal is not None)
 
     def _mark(self, trial_ids: Iterable[str]) -> None:
@@ -141,7 +142,7 @@ class StudyWriter:
 
     def _recall(self) -> None:
         """Go on with the trials that the folder has."""
-        columns = ["trial_id", "attempt", "status", "is_full_fidelity", "on_front", *self.goals]
+        columns = ["trial_id", "attempt", "status", "is_full_fidelity", "on_front", "feasible", *self.goals]
         rows = reader.read(self.study, "trials", columns)
         for row, is_latest in zip(rows.to_pylist(), reader.latest_attempt(rows), strict=True):
             if row["on_front"]:

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -82,7 +82,7 @@ def _check_same(folder: Path, experiment: Experiment, *, kind: Kind, resume: boo
     there = json.loads(path.read_text())
     if there["kind"] != kind:
         raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
-    differing = list(_differences(there["identity"], experiment.identity()))
+    differing = list(differences(there["identity"], experiment.identity()))
     if differing:
         raise ValueError(
             f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "
@@ -101,11 +101,11 @@ def _is_interrupted(folder: Path) -> bool:
     return any(status in ("running", "stopped") for status, last in zip(latest, is_latest, strict=True) if last)
 
 
-def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
+def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
     """Where two JSON values differ: `train.epochs is 10 there and 20 here`."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in dict.fromkeys([*there, *here]):
-            yield from _differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+            yield from differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
     elif there != here:
         yield f"{path} is {json.dumps(there)} there and {json.dumps(here)} here"
 
@@ -113,7 +113,7 @@ def _differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
 def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind) -> None:
     """study.yaml as given, and study.json: resolved, with versions, revision and start times."""
     path = folder / "study.json"
-    starts = json.loads(path.read_text())["started_at"] if path.exists() else []
+    before = json.loads(path.read_text()) if path.exists() else {}
     description = {
         "name": experiment.name,
         "kind": kind,
@@ -122,9 +122,22 @@ def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind)
         "versions": {"arat-ray": __version__, "python": platform.python_version()}
         | {library: version(library) for library in LIBRARIES},
         "revision": revision(),
-        "started_at": [*starts, datetime.now(UTC).isoformat(timespec="seconds")],
+        "started_at": [*before.get("started_at", []), datetime.now(UTC).isoformat(timespec="seconds")],
+        "from": before.get("from", []),
     }
     (folder / "study.yaml").write_bytes(source.read_bytes())
-    temporary = path.with_name(".study.json")
+    _write(path, description)
+
+
+def record_sources(folder: Path, sources: Sequence[dict[str, Any]]) -> None:
+    """Put down in study.json which earlier studies were learned from, each by its path under `study`, once."""
+    path = folder / "study.json"
+    description = json.loads(path.read_text())
+    sources_by_path = {source["study"]: source for source in [*description["from"], *sources]}
+    _write(path, description | {"from": list(sources_by_path.values())})
+
+
+def _write(path: Path, description: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(description, indent=2) + "\n")
     temporary.replace(path)

@@ -8,6 +8,7 @@ thus one code path: open the ledger, ask until there are enough. The journal ope
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.config import Experiment, Sampled, Sampler
+from arat_ray.experiment.search import Domain
+from arat_ray.study.warm_start import Known
 
 JOURNAL = Path("journal") / "optuna.log"
-NUMBER, POINT, REASON, CURVE, SHORTFALL = "number", "point", "reason", "curve", "shortfall"
+NUMBER, POINT, REASON, CURVE, SHORTFALL, FROM = "number", "point", "reason", "curve", "shortfall", "from"
+GENERATION = optuna.samplers.NSGAIISampler._get_generation_key()
 INTERRUPTED = "interrupted"
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group`, `set_metric_names`: so for years
@@ -66,6 +70,28 @@ class Ledger:
             or (trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) != INTERRUPTED)
         )
 
+    def learn(self, finished: Iterable[Known]) -> int:
+        """Let the sampler know finished trials of earlier studies, each once; how many are new.
+
+        They have no number, so they are no trials of this study. NSGA-II takes them as members of its first generation.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        there = {trial.user_attrs[FROM] for trial in trials if FROM in trial.user_attrs}
+        new = [known for known in finished if known.key not in there]
+        for known in new:
+            domains = {path: distribution(self.experiment.search[path]) for path in known.sampled}
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    values=known.goals,
+                    params=known.sampled,
+                    distributions=domains,
+                    user_attrs={FROM: known.key},
+                    system_attrs={GENERATION: 0},
+                    constraints=known.violations,
+                )
+            )
+        return len(new)
+
     def ask(self) -> Asked:
         """The next trial: one that was interrupted, a given point, else what the sampler proposes."""
         if self._points and not self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
@@ -80,9 +106,15 @@ class Ledger:
         self._running[number] = trial
         return Asked(number, self.experiment.suggest(trial))
 
-    def complete(self, number: int, goals: list[float]) -> None:
-        """The trial ran to its end with these goals. Its rows must be on disk before."""
-        self.study.tell(self._running.pop(number), goals)
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float] | None = None) -> None:
+        """The trial ran to its end with these goals, and violates each constraint so far (up to 0: it does not).
+
+        Its rows must be on disk before.
+        """
+        trial = self._running.pop(number)
+        for name, violation in (violations or {}).items():
+            trial.set_constraint(name, violation)
+        self.study.tell(trial, goals)
 
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
         """The trial was stopped early and will not run again; `curve` is what was measured, column by column.
@@ -145,6 +177,16 @@ class Ledger:
         return {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
 
 
+def distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """What Optuna records of a domain when it suggests from it."""
+    if domain.labels is not None:
+        return optuna.distributions.CategoricalDistribution(domain.labels)
+    low, high = domain.ends
+    if domain.int_ is not None:
+        return optuna.distributions.IntDistribution(int(low), int(high))
+    return optuna.distributions.FloatDistribution(low, high, log=domain.loguniform is not None)
+
+
 def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.BaseSampler:
     """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it.
 
@@ -155,6 +197,8 @@ def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.Bas
         seed = int(np.random.SeedSequence([seed, after]).generate_state(1)[0])
     if spec is None or spec.name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
+    if spec.name == "gp":
+        return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

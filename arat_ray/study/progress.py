@@ -65,6 +65,8 @@ class Progress:
     def _line(self, number: int) -> str:
         trial = self.trials[number]
         scores = ", ".join(f"{goal.replace('_', ' ')} {_percent(trial.get(goal))}" for goal in self.goals)
+        if broken := trial.get("broken_constraints"):
+            scores += f", infeasible: {broken}"
         outcome = trial.get("error") or trial.get("stop_reason") or scores
         done = f"{self.ended_count}/{self.total}" if self.total else str(self.ended_count)
         return f"[{done}] trial {number} {trial['status']}: {outcome} ({_sampled(trial['sampled'])}){self._left()}"
@@ -77,7 +79,8 @@ class Progress:
         return f"; about {duration(seconds)} left"
 
     def _front(self) -> tuple[set[int], float]:
-        complete = [n for n, trial in self.trials.items() if trial["status"] == "complete"]
+        trials = self.trials.items()
+        complete = [n for n, trial in trials if trial["status"] == "complete" and trial.get("feasible") is not False]
         points = [[self.trials[n][goal] for goal in self.goals] for n in complete]
         if not points:
             return set(), 0.0

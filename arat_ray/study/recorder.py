@@ -10,15 +10,18 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import decisions, reader
 from arat_ray.results.writer import StudyWriter
+from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Row
@@ -40,14 +43,16 @@ class Running:
     train_s_before: float = 0.0
     curve: dict[int, list[float | None]] = field(default_factory=dict)
     """Epoch -> the goals measured after it."""
-    began: float = field(default_factory=time.monotonic)
+    measured: dict[str, float] = field(default_factory=dict)
+    """Column of `epochs` that is constrained -> its last number."""
+    began: float = field(default_factory=lambda: time.monotonic())
     failure: str | None = None
 
 
 class Listener(Protocol):
     """Who hears how a trial ended, after its rows are on disk: the ledger of a search."""
 
-    def complete(self, number: int, goals: list[float]) -> None: ...
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None: ...
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def put_back(self, number: int) -> None: ...
@@ -63,6 +68,7 @@ class Recorder:
         self.writer, self.ledger, self.progress = writer, ledger, progress
         self.running: dict[int, Running] = {}
         self.failed = 0
+        self.watch = Watch(folder, experiment)
         self.halving: Halving | None = None
         if stopping := experiment.early_stopping:
             rungs = stopping.rungs(experiment.base.epochs)
@@ -73,6 +79,7 @@ class Recorder:
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
         if number in self.running:
+            self.running[number].began = time.monotonic()  # waiting for another worker took no device
             return
         name = trial_id(self.experiment.name, number)
         before, epochs = self._before.pop(name, ({}, {}))
@@ -133,6 +140,7 @@ class Recorder:
         if not (message["replayed"] and epoch in trial.epochs):
             trial.epochs[epoch] = trial.row["attempt"]
             self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
+        trial.measured |= {name: row[name] for name in self.experiment.constraints if row.get(name) is not None}
         trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
         if row.get("validation_images"):
             trial.curve[epoch] = [row.get(f"validation_{goal}") for goal in self.experiment.maximize]
@@ -147,6 +155,7 @@ class Recorder:
             return
         trial = self.running[number]
         row, goals = trial.row, self.experiment.maximize
+        violations: Mapping[str, float] = {}
         error = error or trial.failure
         if not error and row["is_full_fidelity"]:
             error = _unusable({goal: row.get(goal) for goal in goals})
@@ -157,9 +166,12 @@ class Recorder:
             row |= {"status": "failed", "error": error}
         elif row["is_full_fidelity"]:
             row["status"] = "complete"
+            violations = self._judge(number)
         else:
             self.interrupt(number, "interrupted")
             return
+        competes = row["status"] == "complete" and row.get("feasible") is not False
+        self.watch.ended([row[goal] for goal in goals] if competes else None)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
@@ -169,7 +181,7 @@ class Recorder:
             self.failed += 1
             self.ledger.fail(number, error)
         else:
-            self.ledger.complete(number, [row[goal] for goal in goals])
+            self.ledger.complete(number, [row[goal] for goal in goals], violations)
 
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
@@ -182,6 +194,7 @@ class Recorder:
         trial = self.running[number]
         trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
         self._write(number)
+        trial.train_s_before, trial.began = 0.0, time.monotonic()
         trial.row |= {
             "attempt": trial.row["attempt"] + 1,
             "status": "running",
@@ -197,7 +210,9 @@ class Recorder:
         return self.writer.flush(final=True)
 
     def tick(self) -> None:
-        """Call often: writes what is due, and shows how far the study is."""
+        """Call often: counts what is spent, writes what is due, and shows how far the study is."""
+        for number in self.running:
+            self._count(number)
         self.writer.tick()
         self.progress.refresh()
 
@@ -213,6 +228,19 @@ class Recorder:
             "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)),
         }
 
+    def _judge(self, number: int) -> Mapping[str, float]:
+        """Whether a complete trial satisfies the constraints, put into its row; how far each is violated."""
+        bounds = self.experiment.constraints
+        if not bounds:
+            return {}
+        self._count(number)
+        trial = self.running[number]
+        verdict = constraints.judge(
+            bounds, trial.measured | {name: trial.row.get(name) for name in constraints.OF_TRIALS}
+        )
+        trial.row |= {"feasible": not verdict.broken, "broken_constraints": "; ".join(verdict.broken) or None}
+        return verdict.violations
+
     def _stop_reason(self, stop: Decision) -> str:
         assert self.experiment.early_stopping is not None
         return f"{self.experiment.early_stopping.name}: {stop.why}"
@@ -226,12 +254,16 @@ class Recorder:
         del self.running[number]
 
     def _write(self, number: int) -> None:
+        self._count(number)
+        self.writer.trial(self.running[number].row)
+
+    def _count(self, number: int) -> None:
+        """Wall time, device time and cost of this attempt up to now."""
         trial = self.running[number]
-        resources = self.experiment.resources
         seconds = trial.train_s_before + time.monotonic() - trial.began
-        devices = resources.workers * (resources.gpus_per_worker or resources.cpus_per_worker)
-        trial.row |= {"train_s": seconds, "device_s": seconds * devices}
-        self.writer.trial(trial.row)
+        device_s = seconds * self.experiment.resources.devices
+        cost_usd = self.watch.attempt(trial.row["trial_id"], trial.row["attempt"], device_s)
+        trial.row |= {"train_s": seconds, "device_s": device_s, "cost_usd": cost_usd}
 
 
 def _unusable(goals: dict[str, Any]) -> str | None:

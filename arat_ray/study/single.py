@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from arat_ray.training.timing import describe, duration
 class _NoLedger:
     """A single run has no search to tell how it ended."""
 
-    def complete(self, number: int, goals: list[float]) -> None: ...
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None: ...
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def put_back(self, number: int) -> None: ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from arat_ray.experiment.config import Experiment
 from arat_ray.frontier.pareto import non_dominated
 from arat_ray.results import reader
+from arat_ray.results.writer import StudyWriter
+from arat_ray.study.folder import metadata, param_types
+from arat_ray.study.progress import Progress
+from arat_ray.study.recorder import Recorder
+from arat_ray.study.single import _NoLedger
 from tests.cluster.studies import EXPERIMENT, ray_processes, tune, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
@@ -49,6 +59,7 @@ def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) 
     done = tune(file, "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert "front: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "budget.trials: all 2 trials have ended"
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2, done.stderr  # Ray's own chatter is silenced
     assert_whole(file, trials=2)
@@ -98,6 +109,56 @@ def test_ctrl_c_saves_exits_with_130_and_says_how_to_go_on(write: Write) -> None
     assert "--resume" in stderr
     assert "Traceback" not in stderr
     assert {row["status"] for row in rows(file, "trials")} == {"stopped"}
+
+
+def test_a_budget_stops_running_trials_counts_what_was_spent_before_and_says_so(write: Write) -> None:
+    train = EXPERIMENT["train"] | {"epochs": 400, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    price = {"price": {"usd_per_device_hour": 3600}}
+    file = write(train=train, resources=EXPERIMENT["resources"] | price)
+    stopped = tune(file, "--budget-usd", "4")
+    assert stopped.returncode == 6, stopped.stderr
+    assert re.fullmatch(
+        r"stopped by budget.usd: [4-9]\.\d\d of 4 usd are spent; go on with --resume and a larger --budget-usd",
+        stopped.stderr.splitlines()[-1],
+    )
+    found = rows(file, "trials")
+    assert {row["status"] for row in found} == {"stopped"}
+    assert sum(row["cost_usd"] for row in found) >= 4
+    began = time.monotonic()
+    again = tune(file, "--budget-usd", "4", "--resume")
+    assert again.returncode == 6
+    assert time.monotonic() - began < 20, "nothing is started for a budget that is spent"
+    assert rows(file, "trials") == found
+
+
+def test_a_search_learns_from_an_earlier_study_and_keeps_it_out_of_its_tables(write: Write) -> None:
+    earlier = write().parent / "results" / "earlier"
+    experiment = Experiment.model_validate(EXPERIMENT)
+    console = Console(file=io.StringIO())
+    writer = StudyWriter(earlier, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
+    progress = Progress(console, goals=experiment.maximize, total=12, ended=0, epochs=3)
+    recorder = Recorder(earlier, experiment, writer, _NoLedger(), progress)
+    for number in range(12):
+        sampled = {"method.invariance_weight": 1.0 + number / 2}
+        recorder.start(number, sampled, experiment.resolve(sampled))
+        epoch = {
+            "epoch": 3,
+            "validation_images": 500,
+            "validation_clean_accuracy": 0.9,
+            "validation_robust_accuracy": number / 20,
+        }
+        recorder.report(number, {"row": epoch, "replayed": False, "device": "cpu", "peak_memory_gib": 0.1})
+        recorder.end(number)
+    recorder.close("interrupted")
+    file = write(constraints={"robust_accuracy": {"min": 0.9}}, budget={"trials": 1}, sampler={"name": "gp", "seed": 0})
+    done = tune(file, "--from", str(earlier))
+    assert done.returncode == 0, done.stderr
+    assert f"learning from {earlier}: 12 of 12 complete trials" in done.stdout
+    (row,) = rows(file, "trials")
+    assert (row["status"], row["feasible"], row["on_front"]) == ("complete", False, False)
+    assert "none of 1 trials satisfies the constraints" in done.stdout
+    (source,) = json.loads((file.parent / "results" / "small" / "study.json").read_text())["from"]
+    assert (source["study"], len(source["taken"])) == (str(earlier), 12)
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(write: Write) -> None:

@@ -44,6 +44,8 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     "train": ("  epochs: 2", "  epoch: 2", "train: unknown key 'epoch'; did you mean 'epochs'?"),
     "method": ("    layers:", "    layer:", "train.method: unknown key 'layer'; did you mean 'layers'?"),
     "domain": ("loguniform", "logunifrom", "invariance_weight: unknown key 'logunifrom'; did you mean 'loguniform'?"),
+    "price": ("trials: 4", "trials: 4, usd: 5", "budget.usd: 5 needs a price; write `resources: {price: {usd_per"),
+    "stall": ("trials: 4", "stal: 4", "budget: unknown key 'stal'; did you mean 'stall'?"),
     "resources": ("workers: 1", "worker: 1", "resources: unknown key 'worker'; did you mean 'workers'?"),
     "type": ("epochs: 2", "epochs: many", "train.epochs: must be a whole number, not 'many'"),
     "too small": ("epochs: 2", "epochs: 0", "train.epochs: must be at least 1, not 0"),

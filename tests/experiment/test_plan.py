@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,17 @@ def test_the_plan_names_the_layers_that_the_patterns_stand_for(tmp_path: Path) -
     assert "attack in training: pgd-5 linf 8/255" in text
     assert "varies: optimizer.learning_rate, log-uniform in [0.01, 1]" in text
     assert "search: random, 8 trials, maximising clean_accuracy and robust_accuracy" in text
+
+
+def test_the_forecast_is_in_device_hours_and_usd_and_says_how_far_a_budget_goes(tmp_path: Path) -> None:
+    path = tmp_path / "priced.yaml"
+    text = FILE.replace("METHOD", ARAT).replace("trials: 8", "trials: 8, usd: 1.0e-9")
+    path.write_text(text + "resources: {workers: 2, price: {usd_per_device_hour: 2}}\n")
+    lines = list(plan.estimate(load(path)))
+    (search,) = [line for line in lines if "at once" in line]
+    match = re.search(r"at once, (\S+) device-hours, (\S+) usd \(a device is a CPU worker\)", search)
+    assert match
+    hours, usd = match.groups()
+    assert float(usd) == pytest.approx(2 * float(hours), abs=0.01)
+    assert re.search(r"budget.usd: 1e-09 is enough for about \S+ trials", lines[-1])
+    assert "8 trials or 1e-09 usd" in "\n".join(plan.describe(load(path)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class Witness:
         epochs = [row for row in reader.read(self.folder, "epochs").to_pylist() if row["trial_id"] == name]
         return status[-1], len(epochs)
 
-    def complete(self, number: int, goals: list[float]) -> None:
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None:
+        self.violations = violations
         self.heard.append(("complete", number, goals, *self._look(number)))
 
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
