@@ -122,11 +122,6 @@ class Halving:
         there = (made[number] for made in self._made.values() if number in made)
         return next((decision for decision in there if not decision.goes_on), None)
 
-    def shortfall(self, stop: Decision) -> float:
-        """How far a stopped trial stayed behind: the rungs that it did not pass, and its place at the first of them."""
-        assert stop.rank is not None
-        return sum(rung >= stop.rung for rung in self.rungs) + (stop.rank - 1) / stop.of
-
     def __len__(self) -> int:
         return sum(map(len, self._made.values()))
 

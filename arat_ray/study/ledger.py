@@ -8,12 +8,13 @@ thus one code path: open the ledger, ask until there are enough. The journal ope
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -24,7 +25,7 @@ from arat_ray.experiment.search import Domain
 from arat_ray.study.warm_start import Known
 
 JOURNAL = Path("journal") / "optuna.log"
-NUMBER, POINT, REASON, CURVE, SHORTFALL, FROM = "number", "point", "reason", "curve", "shortfall", "from"
+NUMBER, POINT, REASON, CURVE, FROM = "number", "point", "reason", "curve", "from"
 GENERATION = optuna.samplers.NSGAIISampler._get_generation_key()
 INTERRUPTED = "interrupted"
 
@@ -116,20 +117,15 @@ class Ledger:
             trial.set_constraint(name, violation)
         self.study.tell(trial, goals)
 
-    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]]) -> None:
         """The trial was stopped early and will not run again; `curve` is what was measured, column by column.
 
         Its goals are no results, so Optuna gets none. The curve is an attribute, because of intermediate values Optuna
         knows one an epoch, and its TPE raises where a stopped trial of several goals has any.
-
-        TPE models the best tenth of the trials as good ones, and takes stopped ones in where fewer are complete: the
-        oldest first when it knows nothing else of them. `shortfall` (the larger, the earlier and the worse a trial was
-        stopped), told as a broken constraint, makes that the best of those that came farthest.
         """
         trial = self._running.pop(number)
         trial.set_user_attr(REASON, reason)
         trial.set_user_attr(CURVE, curve)
-        trial.set_constraint(SHORTFALL, shortfall)
         self.study.tell(trial, state=TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
@@ -201,4 +197,43 @@ def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.Bas
         return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+    return TpeOfResults(seed=seed, multivariate=True, group=True, constant_liar=True)
+
+
+class TpeOfResults(optuna.samplers.TPESampler):
+    """TPE that models complete trials, and running ones as a constant liar does, but none that was stopped early.
+
+    With several goals Optuna's takes the oldest stopped trials for good ones as long as few are complete. Later, where
+    most trials were stopped, they alone decide where it thinks bad ones lie, on the word of their first epochs.
+    """
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return super().infer_relative_search_space(_with_results(study), trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return super().sample_relative(_with_results(study), trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return super().sample_independent(_with_results(study), trial, param_name, param_distribution)
+
+
+class _WithResults:
+    """A study as it is, but for the trials that were stopped early."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._whole = study
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
+
+    def _get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None, **more: Any) -> Any:
+        trials = self._whole._get_trials(deepcopy, states, **more)
+        return [trial for trial in trials if trial.state != TrialState.PRUNED]
+
+
+def _with_results(study: optuna.Study) -> optuna.Study:
+    return cast(optuna.Study, _WithResults(study))

@@ -53,7 +53,7 @@ class Listener(Protocol):
     """Who hears how a trial ended, after its rows are on disk: the ledger of a search."""
 
     def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None: ...
-    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None: ...
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]]) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def put_back(self, number: int) -> None: ...
 
@@ -176,7 +176,7 @@ class Recorder:
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
             curve |= {goal: [values[i] for values in trial.curve.values()] for i, goal in enumerate(goals)}
-            self.ledger.prune(number, row["stop_reason"], curve, shortfall=self.halving.shortfall(stop))
+            self.ledger.prune(number, row["stop_reason"], curve)
         elif error:
             self.failed += 1
             self.ledger.fail(number, error)

@@ -132,7 +132,7 @@ class Ours:
             return
         stop = self.halving.stopped(number)
         assert stop is not None
-        self.ledger.prune(number, stop.why, {}, shortfall=self.halving.shortfall(stop))
+        self.ledger.prune(number, stop.why, {})
 
 
 class Naive:

@@ -191,17 +191,6 @@ def test_decisions_recalled_after_any_of_them_go_on_as_if_nothing_had_happened(a
         assert (found is not None) == (number in stopped)
 
 
-def test_who_was_stopped_later_or_at_a_better_place_fell_less_short() -> None:
-    halving = Halving([2, 6], reduction_factor=2)
-
-    def stop(rung: int, rank: int) -> Decision:
-        return Decision(number=0, rung=rung, goals=(), goes_on=False, rank=rank, of=9, keep=4, front=1)
-
-    short = [halving.shortfall(stop(rung, rank)) for rung, rank in [(6, 5), (6, 9), (2, 5), (2, 9)]]
-    assert short == sorted(set(short))
-    assert short[0] > 0
-
-
 def test_a_reason_names_a_few_trials_and_counts_the_others() -> None:
     assert named([2]) == "trial 2"
     assert named([2, 5]) == "trials 2, 5"

@@ -38,8 +38,8 @@ class Witness:
         self.violations = violations
         self.heard.append(("complete", number, goals, *self._look(number)))
 
-    def prune(self, number: int, reason: str, curve: dict[str, list[Any]], *, shortfall: float) -> None:
-        self.heard.append(("prune", number, reason, curve, shortfall, *self._look(number)))
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]]) -> None:
+        self.heard.append(("prune", number, reason, curve, *self._look(number)))
 
     def fail(self, number: int, reason: str) -> None:
         self.heard.append(("fail", number, reason, *self._look(number)))
