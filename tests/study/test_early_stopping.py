@@ -240,6 +240,19 @@ def test_tpe_models_complete_trials_alone(make: Make, tmp_path: Path) -> None:
     assert proposed[0] == proposed[1]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("tpe", ["tpe", "tpe", "random"]), ("nsga2", ["nsga2"] * 3)])
+def test_every_third_proposal_of_a_model_is_random_where_trials_are_stopped_early(
+    make: Make, tmp_path: Path, name: str, expected: list[str]
+) -> None:
+    def proposers(folder: str, **changes: Any) -> list[str]:
+        ledger = Ledger(tmp_path / folder, make(**changes, sampler={"name": name, "seed": 0}))
+        names = {"TpeOfResults": "tpe", "RandomSampler": "random", "NSGAIISampler": "nsga2"}
+        return [names[type(ledger.study.sampler).__name__] for _ in range(6) if ledger.ask()]
+
+    assert proposers("stopping", **STOPPING) == expected * 2
+    assert proposers("without") == [name] * 6
+
+
 def test_tpe_proposes_among_stopped_failed_and_running_trials(make: Make, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, make(**STOPPING))
     for step in range(40):
