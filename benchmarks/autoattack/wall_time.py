@@ -28,7 +28,8 @@ from typing import Any
 
 import torch
 
-from arat_ray.evaluation import autoattack
+from arat_ray.evaluation import autoattack, fast
+from arat_ray.evaluation.attack_classes import Step, perturb
 from arat_ray.evaluation.autoattack import Attacker, Job, Verdicts, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.training import checkpoint
@@ -98,6 +99,38 @@ def ours(options: argparse.Namespace, mode: str) -> dict[str, Any]:
     return {"seconds": seconds, "attacks": attacks, **kept(options, found.robust, found.images)}
 
 
+SHORT = (
+    Step(name="apgd-ce", steps=20),
+    Step(name="apgd-t", steps=10, targets=2),
+    Step(name="fab-t", steps=10, targets=1),
+    Step(name="square", steps=60),
+)
+"""A piece of each attack, for batches too large to be attacked to the end."""
+
+
+def pieces(options: argparse.Namespace, variant: str) -> dict[str, Any]:
+    """Seconds of a piece of each attack on one full batch of images that the network knows."""
+    who = attacker(options, "exact" if variant == "pyautoattack" else variant)
+    x, y = to_unit(who.data.images), who.data.labels
+    with torch.no_grad():
+        right = who.model(x).argmax(1) == y
+    x, y = x[right][: options.batch_size], y[right][: options.batch_size]
+    ball: dict[str, Any] = {"norm": options.norm, "epsilon": options.epsilon / 255, "seed": SEED}
+    attacks = {}
+    if variant != "pyautoattack":
+        keep_freed_memory()
+    copies = fast.lean(who.model), fast.fold(who.model)
+    for step in SHORT:
+        began = time.process_time()
+        if variant == "fast":
+            fast.perturb(step, copies[1], copies[0], x, y, **ball)
+        else:
+            perturb(step, who.model if variant == "pyautoattack" else copies[0], x, y, **ball)
+        attacks[step.name] = time.process_time() - began
+    torch.save({}, options.verdicts)
+    return {"seconds": sum(attacks.values()), "attacks": attacks, "images": len(y)}
+
+
 def over_workers(options: argparse.Namespace, workers: int) -> dict[str, Any]:
     from arat_ray.cluster import nodes
     from arat_ray.cluster.evaluate import spread
@@ -143,14 +176,35 @@ class Measurement:
         return True
 
 
-def compare(options: argparse.Namespace) -> Iterator[str]:
-    running = {variant: Measurement(options, variant, options.images, options.batch_size) for variant in VARIANTS}
+def in_turn(options: argparse.Namespace, prefix: str, images: int, batch_size: int) -> dict[str, tuple[Any, Any]]:
+    """The results of all variants, which run a second at a time."""
+    running = {variant: Measurement(options, prefix + variant, images, batch_size) for variant in VARIANTS}
     for each in running.values():
         each.process.send_signal(signal.SIGSTOP)
     left = dict(running)
     while left:
         left = {variant: each for variant, each in left.items() if each.run_for(1)}
-    found = {variant: each.result() for variant, each in running.items()}
+    return {variant: each.result() for variant, each in running.items()}
+
+
+def full(options: argparse.Namespace) -> Iterator[str]:
+    found = in_turn(options, "pieces-", options.full_images, options.full_batch_size)
+    base = found["pyautoattack"][0]
+    what = ", ".join(f"{step.steps} steps of {step.name}" for step in SHORT)
+    yield f"## Full batches: {base['images']} images, {what}"
+    yield ""
+    yield "| of pyautoattack's | " + " | ".join(ATTACKS) + " |"
+    yield "|---|" + "---|" * len(ATTACKS)
+    for variant, (now, _) in found.items():
+        yield (
+            f"| {variant} | "
+            + " | ".join(f"{now['attacks'][name] / base['attacks'][name]:.2f}" for name in ATTACKS)
+            + " |"
+        )
+
+
+def compare(options: argparse.Namespace) -> Iterator[str]:
+    found = in_turn(options, "", options.images, options.batch_size)
     results = {variant: result for variant, (result, _) in found.items()}
     verdicts = {variant: images for variant, (_, images) in found.items()}
     theirs, exact, fast = (verdicts[variant] for variant in VARIANTS)
@@ -194,7 +248,7 @@ def scale(options: argparse.Namespace) -> Iterator[str]:
     )
 
 
-SECTIONS = {"compare": compare, "scale": scale}
+SECTIONS = {"compare": compare, "full": full, "scale": scale}
 
 
 def main() -> None:
@@ -203,6 +257,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="in the place of the trained network")
     parser.add_argument("--images", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--full-images", type=int, default=1000)
+    parser.add_argument("--full-batch-size", type=int, default=256)
     parser.add_argument("--scaling-images", type=int, default=100)
     parser.add_argument("--scaling-batch-size", type=int, default=2, help="small, so that there are batches to spread")
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
@@ -217,6 +273,8 @@ def main() -> None:
         match options.variant.split("-"):
             case ["pyautoattack"]:
                 result = reference(options)
+            case ["pieces", variant]:
+                result = pieces(options, variant)
             case ["workers", number]:
                 result = over_workers(options, int(number))
             case _:
