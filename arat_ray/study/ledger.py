@@ -60,7 +60,9 @@ class Ledger:
         self._put_back_interrupted()
         self._points = self._points_to_come()
         self._next_number = 1 + max(self._numbers(self.study.get_trials(deepcopy=False)), default=-1)
-        self._sampler = self.study.sampler = make_sampler(experiment.sampler, after=self._next_number)
+        self._sampler = self.study.sampler = make_sampler(
+            experiment.sampler, after=self._next_number, few_end=experiment.early_stopping is not None
+        )
         chance = Sampler(name="random", seed=experiment.sampler.seed if experiment.sampler else 0)
         self._at_random = make_sampler(chance, after=self._next_number + 1)
 
@@ -196,10 +198,11 @@ def distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
     return optuna.distributions.FloatDistribution(low, high, log=domain.loguniform is not None)
 
 
-def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.BaseSampler:
+def make_sampler(spec: Sampler | None, *, after: int = 0, few_end: bool = False) -> optuna.samplers.BaseSampler:
     """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it.
 
     A study that goes on `after` some trials draws from a stream of its own: the same one would propose them again.
+    TPE begins after ten complete trials, or after five where few run to their end because others are stopped early.
     """
     seed = spec.seed if spec else 0
     if after:
@@ -210,7 +213,8 @@ def make_sampler(spec: Sampler | None, *, after: int = 0) -> optuna.samplers.Bas
         return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
-    return TpeOfResults(seed=seed, multivariate=True, group=True, constant_liar=True)
+    start = 5 if few_end else 10
+    return TpeOfResults(seed=seed, n_startup_trials=start, multivariate=True, group=True, constant_liar=True)
 
 
 class TpeOfResults(optuna.samplers.TPESampler):
