@@ -114,9 +114,10 @@ class Ours:
     def __init__(self, problem: Problem, sampler: str, seed: int, folder: Path, *, stopping: bool) -> None:
         spec = Sampler.model_validate({"name": sampler, "seed": seed})
         experiment = problem.experiment
-        self.ledger = Ledger(folder, experiment.model_copy(update={"sampler": spec}))
         rule = experiment.early_stopping
         assert rule is not None
+        changes = {"sampler": spec, "early_stopping": rule if stopping else None}
+        self.ledger = Ledger(folder, experiment.model_copy(update=changes))
         rungs = rule.rungs(experiment.base.epochs) if stopping else []
         self.halving = Halving(rungs, reduction_factor=rule.reduction_factor)
 
