@@ -173,11 +173,8 @@ def run(
     """All jobs of the plan, merged. What `records` has is not computed again, and what is computed goes there."""
     steps = (None, *attacker.plan.steps)
     n = len(attacker.data.labels)
-    broken_by, margin, signs = (
-        torch.full((n,), -1),
-        torch.zeros(n),
-        torch.zeros(len(Signs._fields), n, dtype=torch.bool),
-    )
+    broken_by, margin = torch.full((n,), -1), torch.zeros(n)
+    signs = torch.zeros(len(Signs._fields), n, dtype=torch.bool)
     images = to_unit(attacker.data.images).cpu() if attacker.keep_images else None
     wall_s, clock = 0.0, _Clock(attacker.plan.steps)
     for place, step in enumerate(steps):

@@ -21,7 +21,7 @@ from arat_ray.training.randomness import Noise
 UNSTABLE = 1e-4
 """Relative difference of the logits of two passes that rounding on a GPU does not explain."""
 FAR = 0.10
-"""PGD-20 usually leaves three to seven points more than AutoAttack in published tables."""
+"""For the robust networks in benchmarks/methods.md PGD-20 leaves 3.0 to 5.5 points more than APGD does."""
 UNEXPECTED = 0.002
 """Share of the images that Square may win after the other attacks; the reference code's limit."""
 

@@ -11,7 +11,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Let glibc keep what tensors free, for the next ones; without effect where the C library is another.
 
-    It returns large blocks to the system at once, and the next step's page faults cost a tenth of its time.
+    It returns large blocks to the system at once, and the page faults of getting them again were 12 to 20 % of the
+    processor time of a ResNet-18 of width 8 (64 to 256 images of 32x32, one thread).
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
