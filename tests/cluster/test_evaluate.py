@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ray.cluster_utils import Cluster
 from arat_ray.cluster.evaluate import spread
 from arat_ray.evaluation import autoattack
 from arat_ray.evaluation.autoattack import Attacker, Job, Runner, Verdicts
+from tests.cluster.studies import wait_until
 from tests.evaluation.nets import digits, nearest_mean, plan
 from tests.evaluation.test_autoattack import assert_same, attacker
 
@@ -64,12 +66,14 @@ def test_one_two_and_three_workers_find_the_same_bits_as_none_also_when_one_is_k
     killed: list[int] = []
 
     def kill() -> None:
-        killed.extend(workers())
+        wait_until(lambda: bool(killed.extend(workers()) or killed), 60, "a worker at its job")
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
 
-    runner = struck(spread(2, device=CPU), after=11, strike=kill)
+    blow = threading.Thread(target=kill)  # beside the runner: between two jobs of its own there may be none
+    runner = struck(spread(2, device=CPU), after=11, strike=blow.start)
     assert_same(autoattack.run(slow, batch_size=4, runner=runner), alone)
+    blow.join()
     assert killed, "the blow met a worker at its job"
 
 
