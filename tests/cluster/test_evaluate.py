@@ -66,9 +66,10 @@ def test_one_two_and_three_workers_find_the_same_bits_as_none_also_when_one_is_k
     killed: list[int] = []
 
     def kill() -> None:
-        wait_until(lambda: bool(killed.extend(workers()) or killed), 60, "a worker at its job")
-        for pid in killed:
+        wait_until(lambda: bool(workers()), 60, "a worker at its job")
+        for pid in workers():
             os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
 
     blow = threading.Thread(target=kill)  # beside the runner: between two jobs of its own there may be none
     runner = struck(spread(2, device=CPU), after=11, strike=blow.start)
