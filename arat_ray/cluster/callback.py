@@ -23,7 +23,9 @@ class StudyCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "row" in result or "failed" in result:
+        if "lost" in result:
+            self.recorder.retry(trial.config["number"], result["lost"])
+        elif "row" in result or "failed" in result:
             self.recorder.report(trial.config["number"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

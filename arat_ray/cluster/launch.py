@@ -1,11 +1,11 @@
-"""One trial on the cluster: the loop directly in the Tune actor (one worker), or as a TorchTrainer (more).
+"""One trial on the cluster: the loop directly in the Tune actor (one worker), or on the actor's crew (more).
 
-A reused actor starts its next trial at once, where a TorchTrainer starts processes of its own, so a world of one worker
-never pays for Ray Train.
+Tune's actors are used again for the next trial, and so are the workers of a crew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,17 +13,16 @@ import torch
 import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
-from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from arat_ray.cluster import early_stopping
+from arat_ray.cluster.crew import LOSSES, Crew, Message
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import describe
 
-FAILURES = 3
-"""How often workers lost with their node are replaced before a trial counts as failed."""
+FAILURES = LOSSES
+"""How often a trial's worker is replaced before the trial counts as failed."""
 
 
 class TrialConfig(TypedDict):
@@ -57,34 +56,29 @@ def run_here(config: TrialConfig) -> None:
     _fit(config, tune.report, device, rank=0, world_size=1)
 
 
+_crews: list[Crew] = []
+"""The crew of this process, a Tune actor that is used again for the next trial."""
+
+
 def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
-    resources = Resources.model_validate(config["resources"])
-    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    trainer = TorchTrainer(
-        _run_worker,
-        train_loop_config=dict(config),
-        scaling_config=ray_train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
-        ),
-        run_config=ray_train.RunConfig(
-            name=f"trial-{config['number']:05d}",
-            storage_path=config["ray_folder"],
-            callbacks=[TuneReportCallback()],
-            failure_config=ray_train.FailureConfig(max_failures=FAILURES, controller_failure_limit=2),
-        ),
-    )
-    trainer.fit()
+    if not _crews:
+        resources = Resources.model_validate(config["resources"])
+        _crews.append(Crew(resources, storage=config["ray_folder"], work=_work))
+    for message in _crews[0].train(config):
+        tune.report(message)
 
 
-def _run_worker(config: TrialConfig) -> None:
+def _work(config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[str], None]) -> None:
     resources = Resources.model_validate(config["resources"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     world = ray_train.get_context()
     device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
-    _fit(config, ray_train.report, device, rank=world.get_world_rank(), world_size=world.get_world_size())
+    try:
+        _fit(config, say, device, rank=world.get_world_rank(), world_size=world.get_world_size())
+    except torch.OutOfMemoryError as error:
+        give_up(_reason(error, config))
+        raise  # the other workers wait for this one: only ending them all gets them out
 
 
 def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
@@ -110,5 +104,9 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
         if isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
             if world_size > 1:
-                raise  # the other workers wait for this one: only ending them all gets them out
-        send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]} (batch_size {train.batch_size})"})
+                raise
+        send({"failed": _reason(error, config)})
+
+
+def _reason(error: Exception, config: TrialConfig) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0]} (batch_size {config['train']['batch_size']})"
