@@ -21,6 +21,7 @@ import torch.distributed as dist
 from ray import train as ray_train
 from ray.exceptions import GetTimeoutError
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arat_ray.experiment.config import Resources
 
@@ -110,7 +111,8 @@ class Crew:
     """Workers of one Ray Train run; `work(config, say, give_up)` trains a trial in each of them."""
 
     def __init__(self, resources: Resources, *, storage: str, work: Work) -> None:
-        self.desk: Any = ray.remote(Desk).options(num_cpus=0).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
         self.error: BaseException | None = None
         per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
         self.trainer = TorchTrainer(
