@@ -84,6 +84,7 @@ def study(tmp_path: Path) -> Path:
         ["pick"],
         ["export"],
         ["results", "why"],
+        ["results", "rebuild"],
     ],
 )
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
@@ -106,6 +107,11 @@ def test_evaluations_are_compared_and_drawn_without_anything_heavy(form: list[st
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_why_loads_nothing_heavy(form: list[str], study: Path) -> None:
     assert loaded(RUN, "results", "why", str(study), "0", *form) == set()
+
+
+@pytest.mark.parametrize("verb", [["show"], ["show", "--json"], ["trials"], ["trials", "--csv"]])
+def test_tables_as_text_load_nothing_heavy(verb: list[str], study: Path) -> None:
+    assert loaded(RUN, "results", verb[0], str(study), *verb[1:]) == set()
 
 
 def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
