@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from arat_ray import __version__
-from arat_ray.cli import confirming, fronts, measuring, networks, studies, tables
+from arat_ray.cli import confirming, fronts, jobs, measuring, networks, studies, submitting, tables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,5 +32,8 @@ for verb in (
     networks.layers,
     networks.presets,
     networks.export,
+    submitting.submit,
+    jobs.status,
+    jobs.stop,
 ):
     main.add_command(verb)
