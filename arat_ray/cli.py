@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray import __version__
+from arat_ray.cli_clusters import cluster
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +55,9 @@ def main() -> None:
     arat-ray tune search_spaces/quickstart.yaml
     arat-ray pareto results/quickstart --plot front.png
     """
+
+
+main.add_command(cluster)
 
 
 @main.command()
