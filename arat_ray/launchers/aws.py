@@ -50,6 +50,11 @@ def schema(config: dict[str, Any]) -> list[Problem]:
             if key == "SubnetIds":  # Ray's own word: it tries one after the other
                 if not isinstance(value, list):
                     problems.append(wrong_kind((*path, key), value, "a list"))
+                problems += [
+                    wrong_kind((*path, key, index), each, "text")
+                    for index, each in enumerate(listed(value))
+                    if not isinstance(each, str)
+                ]
             elif key not in members or key in RAY_SETS:
                 problems.append(unknown(path, key, (members.keys() | {"SubnetIds"}) - RAY_SETS))
             else:

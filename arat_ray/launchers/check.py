@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from arat_ray.launchers import aws, azure, capacity, gcp, kuberay, ray_up, slurm
+from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
 from arat_ray.launchers.document import Document, documents, text_of
 from arat_ray.launchers.problems import Problem, at, dotted, mapping, shown
 from arat_ray.spec import did_you_mean
@@ -50,7 +50,7 @@ def _ray_up(file: Path, document: Document, resources: Resources | None) -> Verd
         fix = did_you_mean(str(kind), ray_up.PROVIDER_KEYS).removeprefix("; ")
         unknown = [Problem(("provider", "type"), f"{shown(kind)} cannot be checked", fix)]
         return Verdict(_lines(file, unknown, document), [])
-    problems = ray_up.schema(config) + ray_up.rules(config)
+    problems = ray_up.schema(config) + defaults.rules(config)
     if kind in CLOUDS:
         problems += CLOUDS[kind].schema(config) + CLOUDS[kind].rules(config)
     nodes, notes = capacity.of_ray_up(config), []

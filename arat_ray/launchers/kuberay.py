@@ -12,8 +12,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from arat_ray.launchers.defaults import pin_problem
 from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, mapping, shown
-from arat_ray.launchers.ray_up import pin_problem
 from arat_ray.launchers.schema import against, folder_of, strict
 from arat_ray.spec import did_you_mean
 
