@@ -14,6 +14,7 @@ import pytest
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
 from tests.frontier.tables import judged
+from tests.launchers.filled import SHIPPED, filled
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
@@ -85,6 +86,8 @@ def study(tmp_path: Path) -> Path:
         ["export"],
         ["results", "why"],
         ["results", "rebuild"],
+        ["cluster", "check"],
+        ["cluster", "prepare", "aws"],
     ],
 )
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
@@ -118,6 +121,12 @@ def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
     experiment = {"validate": {}, "maximize": ["clean_accuracy", "robust_accuracy"], "resources": {"workers": 1}}
     (study / "study.json").write_text(json.dumps({"experiment": experiment}))
     assert loaded(RUN, "pick", str(study), "--max", "clean") == set()
+
+
+def test_cluster_files_are_checked_without_anything_heavy(tmp_path: Path) -> None:
+    for name in SHIPPED:
+        (tmp_path / name).write_text(filled(name))
+        assert loaded(RUN, "cluster", "check", str(tmp_path / name)) == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:
@@ -177,6 +186,7 @@ def test_arrows_between_rooms_go_one_way(source: Path) -> None:
         "evaluation": {"optuna", "arat_ray.experiment", "arat_ray.study", "arat_ray.cluster"},
         "experiment": {"arat_ray.study", "arat_ray.cluster"},
         "study": {"arat_ray.cluster"},
+        "launchers": {"torch", "optuna", "arat_ray.training", "arat_ray.study", "arat_ray.cluster"},
     }
     room = source.relative_to(PACKAGE).parts[0]
     assert not imported(source) & forbidden.get(room, set())

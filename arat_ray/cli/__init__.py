@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from arat_ray import __version__
-from arat_ray.cli import confirming, fronts, jobs, measuring, networks, studies, submitting, tables
+from arat_ray.cli import clusters, confirming, fronts, jobs, measuring, networks, studies, submitting, tables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,6 +32,7 @@ for verb in (
     networks.layers,
     networks.presets,
     networks.export,
+    clusters.cluster,
     submitting.submit,
     jobs.status,
     jobs.stop,
