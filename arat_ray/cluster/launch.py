@@ -6,6 +6,8 @@ never pays for Ray Train.
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,26 +18,31 @@ from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from arat_ray.cluster import early_stopping
+from arat_ray.cluster import early_stopping, heartbeat
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import describe
 
 FAILURES = 3
-"""How often workers lost with their node are replaced before a trial counts as failed."""
+"""How often in a row lost workers are replaced, with no new checkpoint in between, before a trial counts as failed."""
+
+
+class NoMemoryLeftError(Exception):
+    """A worker among several had no memory left; the same would happen again."""
 
 
 class TrialConfig(TypedDict):
     """What Ray carries to a trial: JSON of the specs, where its checkpoints go, and the epochs that decide on it."""
 
+    study: str
     number: int
     sampled: dict[str, Any]
     train: dict[str, Any]
     validate: dict[str, Any]
     resources: dict[str, Any]
     folder: str
-    ray_folder: str
     rungs: list[int]
 
 
@@ -61,22 +68,32 @@ def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
     resources = Resources.model_validate(config["resources"])
     per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    trainer = TorchTrainer(
-        _run_worker,
-        train_loop_config=dict(config),
-        scaling_config=ray_train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
-        ),
-        run_config=ray_train.RunConfig(
-            name=f"trial-{config['number']:05d}",
-            storage_path=config["ray_folder"],
-            callbacks=[TuneReportCallback()],
-            failure_config=ray_train.FailureConfig(max_failures=FAILURES, controller_failure_limit=2),
-        ),
-    )
-    trainer.fit()
+    with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
+        trainer = TorchTrainer(
+            _run_worker,
+            train_loop_config=dict(config),
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
+            ),
+            run_config=ray_train.RunConfig(
+                name=f"trial-{config['number']:05d}",
+                storage_path=scratch,
+                callbacks=[TuneReportCallback()],
+                # Tune starts a trial again that lost a worker, as it does for one worker: so attempts are counted once
+                failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=2),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray_train.WorkerGroupError as error:
+            reasons = [
+                str(failure) for failure in error.worker_failures.values() if NoMemoryLeftError.__name__ in str(failure)
+            ]
+            if not reasons:
+                raise
+            tune.report({"failed": reasons[0].splitlines()[-1].partition(": ")[2]})
 
 
 def _run_worker(config: TrialConfig) -> None:
@@ -88,7 +105,7 @@ def _run_worker(config: TrialConfig) -> None:
 
 
 def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
-    """Run the loop, sending each row; what the user can mend is sent as a failure instead of raised.
+    """Run the loop, sending each row; what would happen again is sent as a failure instead of raised.
 
     Where Tune stops a trial, `send` does not come back from a rung. Several workers ask at each rung whether to stop,
     as one: were Tune to stop them, their resources would never come free.
@@ -104,11 +121,22 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
         return bool(answer.item())
 
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
+    limit = Resources.model_validate(config["resources"]).timeout_minutes
+    every_s = min(heartbeat.EVERY_S, heartbeat.EVERY_S if limit is None else 60 * limit / 4)
+    alive = heartbeat.Heart(config["study"], config["number"], rank, every_s=every_s)
     try:
-        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size))
-    except (ValueError, torch.OutOfMemoryError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
-            if world_size > 1:
-                raise  # the other workers wait for this one: only ending them all gets them out
-        send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]} (batch_size {train.batch_size})"})
+        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size, alive))
+        return
+    except (ValueError, RuntimeError, MemoryError) as error:
+        memory = is_out_of_memory(error)
+        if not memory and not isinstance(error, ValueError):
+            raise
+        text = str(error).splitlines()[0] if str(error) else "no memory left"
+        failed = f"{type(error).__name__}: {text} (batch_size {train.batch_size})"
+    # only now the frames that held the tensors are gone
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if memory and world_size > 1:
+        raise NoMemoryLeftError(failed)  # the other workers wait for this one: only ending them all gets them out
+    send({"failed": failed})
