@@ -75,6 +75,9 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
         except KeyboardInterrupt:
             click.echo(f"interrupted; go on with: {go_on}", err=True)
             sys.exit(INTERRUPTED)
+        except single.NotSavedError as error:
+            click.echo(str(error), err=True)
+            sys.exit(NOT_SAVED)
         click.echo(f"checkpoint: {shown(checkpoint)}")
         click.echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
 

@@ -6,6 +6,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the table of trials is our own
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rows go to Parquet
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study has its own
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # a study is resumed from its own tables and journal
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon rows of several workers arrive

@@ -1,51 +1,89 @@
-"""What Ray Tune says of its trials, passed on to the recorder."""
+"""What Ray Tune says of its trials, passed on to the recorder and the watchdog."""
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from arat_ray.cluster.watchdog import Watchdog
+from arat_ray.study.ledger import Ledger
 from arat_ray.study.recorder import Recorder
 from arat_ray.training.run import Train
 
+MEMORY = ("running low on memory", "OutOfMemory")
+"""How Ray says that it ended a worker because its node had no memory left."""
+
 
 class StudyCallback(tune.Callback):
-    """Tune's names for what happens to a trial, in the recorder's words."""
+    """Tune's names for what happens to a trial, in the recorder's words.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    There is room for `room` trials at a time.
+    """
+
+    def __init__(self, recorder: Recorder, ledger: Ledger, watchdog: Watchdog, *, room: int) -> None:
+        self.recorder, self.ledger, self.watchdog, self.room = recorder, ledger, watchdog, room
+        self.trials: list[Any] = []
+        self._farthest: dict[int, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         config = trial.config
+        self.watchdog.start(config["number"])
         self.recorder.start(config["number"], config["sampled"], Train.model_validate(config["train"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "lost" in result:
-            self.recorder.retry(trial.config["number"], result["lost"])
-        elif "row" in result or "failed" in result:
+        if "row" in result or "failed" in result:
             self.recorder.report(trial.config["number"], result)
+        if "row" in result and result["row"].get("validation_images"):
+            self._count_failures_since(trial, result["row"]["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(trial)
         self.recorder.end(trial.config["number"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.recorder.retry(trial.config["number"], _reason(trial))
+        self.recorder.retry(trial.config["number"], self._end(trial) or reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.recorder.end(trial.config["number"], _reason(trial))
+        self.recorder.end(trial.config["number"], self._end(trial) or reason(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.trials = trials
+        self.tick()
+
+    def tick(self) -> None:
+        """What is due at intervals; rows before the journal, which waits for them."""
         self.recorder.tick()
+        self.ledger.journal.flush()
+        self.watchdog.tick(self._pending, room=self.room)
+
+    def _pending(self) -> list[int]:
+        return [trial.config["number"] for trial in self.trials if trial.status == "PENDING"]
+
+    def _end(self, trial: Any) -> str | None:
+        return self.watchdog.end(trial.config["number"])
+
+    def _count_failures_since(self, trial: Any, epoch: int) -> None:
+        """Losing one node after the other is no fault of a trial that reaches its next checkpoint in between."""
+        number = trial.config["number"]
+        if epoch > self._farthest.setdefault(number, 0):
+            self._farthest[number] = epoch
+            trial.run_metadata.num_failures = 0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its callbacks along; there is nothing in this one to keep
 
 
-def _reason(trial: Any) -> str:
-    """The last line of a failed trial's error, which names the exception and what it says."""
-    error = trial.get_pickled_error() or trial.get_error()
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def reason(trial: Any) -> str:
+    """Why a trial's worker was lost, in the line of its error that says so."""
+    if not trial.pickled_error_file:
+        error = Path(trial.error_file).read_text() if trial.error_file else "its worker was lost"
+    else:
+        error = str(pickle.loads(Path(trial.pickled_error_file).read_bytes()))
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    named = [line for line in lines if any(word in line for word in MEMORY)]
+    return (named or lines[-1:] or ["its worker was lost"])[0]

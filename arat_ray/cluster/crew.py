@@ -2,19 +2,19 @@
 
 Starting a Ray Train run costs some 25 seconds of processor time in nine processes, more than many a trial. So each
 reused Tune actor keeps one run, whose workers train one trial after another. A desk, an actor of its own, hands them
-their next trial and takes the rows of the present one. Workers that are lost with their node are replaced by Ray
-Train; the new ones find the trial still on the desk, and go on with it from its checkpoint as another attempt.
+their next trial and takes the rows of the present one. When a worker is lost, so is the run: Tune starts the trial
+again, as it does where there is one worker, with a new crew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import ray
 import torch.distributed as dist
@@ -25,10 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arat_ray.experiment.config import Resources
 
-LOSSES = 3
-"""How often a trial's workers may be lost before it counts as failed."""
-GROUPS = 50
-"""How many groups of workers a run goes through before it is given up."""
+ENDING_S = 60.0
+"""How long to wait for the end of a run whose worker gave up."""
 LOOK_S = 2.0
 """How often whoever waits for rows looks whether the run is still there."""
 
@@ -36,7 +34,7 @@ PATIENCE = timedelta(days=365)
 """How long workers wait for their next trial."""
 
 Message = dict[str, Any]
-Work = Callable[[Any, Callable[[Message], None], Callable[[str], None]], None]
+Work = Callable[[Any, Callable[[Message], None], Callable[[Message], None]], None]
 
 
 class Task(NamedTuple):
@@ -51,7 +49,6 @@ class Desk:
 
     def __init__(self) -> None:
         self.task: Task | None = None
-        self.takes = 0
         self.ended = 0
         self.outbox: deque[Message | None] = deque()
         self.changed = asyncio.Condition()
@@ -60,23 +57,15 @@ class Desk:
         """The next trial; whatever was left of the one before is dropped."""
         async with self.changed:
             self.task = Task(self.task.number + 1 if self.task else 1, config)
-            self.takes = 0
             self.outbox.clear()
             self.changed.notify_all()
 
     async def take(self) -> Task:
-        """The trial to train now, as soon as there is one; the present one again where its workers were lost."""
+        """The next trial, as soon as there is one."""
         async with self.changed:
-            while True:
-                await self.changed.wait_for(lambda: self.task is not None and self.task.number > self.ended)
-                assert self.task is not None
-                self.takes += 1
-                if self.takes == 1:
-                    return self.task
-                if self.takes <= LOSSES + 1:
-                    self._say({"lost": "a worker was lost"})
-                    return self.task
-                self._end(self.task.number, {"failed": f"its workers were lost {LOSSES + 1} times"})
+            await self.changed.wait_for(lambda: self.task is not None and self.task.number > self.ended)
+            assert self.task is not None
+            return self.task
 
     async def say(self, task: int, message: Message) -> None:
         async with self.changed:
@@ -110,31 +99,22 @@ class Desk:
 class Crew:
     """Workers of one Ray Train run; `work(config, say, give_up)` trains a trial in each of them."""
 
-    def __init__(self, resources: Resources, *, storage: str, work: Work) -> None:
+    def __init__(self, resources: Resources, *, work: Work) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
         self.error: BaseException | None = None
-        per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-        self.trainer = TorchTrainer(
-            _work,
-            train_loop_config={"desk": self.desk, "work": work},
-            scaling_config=ray_train.ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
-            ),
-            run_config=ray_train.RunConfig(
-                name=f"crew-{uuid4().hex[:8]}",
-                storage_path=storage,
-                failure_config=ray_train.FailureConfig(max_failures=GROUPS, controller_failure_limit=2),
-            ),
-        )
+        self.resources, self.work = resources, work
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+
+    @property
+    def is_there(self) -> bool:
+        return self.thread.is_alive()
 
     def train(self, config: Any) -> Iterator[Message]:
         """What the workers say while they train one trial. Raises what ended the run, where it has ended."""
         ray.get(self.desk.give.remote(config))
+        given_up = False
         while True:
             heard = self.desk.hear.remote()
             while True:
@@ -142,17 +122,37 @@ class Crew:
                     message = ray.get(heard, timeout=LOOK_S)
                     break
                 except GetTimeoutError:
-                    if not self.thread.is_alive():
+                    if not self.is_there:
                         raise self.error or RuntimeError("the workers' run ended by itself") from None
             if message is None:
-                return
+                break
+            given_up = message.pop("gives_up", False)
             yield message
+        if given_up:
+            self.thread.join(timeout=ENDING_S)  # who gave up ends the run: the next trial must not go to it
 
     def _run(self) -> None:
-        try:
-            self.trainer.fit()
-        except BaseException as error:  # noqa: BLE001  of whatever kind: it is raised where the rows are waited for
-            self.error = error
+        per_worker = {"CPU": self.resources.cpus_per_worker, "GPU": self.resources.gpus_per_worker}
+        with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
+            trainer = TorchTrainer(
+                _work,
+                train_loop_config={"desk": self.desk, "work": self.work},
+                scaling_config=ray_train.ScalingConfig(
+                    num_workers=self.resources.workers,
+                    use_gpu=self.resources.gpus_per_worker > 0,
+                    resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
+                ),
+                run_config=ray_train.RunConfig(
+                    name="crew",
+                    storage_path=scratch,
+                    # Tune starts a trial again that lost a worker: so attempts are counted once
+                    failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=2),
+                ),
+            )
+            try:
+                trainer.fit()
+            except BaseException as error:  # noqa: BLE001  of whatever kind: it is raised where rows are waited for
+                self.error = error
 
 
 def _work(given: dict[str, Any]) -> None:
@@ -173,8 +173,8 @@ def _work(given: dict[str, Any]) -> None:
             if is_first:
                 ray.get(desk.say.remote(number, message))
 
-        def give_up(reason: str, number: int = number) -> None:
-            ray.get(desk.end.remote(number, {"failed": reason}))
+        def give_up(message: Message, number: int = number) -> None:
+            ray.get(desk.end.remote(number, message | {"gives_up": True}))
 
         work(task.config, say, give_up)
         if is_first:

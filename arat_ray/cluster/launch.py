@@ -5,6 +5,7 @@ Tune's actors are used again for the next trial, and so are the workers of a cre
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,27 +15,36 @@ import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
 
-from arat_ray.cluster import early_stopping
-from arat_ray.cluster.crew import LOSSES, Crew, Message
+from arat_ray.cluster import early_stopping, heartbeat
+from arat_ray.cluster.crew import Crew, Message
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import describe
 
-FAILURES = LOSSES
-"""How often a trial's worker is replaced before the trial counts as failed."""
+FAILURES = 3
+"""How often in a row lost workers are replaced, with no new checkpoint in between, before a trial counts as failed."""
+
+
+_crews: list[Crew] = []
+"""The crew of this process, a Tune actor that is used again for the next trial."""
+
+
+class NoMemoryLeftError(Exception):
+    """A worker among several had no memory left; the same would happen again."""
 
 
 class TrialConfig(TypedDict):
     """What Ray carries to a trial: JSON of the specs, where its checkpoints go, and the epochs that decide on it."""
 
+    study: str
     number: int
     sampled: dict[str, Any]
     train: dict[str, Any]
     validate: dict[str, Any]
     resources: dict[str, Any]
     folder: str
-    ray_folder: str
     rungs: list[int]
 
 
@@ -56,33 +66,28 @@ def run_here(config: TrialConfig) -> None:
     _fit(config, tune.report, device, rank=0, world_size=1)
 
 
-_crews: list[Crew] = []
-"""The crew of this process, a Tune actor that is used again for the next trial."""
-
-
 def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
-    if not _crews:
-        resources = Resources.model_validate(config["resources"])
-        _crews.append(Crew(resources, storage=config["ray_folder"], work=_work))
+    if not _crews or not _crews[0].is_there:
+        _crews[:] = [Crew(Resources.model_validate(config["resources"]), work=_work)]
     for message in _crews[0].train(config):
         tune.report(message)
 
 
-def _work(config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[str], None]) -> None:
+def _work(config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[Message], None]) -> None:
     resources = Resources.model_validate(config["resources"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     world = ray_train.get_context()
     device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
     try:
         _fit(config, say, device, rank=world.get_world_rank(), world_size=world.get_world_size())
-    except torch.OutOfMemoryError as error:
-        give_up(_reason(error, config))
+    except NoMemoryLeftError as error:
+        give_up({"failed": str(error)})
         raise  # the other workers wait for this one: only ending them all gets them out
 
 
 def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
-    """Run the loop, sending each row; what the user can mend is sent as a failure instead of raised.
+    """Run the loop, sending each row; what would happen again is sent as a failure instead of raised.
 
     Where Tune stops a trial, `send` does not come back from a rung. Several workers ask at each rung whether to stop,
     as one: were Tune to stop them, their resources would never come free.
@@ -98,15 +103,22 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
         return bool(answer.item())
 
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
+    limit = Resources.model_validate(config["resources"]).timeout_minutes
+    every_s = min(heartbeat.EVERY_S, heartbeat.EVERY_S if limit is None else 60 * limit / 4)
+    alive = heartbeat.Heart(config["study"], config["number"], rank, every_s=every_s)
     try:
-        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size))
-    except (ValueError, torch.OutOfMemoryError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            torch.cuda.empty_cache()
-            if world_size > 1:
-                raise
-        send({"failed": _reason(error, config)})
-
-
-def _reason(error: Exception, config: TrialConfig) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0]} (batch_size {config['train']['batch_size']})"
+        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size, alive))
+        return
+    except (ValueError, RuntimeError, MemoryError) as error:
+        memory = is_out_of_memory(error)
+        if not memory and not isinstance(error, ValueError):
+            raise
+        text = str(error).splitlines()[0] if str(error) else "no memory left"
+        failed = f"{type(error).__name__}: {text} (batch_size {train.batch_size})"
+    # only now the frames that held the tensors are gone
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if memory and world_size > 1:
+        raise NoMemoryLeftError(failed)
+    send({"failed": failed})

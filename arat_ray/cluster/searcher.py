@@ -12,19 +12,44 @@ from arat_ray.study.ledger import Asked, Ledger
 
 
 class StudySearcher(Searcher):
-    """Proposes trials until `limit` numbers have been given out (None: for ever)."""
+    """Proposes trials until `limit` numbers have been given out (None: for ever), or until `over`.
 
-    def __init__(self, ledger: Ledger, configure: Callable[[Asked], TrialConfig], *, limit: int | None) -> None:
+    None starts before the journal has it on disk: a study that is resumed would give its number to another one.
+    `say` is told when it has to wait for this, and `wait` is called each time, because Tune may do nothing else then.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        configure: Callable[[Asked], TrialConfig],
+        *,
+        limit: int | None,
+        say: Callable[[str], None],
+        wait: Callable[[], None],
+        over: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self.ledger, self.configure, self.limit = ledger, configure, limit
+        self.say, self.wait, self.over = say, wait, over
+        self.next: Asked | None = None
+        self.waits = False
 
-    def suggest(self, trial_id: str) -> TrialConfig | str:
+    def suggest(self, trial_id: str) -> TrialConfig | str | None:
         del trial_id
+        if self.limit == 0:
+            return str(Searcher.FINISHED)
+        if self.next is None and self.ledger.journal.flush():
+            self.next = self.ledger.ask()
+        if self.next is None or not self.ledger.journal.flush():
+            if not self.waits:
+                self.say("no trial starts before the results can be written again")
+            self.waits = True
+            self.wait()
+            return str(Searcher.FINISHED) if self.over() else None
+        asked, self.next, self.waits = self.next, None, False
         if self.limit is not None:
-            if self.limit == 0:
-                return str(Searcher.FINISHED)
             self.limit -= 1
-        return self.configure(self.ledger.ask())
+        return self.configure(asked)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: Tune calls this before the trial's rows are on disk."""

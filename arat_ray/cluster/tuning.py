@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from arat_ray.cluster import early_stopping, launch, nodes
 from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
+from arat_ray.cluster.watchdog import Watchdog
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
@@ -32,8 +34,8 @@ from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
 PATIENCE_S = 20.0
-INTERRUPTED = 130
-"""Exit code of a process that was asked to stop."""
+NOT_SAVED, INTERRUPTED = 3, 130
+"""Exit codes of a process that could not write its results, and of one that was asked to stop."""
 
 
 class Outcome(NamedTuple):
@@ -94,16 +96,21 @@ def run(
             raise ValueError(f"--from {study}: this is the study itself, which goes on with --resume")
     found = [warm_start.read(study, experiment) for study in earlier]
     validation = experiment.validation
+
+    def warn(text: str) -> None:
+        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+
     data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
-        writer = StudyWriter(
-            folder,
-            params=study_folder.param_types(experiment),
-            metadata=study_folder.metadata(experiment),
-            warn=lambda text: console.print(f"[bold red]{text}"),
-            decisions=experiment.early_stopping is not None,
-        )
-        ledger = Ledger(folder, experiment)
+        with study_folder.writable(folder):
+            writer = StudyWriter(
+                folder,
+                params=study_folder.param_types(experiment),
+                metadata=study_folder.metadata(experiment),
+                warn=warn,
+                decisions=experiment.early_stopping is not None,
+            )
+            ledger = Ledger(folder, experiment, warn=warn, may_write=lambda: not writer.failing)
         _learn(folder, ledger, found, console)
         ended = len(ledger.ended())
         total = experiment.trials
@@ -116,13 +123,19 @@ def run(
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, console), progress:
+        with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, ledger, console), progress:
             room = nodes.check_placeable(experiment.resources)
-            _tune(experiment, folder, recorder, ledger, stop, limit=limit, room=room)
+            _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room)
         ended = len(ledger.ended())
         reason = None if total is not None and ended >= total and not stop.interrupted else stop.reason
-        saved = recorder.close(reason or "interrupted")
+        saved = _close(recorder, ledger, reason or "interrupted")
         return Outcome(reason, recorder.failed, saved, stop.over if reason else None)
+
+
+def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
+    """Put back what still runs; whether everything is on disk, the rows before the journal that speaks of them."""
+    rows_are_saved = recorder.close(reason)
+    return ledger.journal.flush(final=True) and rows_are_saved
 
 
 def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], console: Console) -> None:
@@ -143,11 +156,12 @@ def _tune(
     ledger: Ledger,
     stop: Stop,
     *,
+    warn: Callable[[str], None],
     limit: int | None,
     room: int,
 ) -> None:
-    ray_folder = folder / "ray" / datetime.now().strftime("%Y%m%d-%H%M%S")
-    configure = functools.partial(_configure, experiment, folder, ray_folder)
+    study = f"{experiment.name}-{uuid.uuid4().hex}"
+    configure = functools.partial(_configure, experiment, study, folder)
     concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
     if experiment.resources.workers > 1:
         concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
@@ -155,39 +169,46 @@ def _tune(
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
         scheduler = early_stopping.ParetoAsha(recorder, board)
-    tuner = tune.Tuner(
-        launch.trainable(experiment.resources),
-        tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(ledger, configure, limit=limit),
-            scheduler=scheduler,
-            num_samples=-1 if limit is None else limit,
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=ray_folder.name,
-            storage_path=str(ray_folder.parent),
-            stop=stop,
-            callbacks=[StudyCallback(recorder)],
-            failure_config=tune.FailureConfig(max_failures=launch.FAILURES),
-            verbose=0,
-        ),
+    watchdog = Watchdog(study, experiment.resources, say=warn)
+    callback = StudyCallback(recorder, ledger, watchdog, room=min(concurrent, room))
+    searcher = StudySearcher(
+        ledger, configure, limit=limit, say=warn, wait=callback.tick, over=lambda: stop.reason is not None
     )
-    tuner.fit()
+    # Ray's own record of the study, from which nothing is ever read, goes where a full results disk does not matter
+    with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
+        tuner = tune.Tuner(
+            launch.trainable(experiment.resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1 if limit is None else limit,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=scratch,
+                stop=stop,
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=launch.FAILURES),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
 
 
-def _configure(experiment: Experiment, folder: Path, ray_folder: Path, asked: Asked) -> TrialConfig:
+def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
     train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
     return TrialConfig(
+        study=study,
         number=asked.number,
         sampled=asked.sampled,
         train=train.model_dump(mode="json"),
         validate=experiment.validation.model_dump(mode="json"),
         resources=experiment.resources.model_dump(mode="json"),
         folder=str(folder / "checkpoints" / trial_id(experiment.name, asked.number)),
-        ray_folder=str(ray_folder),
         rungs=stopping.rungs(train.epochs) if stopping else [],
     )
 
@@ -197,7 +218,7 @@ def _trial_name(trial: Any) -> str:
 
 
 @contextmanager
-def _interruptible(stop: Stop, recorder: Recorder, console: Console) -> Iterator[None]:
+def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Console) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once.
 
     A signal to the whole process group may take Ray's processes along, and then Tune waits for them for ever; so after
@@ -205,9 +226,10 @@ def _interruptible(stop: Stop, recorder: Recorder, console: Console) -> Iterator
     """
 
     def give_up() -> None:
-        recorder.close("interrupted")
-        console.print("Ray did not answer any more; everything measured is saved; go on with --resume")
-        os._exit(INTERRUPTED)
+        saved = _close(recorder, ledger, "interrupted")
+        what = "everything measured is saved" if saved else "some rows could not be written"
+        console.print(f"Ray did not answer any more; {what}; go on with --resume")
+        os._exit(INTERRUPTED if saved else NOT_SAVED)
 
     impatient = threading.Timer(PATIENCE_S, give_up)
     impatient.daemon = True

@@ -73,6 +73,9 @@ class Resources(Spec):
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     concurrent_trials: int | None = Field(None, ge=1)
+    timeout_minutes: float | None = Field(None, gt=0)
+    """How long nothing may be heard of a trial at work before its workers are killed and replaced; by default 10
+    minutes, or ten times the longest step."""
     price: Price | None = None
 
     @property

@@ -70,6 +70,11 @@ class StudyWriter:
         """How many rows are not on disk yet."""
         return sum(table.pending for table in (self.epochs, self.decisions, self.trials) if table is not None)
 
+    @property
+    def failing(self) -> bool:
+        """Whether rows wait because they could not be written."""
+        return self._retry_at is not None
+
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Take one row of `epochs`."""
         self.epochs.upsert(row)

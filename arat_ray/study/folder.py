@@ -39,14 +39,27 @@ def claim(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, res
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{folder} cannot be made: {error.strerror}; choose another place with --results") from error
-    with (folder / ".lock").open("w") as lock:
+    with writable(folder):
+        lock = (folder / ".lock").open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder} is being written to by another process; wait for it or stop it") from None
         _check_same(folder, experiment, kind=kind, resume=resume)
-        _describe(folder, experiment, source, kind=kind)
+        with writable(folder):
+            _describe(folder, experiment, source, kind=kind)
         yield
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """ValueError where a study cannot even begin because its folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{folder} cannot be written ({reason}); make room, or choose --results") from error
 
 
 def param_types(experiment: Experiment) -> dict[str, pa.DataType]:

@@ -8,7 +8,7 @@ thus one code path: open the ledger, ask until there are enough. The journal ope
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,11 +17,11 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.config import Experiment, Sampled, Sampler
 from arat_ray.experiment.search import Domain
+from arat_ray.study.journal import Journal
 from arat_ray.study.warm_start import Known
 
 JOURNAL = Path("journal") / "optuna.log"
@@ -40,18 +40,26 @@ class Asked(NamedTuple):
 
 
 class Ledger:
-    """The trials of one study. Only one process may write to it at a time."""
+    """The trials of one study. Only one process may write to it at a time.
 
-    def __init__(self, folder: Path, experiment: Experiment) -> None:
+    While its rows are not on disk (`may_write` is False), and while the disk fails, it goes on in memory and the
+    journal waits, as `warn` is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        *,
+        warn: Callable[[str], None] = warnings.warn,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.experiment = experiment
-        path = folder / JOURNAL
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f"{path.name}.lock*"):
-            stale.unlink()  # left by a killed process: the folder's own lock says that nobody else is here
+        self.journal = Journal(folder / JOURNAL, warn=warn, may_write=may_write)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(
             study_name=experiment.name,
-            storage=JournalStorage(JournalFileBackend(str(path))),
+            storage=JournalStorage(self.journal),
             directions=["maximize"] * len(experiment.maximize),
             load_if_exists=True,
         )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +94,9 @@ class Recorder:
             rungs = stopping.rungs(experiment.base.epochs)
             self.halving = Halving(rungs, reduction_factor=stopping.reduction_factor)
             self.halving.recall(decisions.read(folder))
-        self._before = _unfinished(folder)
+        self._before = _latest(folder)
+        unfinished = [name for name, row in self._before.items() if row["status"] in ("running", "stopped")]
+        self._epochs_before = _epochs(folder, unfinished)
 
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
@@ -102,7 +104,10 @@ class Recorder:
             self.running[number].began = time.monotonic()  # waiting for another worker took no device
             return
         name = trial_id(self.experiment.name, number)
-        before, epochs = self._before.pop(name, ({}, {}))
+        before = self._before.pop(name, {})
+        if before and name not in self._epochs_before:  # it ended, and the driver was killed before the ledger heard
+            self._epochs_before |= _epochs(self.folder, [name])
+        epochs = self._epochs_before.pop(name, {})
         row = described(self.experiment, number, sampled, train) | {
             "attempt": before.get("attempt", 1),
             "status": "running",
@@ -278,16 +283,20 @@ def _unusable(goals: dict[str, Any]) -> str | None:
     return f"no result: {', '.join(f'{goal} is {goals[goal]}' for goal in bad)} after the last epoch" if bad else None
 
 
-def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]]:
-    """Last row, and epoch -> attempt, of each trial that an earlier driver left unfinished."""
+def _latest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Last row of each trial that an earlier driver started."""
     columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "started_at"]
     trials = reader.read(folder, "trials", columns)
-    latest = [row for row, last in zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True) if last]
-    rows = {row["trial_id"]: row for row in latest if row["status"] in ("running", "stopped")}
-    epochs: dict[str, dict[int, int]] = {name: {} for name in rows}
-    if rows:
+    rows = zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True)
+    return {row["trial_id"]: row for row, is_latest in rows if is_latest}
+
+
+def _epochs(folder: Path, names: Sequence[str]) -> dict[str, dict[int, int]]:
+    """Epoch -> attempt of these trials' rows."""
+    epochs: dict[str, dict[int, int]] = {name: {} for name in names}
+    if names:
         for row in reader.read(folder, "epochs", ["trial_id", "attempt", "epoch"]).to_pylist():
             if row["trial_id"] in epochs:
                 known = epochs[row["trial_id"]]
                 known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
-    return {name: (rows[name], epochs[name]) for name in rows}
+    return epochs

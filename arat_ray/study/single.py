@@ -20,6 +20,10 @@ from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.timing import describe, duration
 
 
+class NotSavedError(Exception):
+    """Some rows are not on disk."""
+
+
 class _NoLedger:
     """A single run has no search to tell how it ended."""
 
@@ -32,7 +36,8 @@ class _NoLedger:
 def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, console: Console) -> Path:
     """Train `train:` as trial 0 of its own study; the path of the checkpoint that it reports.
 
-    Raises ValueError for a folder, data or a device that cannot serve it, and KeyboardInterrupt with everything saved.
+    Raises ValueError for a folder, data or a device that cannot serve it, KeyboardInterrupt with everything saved, and
+    NotSavedError where it ends and rows could not be written.
     """
     folder = folder.absolute()
     train, validate, resources = experiment.base, experiment.validation, experiment.resources
@@ -56,13 +61,26 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             console.print(f"{_line(row, train.epochs)}; about {duration(left)} left", highlight=False, soft_wrap=True)
         return False
 
+    told: list[str] = []
+
+    def warn(text: str) -> None:
+        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+
+    def alive(trouble: str | None) -> None:
+        if trouble is None:
+            told.clear()
+        elif not told:
+            warn(trouble)
+            told.append(trouble)
+
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume):
-        writer = StudyWriter(
-            folder,
-            params=study_folder.param_types(experiment),
-            metadata=study_folder.metadata(experiment),
-            warn=lambda text: console.print(f"[bold red]{text}"),
-        )
+        with study_folder.writable(folder):
+            writer = StudyWriter(
+                folder,
+                params=study_folder.param_types(experiment),
+                metadata=study_folder.metadata(experiment),
+                warn=warn,
+            )
         if "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist():
             console.print(f"{folder} is complete already", highlight=False, soft_wrap=True)
             return chosen
@@ -70,13 +88,15 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
         recorder.start(0, {}, train)
         try:
-            fit(train, validate, Context(checkpoints, report, device))
+            fit(train, validate, Context(checkpoints, report, device, alive=alive))
             recorder.end(0)
         except ValueError as error:
             recorder.end(0, str(error))
             raise
         finally:
-            recorder.close("interrupted")
+            saved = recorder.close("interrupted")
+        if not saved:
+            raise NotSavedError(f"some rows could not be written to {folder}: `--resume` measures them again")
     return chosen
 
 

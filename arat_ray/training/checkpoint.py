@@ -7,9 +7,11 @@ equals an uninterrupted one bit for bit on the CPU, also with another number of 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import pickle
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +60,42 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint so that `path` is at any moment either the old file or the new one, whole."""
+    """Write a checkpoint so that `path` is at any moment either the old file or the new one, whole.
+
+    Raises OSError where it cannot be written; then the old file stays, and nothing else does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        torch.save(vars(checkpoint), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            torch.save(vars(checkpoint), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):  # half a file would only make a full disk fuller
+            temporary.unlink(missing_ok=True)
+        cause = error.__context__ if isinstance(error, RuntimeError) else None
+        if isinstance(cause, OSError):  # torch's zip writer raises in the place of the file that it writes to
+            raise cause from error
+        raise
+
+
+def detached(checkpoint: Checkpoint) -> Checkpoint:
+    """The same state on the CPU, in memory of its own: training does not change it any more."""
+    return Checkpoint(**_copied(vars(checkpoint)))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # a state dict has its version beside its items
+        copied.update((key, _copied(item)) for key, item in value.items())
+        return copied
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) -> Checkpoint:

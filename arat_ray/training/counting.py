@@ -103,12 +103,14 @@ def count(
     rank: int = 0,
     world_size: int = 1,
     reduce: Reduce = lambda counts: counts,
+    alive: Callable[[], None] = lambda: None,
 ) -> Counts:
-    """How many images `judge` finds right, over all workers."""
+    """How many images `judge` finds right, over all workers; `alive` is called after each batch."""
     seen = clean = robust = 0
     for judged in judge(model, data, attack=attack, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size):
         seen += len(judged.clean)
         clean += int(judged.clean.sum())
         robust += int(judged.robust.sum())
+        alive()
     summed = reduce(torch.tensor([seen, clean, robust], device=data.images.device))
     return Counts(*(int(value) for value in summed))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,15 @@ Row = dict[str, Any]
 """One epoch's measurements, by the column names of the `epochs` table."""
 
 
+RETRY_S = (1.0, 30.0)
+"""How long to wait for a disk that fails: at first, and at most, before it is tried again."""
+
+
+def _warn(trouble: str | None) -> None:
+    if trouble:
+        warnings.warn(trouble, stacklevel=4)  # Python shows a warning once
+
+
 class DivergenceError(ValueError):
     """The loss is no number any more."""
 
@@ -47,6 +57,9 @@ class Context:
 
     `report(row, replayed)` is called on every worker after each epoch, and first for the epochs of a restored
     checkpoint (`replayed`); it returns True where the run shall stop. Only rank 0 writes to `folder`.
+
+    `alive(trouble)` is called when the data is read, and at every step of training and of measuring: who hears nothing
+    of any worker for long knows that it hangs. `trouble` is what keeps the run from being saved, else None.
     """
 
     folder: Path
@@ -54,6 +67,7 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     world_size: int = 1
+    alive: Callable[[str | None], None] = _warn
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all workers."""
@@ -76,6 +90,7 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
         keep_freed_memory()
     run = _Run(train, validate, context)
     history = run.restore()
+    run.alive()
     for row in history:
         if context.report(row, True):
             return
@@ -85,7 +100,8 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
         if validate.is_due(epoch, train.epochs):
             robust = [past["validation_robust_accuracy"] for past in history[:-1] if "validation_images" in past]
             row |= run.measure(epoch)
-            run.save(epoch, history, is_best=row["validation_robust_accuracy"] > max(robust, default=-1))
+            is_best = row["validation_robust_accuracy"] > max(robust, default=-1)
+            run.save(epoch, history, is_best=is_best, is_final=epoch == train.epochs)
         if context.report(row, False):
             return
 
@@ -124,6 +140,10 @@ class _Run:
         if train.averaging:
             self.average = Average(train.averaging, self.method, steps_per_epoch=self.steps, epochs=train.epochs)
         self.watched_features: Features = {}
+        self.best: Checkpoint | None = None
+        """The best state, until it is on disk."""
+        self.trouble: str | None = None
+        """Why the last checkpoint is not on disk."""
 
     def restore(self) -> list[Row]:
         """Load the last checkpoint, if any, and share the network out over the workers; the rows reported so far."""
@@ -144,8 +164,12 @@ class _Run:
             self.step_method = DistributedDataParallel(self.method)
         return history
 
-    def save(self, epoch: int, history: list[Row], *, is_best: bool) -> None:
-        """Replace the last checkpoint, and before it the best one where this is better."""
+    def save(self, epoch: int, history: list[Row], *, is_best: bool, is_final: bool) -> None:
+        """Replace the last checkpoint, and before it the best one where this is better.
+
+        Where the disk fails, training goes on from the state in memory and the next epoch that is measured tries again.
+        After the last epoch nothing is left to do but to wait for the disk: results without their network are none.
+        """
         if self.context.rank == 0:
             state = Checkpoint(
                 train=self.train.model_dump(mode="json"),
@@ -159,8 +183,32 @@ class _Run:
                 history=history,
             )
             if is_best:
-                checkpoint.save(replace(state, optimizer={}, features={}), self.context.folder / checkpoint.BEST)
+                self.best = replace(state, optimizer={}, features={})
+            goes_on = "the run has ended and waits for the disk" if is_final else "training goes on without"
+            delay, longest = RETRY_S
+            while not self._write(state, goes_on) and is_final:
+                self.alive()
+                time.sleep(delay)
+                delay = min(2 * delay, longest)
+            self.alive()
+
+    def _write(self, state: Checkpoint, goes_on: str) -> bool:
+        """Write the checkpoints that are due; whether they are on disk."""
+        try:
+            if self.best is not None:
+                checkpoint.save(self.best, self.context.folder / checkpoint.BEST)
+                self.best = None
             checkpoint.save(state, self.context.folder / checkpoint.LAST)
+        except OSError as error:
+            if self.best is not None:
+                self.best = checkpoint.detached(self.best)
+            self.trouble = f"its checkpoint cannot be written ({error.strerror}); {goes_on}"
+            return False
+        self.trouble = None
+        return True
+
+    def alive(self) -> None:
+        self.context.alive(self.trouble)
 
     def epoch(self, epoch: int) -> Row:
         """Train for one epoch (from 1)."""
@@ -175,7 +223,7 @@ class _Run:
         batches = order[: self.steps * train.batch_size].view(self.steps, train.batch_size)
         draws = generator("cpu", train.seed, "augment", epoch)
         noise = self._noise("attack", epoch, train.batch_size)
-        totals = torch.zeros(5, dtype=torch.float64, device=context.device)
+        totals = torch.zeros(6, dtype=torch.float64, device=context.device)
         watch = Stopwatch(context.device)
         began = time.perf_counter()
         rate = 0.0
@@ -186,15 +234,20 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             x, y = self.images.batch(indices, draws)
-            totals += self._step(x, y, noise, watch, perturbs_weights=perturbs_weights)
+            totals[:5] += self._step(x, y, noise, watch, perturbs_weights=perturbs_weights)
             if self.average:
                 self.average.update(self.method, step=(epoch - 1) * self.steps + step + 1)
+            self.alive()
+        totals[-1] = sum((~value.isfinite()).any() for value in self.method.parameters())
         sums = context.sum(totals).tolist()
         seconds = time.perf_counter() - began
         losses = [value / (self.steps * context.world_size) for value in sums[:3]]
+        what = "the weights became infinite or nan" if sums[5] else ""
         if not all(math.isfinite(loss) for loss in losses):
+            what = f"the loss became {sum(losses)}"
+        if what:
             raise DivergenceError(
-                f"the loss became {sum(losses)} in epoch {epoch}; lower optimizer.learning_rate "
+                f"{what} in epoch {epoch}; lower optimizer.learning_rate "
                 f"({train.optimizer.learning_rate:g}), set gradient_clipping or lower the method's invariance term"
             )
         images = self.steps * train.batch_size
@@ -224,6 +277,7 @@ class _Run:
             rank=self.context.rank,
             world_size=self.context.world_size,
             reduce=self.context.sum,
+            alive=self.alive,
         )
         return {
             "validation_clean_accuracy": counts.clean_accuracy,
@@ -322,6 +376,7 @@ class _Run:
             rank=self.context.rank,
             world_size=self.context.world_size,
             reduce=self.context.sum,
+            alive=self.alive,
         )
         return counts.clean_accuracy
 

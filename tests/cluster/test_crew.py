@@ -1,10 +1,10 @@
-"""The desk between a trial and its workers: who hears what, also when workers are lost."""
+"""The desk between a trial and its workers: who hears what."""
 
 from __future__ import annotations
 
 import asyncio
 
-from arat_ray.cluster.crew import LOSSES, Desk, Message
+from arat_ray.cluster.crew import Desk, Message
 
 
 async def everything(desk: Desk) -> list[Message]:
@@ -34,23 +34,6 @@ def test_workers_get_one_trial_after_another_and_are_heard_in_order() -> None:
         assert not waiting.done(), "a trial that has ended is not taken again"
         await desk.give("two")
         assert (await waiting).config == "two"
-
-    asyncio.run(scene())
-
-
-def test_new_workers_get_the_trial_that_the_lost_ones_had_until_that_was_too_often() -> None:
-    async def scene() -> None:
-        desk = Desk()
-        await desk.give("one")
-        for _ in range(LOSSES + 1):
-            assert (await desk.take()).config == "one"
-        waiting = asyncio.create_task(desk.take())
-        lost: Message = {"lost": "a worker was lost"}
-        assert await everything(desk) == [lost] * LOSSES + [{"failed": "its workers were lost 4 times"}]
-        assert not waiting.done()
-        await desk.give("two")
-        assert (await waiting).config == "two"
-        assert not desk.outbox, "the next trial begins anew"
 
     asyncio.run(scene())
 

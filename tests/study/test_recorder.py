@@ -162,6 +162,27 @@ def test_a_lost_worker_is_another_attempt(make: Make, tmp_path: Path) -> None:
     assert [(row["attempt"], row["epoch"]) for row in epochs] == [(1, 1), (2, 2)]
 
 
+def test_a_trial_that_ended_without_the_ledger_hearing_of_it_is_not_doubled(make: Make, tmp_path: Path) -> None:
+    """The driver was killed between the last row and the ledger: the trial is asked for again, and replays its rows."""
+    experiment = make()
+    killed, _, _ = open_study(tmp_path, experiment)
+    killed.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    killed.report(0, message(1))
+    killed.retry(0, "the node died")
+    killed.report(0, message(2))
+    killed.end(0)
+    before = reader.read(tmp_path, "epochs").to_pylist()
+    resumed, witness, _ = open_study(tmp_path, experiment)
+    resumed.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    for epoch in (1, 2):
+        resumed.report(0, message(epoch, replayed=True))
+    resumed.end(0)
+    assert witness.heard[-1][:2] == ("complete", 0)
+    assert reader.read(tmp_path, "epochs").to_pylist() == before
+    trials = reader.read(tmp_path, "trials").to_pylist()
+    assert [(row["attempt"], row["status"]) for row in trials] == [(1, "failed"), (2, "complete")]
+
+
 @pytest.mark.parametrize(
     ("choose", "goals", "kept"), [("last", [0.9, 0.3], "last.pt"), ("best", [0.7, 0.6], "best.pt")]
 )

@@ -1,0 +1,121 @@
+"""The file behind Optuna's journal: what it holds is at any moment a whole beginning of what happened.
+
+Optuna's own backend raises where the disk fails, in the middle of a study, and a line that it wrote half makes the
+journal unreadable. Here entries wait in memory, in their order, until they can be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import BaseJournalBackend
+
+Entry = dict[str, Any]
+
+
+class Journal(BaseJournalBackend):
+    """Optuna's journal in one file, which one process writes to. Others may read it, or append a note.
+
+    Entries are written at once while `may_write` allows it, else they wait for `flush`. A failing disk does not raise:
+    writing is tried again after `retry_s[0]` seconds, then twice that, up to `retry_s[1]`, and `warn` is called once
+    when it begins and once when it is over.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        warn: Callable[[str], None],
+        may_write: Callable[[], bool] = lambda: True,
+        retry_s: tuple[float, float] = (2.0, 60.0),
+    ) -> None:
+        self.path, self._warn, self._may_write, self._retry_s = path, warn, may_write, retry_s
+        self._delay, self._retry_at = 0.0, None  # type: float, float | None
+        self._waiting: list[bytes] = []
+        self._fresh: list[Entry] = []
+        """Entries that Optuna has not read yet, the first of which is its number `_first`."""
+        self._first = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            whole = self._whole(path.read_bytes())
+            file.truncate(whole)  # a line that a killed process wrote half, on which nothing was built
+        self._size = 0
+        self._catch_up()
+
+    @property
+    def pending(self) -> int:
+        """How many entries are not on disk yet."""
+        return len(self._waiting)
+
+    def read_logs(self, log_number_from: int) -> Iterable[Entry]:
+        assert log_number_from >= self._first, "one study reads it, from its beginning to its end"
+        del self._fresh[: log_number_from - self._first]
+        self._first = log_number_from
+        return list(self._fresh)
+
+    def append_logs(self, logs: list[Entry]) -> None:
+        if not self._waiting:
+            self._catch_up()
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        self._fresh += [json.loads(line) for line in lines]
+        self._waiting += [line.encode() + b"\n" for line in lines]
+        self.flush()
+
+    def flush(self, *, final: bool = False) -> bool:
+        """Write what waits; whether everything is on disk.
+
+        While the disk fails, only the next planned retry tries again, unless this is the `final` call.
+        """
+        now = time.monotonic()
+        too_early = self._retry_at is not None and now < self._retry_at
+        if not self._waiting or not self._may_write() or (too_early and not final):
+            return not self._waiting
+        try:
+            self._append(b"".join(self._waiting))
+        except OSError as error:
+            shortest, longest = self._retry_s
+            self._delay = shortest if self._retry_at is None else min(2 * self._delay, longest)
+            if self._retry_at is None:
+                self._warn(f"cannot write the journal {self.path} ({error}); its entries are kept in memory")
+            self._retry_at = now + self._delay
+            return False
+        if self._retry_at is not None:
+            self._retry_at = None
+            self._warn(f"the journal {self.path} is written again: {len(self._waiting)} entries had waited")
+        self._waiting.clear()
+        return True
+
+    def _append(self, data: bytes) -> None:
+        """All of it or nothing; OSError where it was nothing."""
+        with self.path.open("r+b", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                done = 0
+                while done < len(data):
+                    done += file.write(data[done:])
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)  # takes no space
+                raise
+            self._size = before + len(data)
+
+    def _catch_up(self) -> None:
+        """Take in what the file holds beyond what is known of it."""
+        if self.path.stat().st_size == self._size:
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._size)
+            there = file.read()
+        there = there[: self._whole(there)]
+        self._fresh += [json.loads(line) for line in there.splitlines()]
+        self._size += len(there)
+
+    @staticmethod
+    def _whole(text: bytes) -> int:
+        """Bytes up to the end of the last whole line."""
+        return text.rfind(b"\n") + 1
