@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from arat_ray.cli import main
@@ -18,6 +19,7 @@ from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray
 from arat_ray.launchers.check import CLOUDS, check
 from arat_ray.launchers.document import PLACEHOLDER, documents
 from arat_ray.launchers.problems import Problem
+from arat_ray.launchers.schema import folder_of
 from tests.launchers.filled import CLUSTERS, SHIPPED, VALUES, changed, filled
 
 
@@ -357,12 +359,21 @@ def test_parts_of_the_wrong_kind_are_problems_and_not_crashes(name: str, by: obj
         capacity.of_ray_up(config)
 
 
-def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from arat_ray.launchers import schema
+def test_ray_itself_takes_the_files_that_are_ready() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
-    monkeypatch.setattr(schema, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'arat-ray\[clusters\]'"):
-        schema.folder_of("botocore")
+    for name in ("aws.yaml", "gcp.yaml", "azure.yaml", "local.yaml"):
+        config = prepare_config(yaml.safe_load(filled(name)))
+        validate_config(config)
+        (most, *_) = [kind["max_workers"] for kind in config["available_node_types"].values() if kind["max_workers"]]
+        assert most == config["max_workers"], name
+
+
+def test_a_missing_package_is_named_with_the_extra() -> None:
+    with pytest.raises(
+        ValueError, match=r"needs the package kubernetes_of_nowhere: pip install 'arat-ray\[clusters\]'"
+    ):
+        folder_of("kubernetes_of_nowhere")
 
 
 def test_ssh_setup_commands_prepare_a_home_once_and_again(tmp_path: Path) -> None:
