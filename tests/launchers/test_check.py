@@ -14,13 +14,13 @@ import yaml
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.config import Resources, load
 from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
 from arat_ray.launchers.check import CLOUDS, check
 from arat_ray.launchers.document import PLACEHOLDER, documents
 from arat_ray.launchers.problems import Problem
 from arat_ray.launchers.schema import folder_of
-from tests.launchers.filled import CLUSTERS, SHIPPED, VALUES, changed, filled
+from tests.launchers.filled import CLUSTERS, ROOT, SHIPPED, VALUES, changed, filled
 
 
 def problems(tmp_path: Path, name: str, text: str, resources: Resources | None = None) -> list[str]:
@@ -285,6 +285,12 @@ def test_a_trial_with_more_gpus_than_any_node_is_refused(name: str, tmp_path: Pa
     assert "1 GPU)" in line
     (line, *_) = problems(tmp_path, name, filled(name), FITS.model_copy(update={"workers": 9}))
     assert re.search(r"takes 9 workers of 4 CPU and 1 GPU, and all nodes together hold [48]: ", line)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_experiment_that_its_commands_name_fits_onto_each_cluster(name: str, tmp_path: Path) -> None:
+    assert "search_spaces/layers.yaml" in filled(name)
+    assert problems(tmp_path, name, filled(name), load(ROOT / "search_spaces" / "layers.yaml").resources) == []
 
 
 def test_nodes_of_unknown_size_are_left_to_the_doctor_and_stated_ones_compared(tmp_path: Path) -> None:
