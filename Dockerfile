@@ -7,7 +7,7 @@
 # clusters/constraints.txt. To pin the base to the byte, add the digest that `docker pull` shows to its tag.
 FROM python:3.11.13-slim-bookworm
 
-# wget: KubeRay's probes; rsync and ssh: `ray up` with docker; procps: `ray stop` and the dashboard; tini: reaps workers
+# wget: probes of KubeRay; rsync and ssh: `ray up` with docker; procps: `ray stop` and the dashboard; tini: reaps workers
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends wget rsync openssh-client procps tini \
     && rm -rf /var/lib/apt/lists/* \

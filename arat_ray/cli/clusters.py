@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def cluster() -> None:
-    """Check a cluster file offline; prepare a cloud for it."""
+    """Check a cluster file offline; prepare a cloud for it.
+
+    \b
+    arat-ray cluster check clusters/aws.yaml
+    arat-ray cluster prepare aws --region us-west-2 --bucket my-results --ssh-from 203.0.113.7/32
+    """
 
 
 @cluster.command()

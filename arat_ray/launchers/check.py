@@ -79,7 +79,7 @@ def _kuberay(file: Path, found: list[Document], resources: Resources | None) -> 
 
 
 def _slurm(file: Path, text: str, resources: Resources | None) -> Verdict:
-    problems = slurm.schema(file, text) + slurm.rules(text) + slurm.placeholders(text)
+    problems = slurm.schema(text) + slurm.rules(text) + slurm.placeholders(text)
     nodes = capacity.of_slurm(text)
     if resources is not None and nodes:
         problems += capacity.too_small(resources, nodes, ("#SBATCH",))

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path as File
 from typing import NamedTuple
 
 from arat_ray.launchers.document import PLACEHOLDER, placeholders_in
@@ -68,7 +67,7 @@ def read(text: str) -> Script:
     return Script(options, lines, "\n".join(commands), starts)
 
 
-def schema(file: File, text: str) -> list[Problem]:
+def schema(text: str) -> list[Problem]:
     """Options that sbatch has not, options that are needed, and what bash cannot read."""
     script, problems = read(text), []
     for name, value in script.options.items():

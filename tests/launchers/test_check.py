@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.config import Resources, load
 from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
 from arat_ray.launchers.check import CLOUDS, check
 from arat_ray.launchers.document import PLACEHOLDER, documents
 from arat_ray.launchers.problems import Problem
-from tests.launchers.filled import CLUSTERS, SHIPPED, VALUES, changed, filled
+from arat_ray.launchers.schema import folder_of
+from tests.launchers.filled import CLUSTERS, ROOT, SHIPPED, VALUES, changed, filled
 
 
 def problems(tmp_path: Path, name: str, text: str, resources: Resources | None = None) -> list[str]:
@@ -285,6 +287,12 @@ def test_a_trial_with_more_gpus_than_any_node_is_refused(name: str, tmp_path: Pa
     assert re.search(r"takes 9 workers of 4 CPU and 1 GPU, and all nodes together hold [48]: ", line)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_experiment_that_its_commands_name_fits_onto_each_cluster(name: str, tmp_path: Path) -> None:
+    assert "search_spaces/layers.yaml" in filled(name)
+    assert problems(tmp_path, name, filled(name), load(ROOT / "search_spaces" / "layers.yaml").resources) == []
+
+
 def test_nodes_of_unknown_size_are_left_to_the_doctor_and_stated_ones_compared(tmp_path: Path) -> None:
     file = tmp_path / "local.yaml"
     file.write_text(filled("local.yaml"))
@@ -357,12 +365,21 @@ def test_parts_of_the_wrong_kind_are_problems_and_not_crashes(name: str, by: obj
         capacity.of_ray_up(config)
 
 
-def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from arat_ray.launchers import schema
+def test_ray_itself_takes_the_files_that_are_ready() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
-    monkeypatch.setattr(schema, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'arat-ray\[launchers\]'"):
-        schema.folder_of("botocore")
+    for name in ("aws.yaml", "gcp.yaml", "azure.yaml", "local.yaml"):
+        config = prepare_config(yaml.safe_load(filled(name)))
+        validate_config(config)
+        (most, *_) = [kind["max_workers"] for kind in config["available_node_types"].values() if kind["max_workers"]]
+        assert most == config["max_workers"], name
+
+
+def test_a_missing_package_is_named_with_the_extra() -> None:
+    with pytest.raises(
+        ValueError, match=r"needs the package kubernetes_of_nowhere: pip install 'arat-ray\[launchers\]'"
+    ):
+        folder_of("kubernetes_of_nowhere")
 
 
 def test_ssh_setup_commands_prepare_a_home_once_and_again(tmp_path: Path) -> None:
