@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from arat_ray import __version__
-from arat_ray.cli import clusters, confirming, fronts, jobs, measuring, networks, studies, submitting, tables
+from arat_ray.cli import clusters, confirming, doctor, fronts, jobs, measuring, networks, studies, submitting, tables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,5 +36,6 @@ for verb in (
     submitting.submit,
     jobs.status,
     jobs.stop,
+    doctor.doctor,
 ):
     main.add_command(verb)
