@@ -172,7 +172,8 @@ def check_collective(measured: Mapping[str, Any]) -> Check:
     """The workers of a trial can add up."""
     if "backend" not in measured:
         return Check("collective", "skipped", "a trial has one worker")
-    seen = f"{measured['backend']} over {len(measured['hosts'])} host(s), 16 MiB in {1000 * measured['all_reduce_s']:.3g} ms"
+    took = f"16 MiB in {1000 * measured['all_reduce_s']:.3g} ms"
+    seen = f"{measured['backend']} over {len(measured['hosts'])} host(s), {took}"
     if not measured["sum_right"]:
         return Check("collective", "failed", f"{seen}: the sum is wrong", "check the network between the nodes")
     return Check("collective", "ok", seen)
