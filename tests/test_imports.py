@@ -83,6 +83,10 @@ def study(tmp_path: Path) -> Path:
         ["compare"],
         ["pick"],
         ["export"],
+        ["submit"],
+        ["status"],
+        ["stop"],
+        ["doctor"],
         ["results", "why"],
     ],
 )

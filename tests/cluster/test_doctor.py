@@ -29,6 +29,10 @@ cluster.shutdown()
 """
 
 
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
 @pytest.mark.ray
 def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(write: Write) -> None:
     resources = {"workers": 2, "cpus_per_worker": 1, "price": {"usd_per_device_hour": 2}}
@@ -38,12 +42,8 @@ def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(wri
     doctor = [*COMMAND, "doctor", "--address", host.stdout.readline().strip(), "--timeout", "240", "--json"]
     results = file.parent / "results"
     try:
-        sound = subprocess.run(
-            [*doctor, str(file), "--results", str(results)], capture_output=True, text=True, check=False
-        )
-        ill = subprocess.run(
-            [*doctor, "--results", str(file / "below-a-file")], capture_output=True, text=True, check=False
-        )
+        sound = run([*doctor, str(file), "--results", str(results)])
+        ill = run([*doctor, "--results", str(file / "below-a-file")])
     finally:
         host.communicate("", timeout=120)
     assert sound.returncode == 0, sound.stdout + sound.stderr
