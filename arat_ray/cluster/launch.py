@@ -88,12 +88,10 @@ def run_on_workers(config: TrialConfig) -> None:
         try:
             trainer.fit()
         except ray_train.WorkerGroupError as error:
-            reasons = [
-                str(failure) for failure in error.worker_failures.values() if NoMemoryLeftError.__name__ in str(failure)
-            ]
+            reasons = [str(each) for each in error.worker_failures.values() if isinstance(each, NoMemoryLeftError)]
             if not reasons:
                 raise
-            tune.report({"failed": reasons[0].splitlines()[-1].partition(": ")[2]})
+            tune.report({"failed": reasons[0]})
 
 
 def _run_worker(config: TrialConfig) -> None:
