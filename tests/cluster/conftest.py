@@ -16,7 +16,6 @@ from tests.cluster.studies import EXPERIMENT, ray_processes, wait_until
 def _no_ray_process_stays_behind() -> Iterator[None]:
     before = ray_processes()
     yield
-    # after a SIGKILL, Ray's own agents look for their raylet once a minute
     wait_until(lambda: not ray_processes() - before, 90, "Ray's processes to end")
 
 

@@ -34,22 +34,22 @@ COMMAND = (sys.executable, "-c", "from arat_ray.cli import main; main()")
 def ray_processes() -> set[int]:
     """Process ids of raylets and their stores that this test process has started, and of their workers.
 
-    A worker overwrites its environment with its title, so it is known by its parent; one that has lost its raylet
-    belongs to anybody.
+    A worker overwrites its environment with its title, so it is known by its parent. Those that have lost their raylet
+    end by themselves, Ray's agents within a minute.
     """
     mark = f"ARAT_RAY_TESTS={os.getpid()}".encode()
-    nodes, others, parents = set[int](), set[int](), dict[int, int]()
+    nodes, parents = set[int](), dict[int, int]()
     for proc in Path("/proc").glob("[0-9]*"):
         try:
             command = (proc / "cmdline").read_bytes()
             if b"raylet/raylet" in command or b"gcs_server" in command:
-                marks = (proc / "environ").read_bytes().split(b"\0")
-                (nodes if mark in marks else others).add(int(proc.name))
+                if mark in (proc / "environ").read_bytes().split(b"\0"):
+                    nodes.add(int(proc.name))
             elif command.startswith(b"ray::"):
                 parents[int(proc.name)] = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has ended
             continue
-    return nodes | {pid for pid, parent in parents.items() if parent not in others}
+    return nodes | {pid for pid, parent in parents.items() if parent in nodes}
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
