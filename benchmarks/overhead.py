@@ -3,8 +3,9 @@
     python benchmarks/overhead.py --output benchmarks/overhead.md
 
 Everything is the product's (searcher, ledger, tables, Ray Tune, actors; Ray Train where a trial has several workers)
-but for the training loop, which sleeps a second and reports one row. Two trials run at a time. Starting Ray and the
-first workers is counted in the whole and shown apart: the time until the first trial has reported.
+but for the training loop, which sleeps a second and reports one row. Two trials run at a time. Beside it the same
+without what keeps processes from trial to trial (Tune's reused actors and their crews), in the same run. Starting Ray
+and the first workers is counted in the whole; the columns after it begin when the first trial has ended.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import torch
-from ray import cloudpickle
+from ray import cloudpickle, tune
 from rich.console import Console
 
 from arat_ray.cluster import launch, tuning
@@ -28,6 +29,7 @@ from arat_ray.experiment.config import load
 from arat_ray.results import reader
 
 AT_ONCE = 2
+TuneConfig = tune.TuneConfig
 STUDY = """
 name: overhead
 train:
@@ -59,8 +61,14 @@ def sleep(train: Any, validate: Any, context: Any) -> None:
     context.report({"epoch": 1, "validation_images": 200, "epoch_s": time.perf_counter() - began, **goals}, False)
 
 
-def study(trials: int, workers: int) -> tuple[float, float]:
-    """Seconds in all, and from the first report to the end."""
+def new_processes(**given: Any) -> tune.TuneConfig:
+    """In the place of Tune's configuration: an actor, and the workers that it may have, for each trial."""
+    return TuneConfig(**given | {"reuse_actors": False})
+
+
+def study(trials: int, workers: int, *, reuse: bool = True) -> tuple[float, float]:
+    """Seconds in all, and from the end of the first trial to that of the study."""
+    tune.TuneConfig = TuneConfig if reuse else new_processes
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "overhead.yaml"
         file.write_text(STUDY.format(trials=trials, workers=workers, cpus=1 / workers))
@@ -77,7 +85,7 @@ def study(trials: int, workers: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--trials-of-two", type=int, default=8)
+    parser.add_argument("--trials-anew", type=int, default=8, help="where each trial starts processes of its own")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     launch.fit = sleep  # type: ignore[attr-defined]
@@ -88,12 +96,17 @@ def main() -> None:
         f"`python benchmarks/overhead.py`: trials that sleep one second, {AT_ONCE} at a time; {os.cpu_count()} cores, "
         f"torch {torch.__version__}.",
         "",
-        "| | trials | ideal s | s in all | of the ideal | s after the first trial | s a trial then, beside its sleep |",
+        "| | trials | ideal s | s in all | of the ideal | s after the first trial | s a trial then, beyond its sleep |",
         "|---|---|---|---|---|---|---|",
     ]
-    kinds = [("in the actor", options.trials, 1), ("Ray Train, two workers", options.trials_of_two, 2)]
-    for name, trials, workers in kinds:
-        whole, after = study(trials, workers)
+    kinds = [
+        ("a worker a trial", options.trials, 1, True),
+        ("the same, a new process for each", options.trials_anew, 1, False),
+        ("two workers a trial, Ray Train", options.trials, 2, True),
+        ("the same, a new Ray Train run for each", options.trials_anew, 2, False),
+    ]
+    for name, trials, workers, reuse in kinds:
+        whole, after = study(trials, workers, reuse=reuse)
         ideal = trials / AT_ONCE
         beside = after / (trials - 1) * AT_ONCE - 1
         cells = [

@@ -14,6 +14,7 @@ import pytest
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
 from tests.frontier.tables import judged
+from tests.launchers.filled import SHIPPED, filled
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
@@ -83,7 +84,14 @@ def study(tmp_path: Path) -> Path:
         ["compare"],
         ["pick"],
         ["export"],
+        ["submit"],
+        ["status"],
+        ["stop"],
+        ["doctor"],
         ["results", "why"],
+        ["results", "rebuild"],
+        ["cluster", "check"],
+        ["cluster", "prepare", "aws"],
     ],
 )
 def test_help_loads_nothing_heavy(verb: list[str]) -> None:
@@ -108,10 +116,21 @@ def test_why_loads_nothing_heavy(form: list[str], study: Path) -> None:
     assert loaded(RUN, "results", "why", str(study), "0", *form) == set()
 
 
+@pytest.mark.parametrize("verb", [["show"], ["show", "--json"], ["trials"], ["trials", "--csv"]])
+def test_tables_as_text_load_nothing_heavy(verb: list[str], study: Path) -> None:
+    assert loaded(RUN, "results", verb[0], str(study), *verb[1:]) == set()
+
+
 def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
     experiment = {"validate": {}, "maximize": ["clean_accuracy", "robust_accuracy"], "resources": {"workers": 1}}
     (study / "study.json").write_text(json.dumps({"experiment": experiment}))
     assert loaded(RUN, "pick", str(study), "--max", "clean") == set()
+
+
+def test_cluster_files_are_checked_without_anything_heavy(tmp_path: Path) -> None:
+    for name in SHIPPED:
+        (tmp_path / name).write_text(filled(name))
+        assert loaded(RUN, "cluster", "check", str(tmp_path / name)) == set()
 
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:
@@ -171,6 +190,7 @@ def test_arrows_between_rooms_go_one_way(source: Path) -> None:
         "evaluation": {"optuna", "arat_ray.experiment", "arat_ray.study", "arat_ray.cluster"},
         "experiment": {"arat_ray.study", "arat_ray.cluster"},
         "study": {"arat_ray.cluster"},
+        "launchers": {"torch", "optuna", "arat_ray.training", "arat_ray.study", "arat_ray.cluster"},
     }
     room = source.relative_to(PACKAGE).parts[0]
     assert not imported(source) & forbidden.get(room, set())

@@ -1,13 +1,12 @@
-"""One trial on the cluster: the loop directly in the Tune actor (one worker), or as a TorchTrainer (more).
+"""One trial on the cluster: the loop directly in the Tune actor (one worker), or on the actor's crew (more).
 
-A reused actor starts its next trial at once, where a TorchTrainer starts processes of its own, so a world of one worker
-never pays for Ray Train.
+Tune's actors are used again for the next trial, and so are the workers of a crew.
 """
 
 from __future__ import annotations
 
 import gc
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,10 +14,9 @@ import torch
 import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
-from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from arat_ray.cluster import early_stopping, heartbeat
+from arat_ray.cluster.crew import Crew, Message
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.memory import is_out_of_memory
@@ -27,6 +25,10 @@ from arat_ray.training.timing import describe
 
 FAILURES = 3
 """How often in a row lost workers are replaced, with no new checkpoint in between, before a trial counts as failed."""
+
+
+_crews: list[Crew] = []
+"""The crew of this process, a Tune actor that is used again for the next trial."""
 
 
 class NoMemoryLeftError(Exception):
@@ -66,40 +68,22 @@ def run_here(config: TrialConfig) -> None:
 
 def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
-    resources = Resources.model_validate(config["resources"])
-    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
-        trainer = TorchTrainer(
-            _run_worker,
-            train_loop_config=dict(config),
-            scaling_config=ray_train.ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
-            ),
-            run_config=ray_train.RunConfig(
-                name=f"trial-{config['number']:05d}",
-                storage_path=scratch,
-                callbacks=[TuneReportCallback()],
-                # Tune starts a trial again that lost a worker, as it does for one worker: so attempts are counted once
-                failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=2),
-            ),
-        )
-        try:
-            trainer.fit()
-        except ray_train.WorkerGroupError as error:
-            reasons = [str(each) for each in error.worker_failures.values() if isinstance(each, NoMemoryLeftError)]
-            if not reasons:
-                raise
-            tune.report({"failed": reasons[0]})
+    if not _crews or not _crews[0].is_there:
+        _crews[:] = [Crew(Resources.model_validate(config["resources"]), work=_work)]
+    for message in _crews[0].train(config):
+        tune.report(message)
 
 
-def _run_worker(config: TrialConfig) -> None:
+def _work(config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[Message], None]) -> None:
     resources = Resources.model_validate(config["resources"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     world = ray_train.get_context()
     device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
-    _fit(config, ray_train.report, device, rank=world.get_world_rank(), world_size=world.get_world_size())
+    try:
+        _fit(config, say, device, rank=world.get_world_rank(), world_size=world.get_world_size())
+    except NoMemoryLeftError as error:
+        give_up({"failed": str(error)})
+        raise  # the other workers wait for this one: only ending them all gets them out
 
 
 def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
@@ -136,5 +120,5 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if memory and world_size > 1:
-        raise NoMemoryLeftError(failed)  # the other workers wait for this one: only ending them all gets them out
+        raise NoMemoryLeftError(failed)
     send({"failed": failed})

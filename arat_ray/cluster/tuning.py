@@ -183,7 +183,7 @@ def _tune(
                 scheduler=scheduler,
                 num_samples=-1 if limit is None else limit,
                 max_concurrent_trials=concurrent,
-                reuse_actors=experiment.resources.workers == 1,
+                reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),

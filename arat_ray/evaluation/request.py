@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from arat_ray.evaluation.accuracy import Report
 from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.results import reader
+from arat_ray.results.log import log_evaluation
 from arat_ray.results.schema import TABLES
 from arat_ray.results.table import Table
 from arat_ray.spec import did_you_mean, parse_fraction
@@ -93,6 +94,7 @@ def record(report: Report) -> Path | None:
     (study / "evaluations").mkdir(exist_ok=True)
     with (study / "evaluations" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another evaluation may be writing
+        log_evaluation(study, report.rows(), report.example_rows())
         _add(study, "examples", report.example_rows())  # first, so that no accuracy is there without its verdicts
         _add(study, "evaluations", report.rows())
     return study

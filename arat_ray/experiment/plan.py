@@ -85,8 +85,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
     )
 
 
-def estimate(experiment: Experiment) -> Iterator[str]:
+def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: int | None = None) -> Iterator[str]:
     """FLOPs of the whole search, counted on the network, and hours on this machine where it can run a trial.
+
+    Where `image_s`, the seconds of a training step over its images, was measured on a cluster that runs `at_once`
+    trials, the hours are those on the cluster.
 
     A grid's trials are counted one by one; of other searches all are taken to cost what `train:` costs. What early
     stopping saves is an expectation: that one in `reduction_factor` goes on at each rung.
@@ -119,21 +122,21 @@ def estimate(experiment: Experiment) -> Iterator[str]:
             )
     elif trials:
         yield f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP"
-    if experiment.resources.gpus_per_worker and not torch.cuda.is_available():
+    where = "on this machine" if image_s is None else "on this cluster"
+    if image_s is None and experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
             "  hours: unknown here, a trial takes a GPU; a GPU at an effective 20 TFLOP/s would need "
             f"{_hours(total / 20e12)}{expected}, {_spent(total / 20e12, experiment.resources)}"
         )
         yield from _enough(experiment, total / 20e12 / (trials or 1))
         return
-    step_s = seconds_per_image(train)
+    step_s = seconds_per_image(train) if image_s is None else image_s
     trial_s = flops / (forward_flops(train.model, train.dataset) * passes(train)) * step_s
-    at_once = experiment.resources.concurrent_trials or max(
-        1, int((os.cpu_count() or 1) / (experiment.resources.workers * experiment.resources.cpus_per_worker))
-    )
+    here = max(1, int((os.cpu_count() or 1) / (experiment.resources.workers * experiment.resources.cpus_per_worker)))
+    at_once = at_once or experiment.resources.concurrent_trials or here
     each_s = trial_s * total / flops / (trials or 1)
     device_s = each_s * experiment.resources.devices
-    yield f"  on this machine: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
+    yield f"  {where}: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
     if trials:
         rounds = -(-trials // at_once)
         spent = _spent(device_s * trials, experiment.resources)

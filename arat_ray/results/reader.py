@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +52,44 @@ def read(study: Path, table: str, columns: Sequence[str] | None = None) -> pa.Ta
         return _read_parts(_parts(study, table), columns)
 
 
+def read_part(part: Path) -> pa.Table:
+    """One part; ValueError where it is damaged."""
+    with whole(part):
+        return pq.ParquetFile(part).read()
+
+
 def schema(study: Path, table: str = "trials") -> pa.Schema:
     """Columns and file metadata of a table, from the footer of its newest part."""
-    return pq.read_schema(_parts(study, table)[-1])
+    part = _parts(study, table)[-1]
+    with whole(part):
+        return pq.read_schema(part)
 
 
 def metadata(study: Path) -> Metadata:
     """Goals, reference point and revision of a study; ValueError where its files do not say."""
+    there = schema(study).metadata or {}
     try:
-        return Metadata.decode(schema(study).metadata or {})
+        return Metadata.decode(there)
     except ValueError as error:
         raise ValueError(f"{study}: {error}") from None
+
+
+@contextmanager
+def whole(part: Path) -> Iterator[None]:
+    """ValueError that names the part, and what mends it, where the part cannot be read within the block."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise ValueError(f"{part} cannot be read: {error.strerror}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{part} is damaged; {rebuild_with(part.parent.parent)}") from error
+
+
+def rebuild_with(study: Path) -> str:
+    """How a table is mended."""
+    return f"make it again with: arat-ray results rebuild {study}"
 
 
 def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, str]) -> pa.Table:
@@ -107,7 +136,7 @@ def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
 def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
     tables = []
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with whole(part), pq.ParquetFile(part) as file:
             for name in columns or ():
                 if name not in file.schema_arrow.names:
                     raise ValueError(f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}")
@@ -118,7 +147,7 @@ def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Tabl
 def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, value: str) -> pa.Table:
     tables = []
     for part in parts:
-        with pq.ParquetFile(part, read_dictionary=[name]) as file:
+        with whole(part), pq.ParquetFile(part, read_dictionary=[name]) as file:
             masks = [np.zeros(0, dtype=bool)]
             for chunk in file.read(columns=[name])[name].chunks:
                 words, indices = chunk.dictionary.to_pylist(), chunk.indices
@@ -136,14 +165,27 @@ def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, value: 
 
 
 def _parts(study: Path, table: str) -> list[Path]:
-    parts = part_files(study / table)
-    if parts:
+    if parts := parts_without_a_gap(study / table):
         return parts
     if not study.exists():
         raise ValueError(f"there is no folder {study}{_nearby(study.parent)}")
+    if any((study / "journal").glob("rows-*")) and table in ("trials", "epochs"):
+        raise ValueError(f"{study} has lost its table {table!r}; {rebuild_with(study)}")
     if part_files(study / "trials"):
         raise ValueError(f"{study} has no table {table!r} yet: no {table}/part-*.parquet in it")
     raise ValueError(f"{study} is not a results folder: no trials/part-*.parquet in it{_nearby(study)}")
+
+
+def parts_without_a_gap(folder: Path) -> list[Path]:
+    """The parts of a table, which are numbered from 0 without a gap."""
+    for wait_s in (0.01, 0.1, 0.5, 0.0):
+        parts = part_files(folder)
+        missing = set(range(len(parts))) - {part_number(part) for part in parts}
+        if not missing:
+            return parts
+        time.sleep(wait_s)  # a listing is no snapshot: parts may have come while it was made
+    lost = folder / f"part-{min(missing):05d}.parquet"
+    raise ValueError(f"{lost} is missing; {rebuild_with(folder.parent)}")
 
 
 def _nearby(folder: Path) -> str:

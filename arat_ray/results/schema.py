@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 ACCURACIES = ("clean_accuracy", "robust_accuracy")
 STATUSES = ("running", "complete", "stopped", "failed", "pruned")
 
+PART_ROWS = dict.fromkeys(("trials", "epochs", "decisions", "evaluations", "examples"), 50_000)
+"""Of each table, how many rows a part holds when the next one begins."""
+
 _TIME = pa.timestamp("us", tz="UTC")
 
 

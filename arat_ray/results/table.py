@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arat_ray.results.reader import did_you_mean, part_files, part_number
+from arat_ray.results import reader
+from arat_ray.results.reader import did_you_mean, part_number
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -47,7 +48,7 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".part-*"):  # of a process that was killed while it wrote
             leftover.unlink()
-        if parts := part_files(folder):
+        if parts := reader.parts_without_a_gap(folder):
             self._continue(parts)
         else:
             self._write(0, self._tail)  # so that readers find the columns before the first row
@@ -122,41 +123,50 @@ class Table:
         return pq.ParquetFile(self._path(number)).read().replace_schema_metadata(self.schema.metadata)
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.parquet"
+        return self.folder / part_name(number)
 
     def _keys(self, table: pa.Table) -> list[Key]:
         return list(zip(*(table[name].to_pylist() for name in self.key), strict=True))
 
     def _continue(self, parts: Sequence[Path]) -> None:
         for path in parts:
-            _check_same_columns(path, pq.read_schema(path), self.schema)
             number = part_number(path)
             assert number is not None
-            keys = pq.ParquetFile(path).read(columns=list(self.key))
+            with reader.whole(path):
+                _check_same_columns(path, pq.read_schema(path), self.schema)
+                keys = pq.ParquetFile(path).read(columns=list(self.key))
             self._part_of.update(dict.fromkeys(self._keys(keys), number))
             self._tail_number = number
         self._tail = self._read(self._tail_number)
 
     def _write(self, number: int, table: pa.Table) -> None:
-        path = self._path(number)
-        temporary = self.folder / f".{path.name}.tmp"
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        try:
-            with temporary.open("wb") as file:
-                file.write(sink.getvalue())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with suppress(OSError):  # half a file would only make a full disk fuller
-                temporary.unlink()
-            raise
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_part(self._path(number), table)
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def write_part(path: Path, table: pa.Table) -> None:
+    """Put a part in place whole; OSError where that fails, and then what was there stays."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    try:
+        with temporary.open("wb") as file:
+            file.write(sink.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):  # half a file would only make a full disk fuller
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _check(name: str, value: Any, column_type: pa.DataType) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from arat_ray.frontier.pareto import non_dominated
 from arat_ray.results import reader
+from arat_ray.results.log import RowLog
 from arat_ray.results.reader import did_you_mean, part_files
 from arat_ray.results.schema import TABLES, Metadata, trials_schema
 from arat_ray.results.table import Key, Table
@@ -46,6 +47,8 @@ class StudyWriter:
             raise ValueError(f"{study} has results for the goals {found}, not {metadata.goals}: use another folder")
         self.study, self.goals, self.flush_s, self.retry_s = study, metadata.goals, flush_s, retry_s
         self._warn = warn
+        self.log = RowLog(study)
+        _check_none_is_lost(study, self.log)
         text = metadata.encode()
         key, epochs = TABLES["epochs"]
         self.epochs = Table(study / "epochs", epochs, key, part_rows=part_rows, metadata=text)
@@ -75,15 +78,18 @@ class StudyWriter:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Take one row of `epochs`."""
         self.epochs.upsert(row)
+        self.log.take("epochs", row)
 
     def decision(self, row: Mapping[str, Any]) -> None:
         """Take one row of `decisions`."""
         assert self.decisions is not None
         self.decisions.upsert(row)
+        self.log.take("decisions", row)
 
     def trial(self, row: Mapping[str, Any]) -> None:
         """Take one row of `trials`; keeps `on_front` true on the non-dominated trials, and only on them."""
         self.trials.upsert({**row, "on_front": False})
+        self.log.take_trial(row)
         trial_id, attempt = row["trial_id"], row["attempt"]
         if attempt < self._attempt.get(trial_id, attempt):
             return
@@ -104,7 +110,8 @@ class StudyWriter:
     def flush(self, *, final: bool = False) -> bool:
         """Write now, epochs and decisions before the trials that speak of them; whether everything is on disk.
 
-        While the disk fails, only the next planned retry tries again, unless this is the `final` call.
+        The log comes first. While the disk fails, only the next planned retry tries again, unless this is the `final`
+        call.
         """
         now = time.monotonic()
         if self._retry_at is not None and now < self._retry_at and not final:
@@ -112,6 +119,7 @@ class StudyWriter:
         self._flushed_at = now
         waiting = self.pending
         try:
+            self.log.flush()
             for table in (self.epochs, self.decisions, self.trials):
                 if table is not None:
                     table.flush()
@@ -155,3 +163,10 @@ class StudyWriter:
             if is_latest:
                 self._remember(row)
         self._mark(self._points)
+
+
+def _check_none_is_lost(study: Path, log: RowLog) -> None:
+    """A table that was there and is not any more would be begun anew, without what the study has measured."""
+    for table in ("epochs", "trials"):
+        if not log.is_empty and not part_files(study / table):
+            raise ValueError(f"{study} has lost its table {table!r}; {reader.rebuild_with(study)}")

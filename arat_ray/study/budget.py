@@ -87,7 +87,7 @@ class Watch:
             return Over("usd", f"{self.usd:.2f} of {budget.usd:g} usd are spent", "a larger --budget-usd")
         if budget.stall is not None and self._since >= budget.stall:
             reason = f"the hypervolume of the front has not grown for {self._since} trials"
-            return Over("stall", reason, "a larger budget.stall in the file")
+            return Over("stall", reason, "a larger --stall")
         return None
 
     def _recall(self, folder: Path) -> None:

@@ -33,6 +33,26 @@ def trial_id(study: str, number: int) -> str:
     return f"{study}-{number:05d}"
 
 
+def described(experiment: Experiment, number: int, sampled: Mapping[str, Any], train: Train) -> dict[str, Any]:
+    """What the row of a trial says before it has run: what it is and how it is measured."""
+    config = json.dumps(train.model_dump(mode="json"), sort_keys=True)
+    attack = experiment.validation.attack
+    return {
+        "trial_id": trial_id(experiment.name, number),
+        "study": experiment.name,
+        "number": number,
+        "config": config,
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
+        "seed": train.seed,
+        **{f"param_{path}": value for path, value in sampled.items()},
+        "attack": attack.label,
+        "norm": attack.norm,
+        "epsilon": attack.epsilon,
+        "split": experiment.validation.split,
+        "workers": experiment.resources.workers,
+    }
+
+
 @dataclass
 class Running:
     """A trial that was started and has not ended."""
@@ -85,30 +105,14 @@ class Recorder:
             return
         name = trial_id(self.experiment.name, number)
         before = self._before.pop(name, {})
-        if (
-            before and name not in self._epochs_before
-        ):  # it ended, but the driver was killed before the ledger heard of it
+        if before and name not in self._epochs_before:  # it ended, and the driver was killed before the ledger heard
             self._epochs_before |= _epochs(self.folder, [name])
         epochs = self._epochs_before.pop(name, {})
-        validate, resources = self.experiment.validation, self.experiment.resources
-        config = json.dumps(train.model_dump(mode="json"), sort_keys=True)
-        row = {
-            "trial_id": name,
+        row = described(self.experiment, number, sampled, train) | {
             "attempt": before.get("attempt", 1),
-            "study": self.experiment.name,
-            "number": number,
             "status": "running",
-            "config": config,
-            "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
-            "seed": train.seed,
-            **{f"param_{path}": value for path, value in sampled.items()},
-            "attack": validate.attack.label,
-            "norm": validate.attack.norm,
-            "epsilon": validate.attack.epsilon,
-            "split": validate.split,
             "epochs_done": before.get("epochs_done", 0),
             "is_full_fidelity": False,
-            "workers": resources.workers,
             "started_at": before.get("started_at") or datetime.now(UTC),
         }
         self.running[number] = Running(row, epochs, before.get("train_s") or 0.0)

@@ -98,21 +98,32 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def load(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; tensors land on `device`. Only tensors and plain values are unpickled.
+def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) -> Checkpoint:
+    """Read a checkpoint; tensors land on `device`, or are left on disk (`mmap`) until they are used.
+
+    Only tensors and plain values are unpickled.
 
     Raises ValueError naming the file where there is none, or where it is no checkpoint of this version.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
-        fields = torch.load(path, map_location=device, weights_only=True)
+        fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         if fields["format"] != FORMAT:
             raise ValueError(f"{path}: checkpoint format {fields['format']}, this version reads {FORMAT}")
         return Checkpoint(**fields)
     except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
+
+
+def history(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The run of a checkpoint, as JSON of its `Train`, and the rows of its epochs; its weights are not read.
+
+    Raises ValueError where it is no checkpoint of this version.
+    """
+    state = load(path, mmap=True)
+    return state.train, state.history
 
 
 def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:

@@ -287,10 +287,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--digits", type=Path, help="the study of digits.yaml")
+    parser.add_argument("--no-surrogate", action="store_true", help="the digits alone")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    problems: dict[str, Problem] = {"A surrogate whose front is known": Surrogate()}
+    problems: dict[str, Problem] = {} if options.no_surrogate else {"A surrogate whose front is known": Surrogate()}
     if options.digits:
         problems["Digits: a table of 108 real runs"] = Table(options.digits)
     lines = [

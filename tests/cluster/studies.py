@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -31,17 +32,24 @@ COMMAND = (sys.executable, "-c", "from arat_ray.cli import main; main()")
 
 
 def ray_processes() -> set[int]:
-    """Process ids of raylets, of their stores and of workers, on this machine."""
-    found = set()
-    for proc in Path("/proc").iterdir():
-        if proc.name.isdigit():
-            try:
-                command = (proc / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"raylet/raylet" in command or b"gcs_server" in command or command.startswith(b"ray::"):
-                found.add(int(proc.name))
-    return found
+    """Process ids of raylets and their stores that this test process has started, and of their workers.
+
+    A worker overwrites its environment with its title, so it is known by its parent; one that has lost its raylet
+    belongs to anybody.
+    """
+    mark = f"ARAT_RAY_TESTS={os.getpid()}".encode()
+    nodes, others, parents = set[int](), set[int](), dict[int, int]()
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (proc / "cmdline").read_bytes()
+            if b"raylet/raylet" in command or b"gcs_server" in command:
+                marks = (proc / "environ").read_bytes().split(b"\0")
+                (nodes if mark in marks else others).add(int(proc.name))
+            elif command.startswith(b"ray::"):
+                parents[int(proc.name)] = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+    return nodes | {pid for pid, parent in parents.items() if parent not in others}
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:

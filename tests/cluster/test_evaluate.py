@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from arat_ray.cluster.evaluate import spread
 from arat_ray.evaluation import autoattack
 from arat_ray.evaluation.autoattack import Attacker, Job, Runner, Verdicts
-from tests.cluster.studies import wait_until
+from tests.cluster.studies import ray_processes, wait_until
 from tests.evaluation.nets import digits, nearest_mean, plan
 from tests.evaluation.test_autoattack import assert_same, attacker
 
@@ -48,8 +48,7 @@ def struck(runner: Runner, *, after: int, strike: Callable[[], None]) -> Runner:
 
 def workers() -> list[int]:
     """Process ids of Ray's workers that run a job."""
-    commands = {int(path.parent.name): path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
-    return [pid for pid, command in commands.items() if command.startswith(b"ray::_run")]
+    return [pid for pid in ray_processes() if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_run")]
 
 
 @pytest.mark.usefixtures("_cluster")
@@ -66,9 +65,10 @@ def test_one_two_and_three_workers_find_the_same_bits_as_none_also_when_one_is_k
     killed: list[int] = []
 
     def kill() -> None:
-        wait_until(lambda: bool(killed.extend(workers()) or killed), 60, "a worker at its job")
-        for pid in killed:
+        wait_until(lambda: bool(workers()), 60, "a worker at its job")
+        for pid in workers():
             os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
 
     blow = threading.Thread(target=kill)  # beside the runner: between two jobs of its own there may be none
     runner = struck(spread(2, device=CPU), after=11, strike=blow.start)

@@ -194,15 +194,26 @@ def test_a_worker_that_dies_is_another_attempt_and_goes_on_from_its_checkpoint(w
     assert attempts[12] == 2
 
 
-def test_two_workers_train_one_trial_through_ray_train(write: Write) -> None:
-    train = EXPERIMENT["train"] | {"sync_batch_norm": True}
-    resources = {"workers": 2, "cpus_per_worker": 1}
-    done = tune(write(train=train, resources=resources, budget={"trials": 1}), timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    file = write(train=train, resources=resources, budget={"trials": 1})
-    assert_whole(file, trials=1)
-    (row,) = rows(file, "trials")
-    assert row["workers"] == 2
+def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_dies(write: Write) -> None:
+    attack = EXPERIMENT["train"]["attack"] | {"steps": 10}
+    train = EXPERIMENT["train"] | {"sync_batch_norm": True, "epochs": 8, "attack": attack}
+    file = write(train=train, resources={"workers": 2, "cpus_per_worker": 1}, budget={"trials": 3})
+    driver = subprocess.Popen(tune_command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: {row["epochs_done"] for row in rows_so_far(file, "trials")} >= {8, 2}, 300, "a second trial")
+    workers = [pid for pid in ray_processes() if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    _, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 0, stderr
+    found = rows(file, "trials")
+    (lost,) = (row for row in found if row["status"] == "failed")
+    assert lost["number"] in (1, 2), "the first trial was over"
+    assert "worker" in lost["error"]
+    complete = {(row["number"], row["attempt"]) for row in found if row["status"] == "complete"}
+    assert complete == {(number, 2 if number == lost["number"] else 1) for number in range(3)}
+    assert {row["workers"] for row in found} == {2}
+    epochs = [(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")]
+    assert sorted(epochs) == [(f"small-{number:05d}", epoch) for number in range(3) for epoch in range(1, 9)]
     assert {row["validation_images"] for row in rows(file, "epochs")} == {500}
 
 

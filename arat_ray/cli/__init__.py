@@ -1,0 +1,41 @@
+"""The command line: verbs and paths. Each verb imports what it needs, calls one function and prints."""
+
+from __future__ import annotations
+
+import click
+
+from arat_ray import __version__
+from arat_ray.cli import clusters, confirming, doctor, fronts, jobs, measuring, networks, studies, submitting, tables
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="arat-ray")
+def main() -> None:
+    """Search the trade-off between clean and robust accuracy of adversarially trained networks.
+
+    \b
+    arat-ray tune search_spaces/quickstart.yaml
+    arat-ray pareto results/quickstart --plot front.png
+    """
+
+
+for verb in (
+    studies.validate,
+    studies.train,
+    studies.tune,
+    confirming.confirm,
+    measuring.evaluate,
+    fronts.pareto,
+    fronts.pick,
+    fronts.compare,
+    tables.results,
+    networks.layers,
+    networks.presets,
+    networks.export,
+    clusters.cluster,
+    submitting.submit,
+    jobs.status,
+    jobs.stop,
+    doctor.doctor,
+):
+    main.add_command(verb)

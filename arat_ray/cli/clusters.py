@@ -1,0 +1,138 @@
+"""`arat-ray cluster`: cluster files and what they need in a cloud."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from arat_ray.cli.common import BAD_INPUT, FILE, BadInput
+
+if TYPE_CHECKING:
+    from arat_ray.launchers.prepare_aws import Step
+
+
+@click.group()
+def cluster() -> None:
+    """Check a cluster file offline; prepare a cloud for it.
+
+    \b
+    arat-ray cluster check clusters/aws.yaml
+    arat-ray cluster prepare aws --region us-west-2 --bucket my-results --ssh-from 203.0.113.7/32
+    """
+
+
+@cluster.command()
+@click.argument("file", type=FILE)
+@click.option("--experiment", type=FILE, help="Also check that a trial of this experiment fits onto the nodes.")
+def check(file: Path, experiment: Path | None) -> None:
+    """Check a cluster file offline: schema, security, placeholders, room for a trial.
+
+    FILE is one of `ray up` (AWS, Google Cloud, Azure, local), of KubeRay or a batch script of Slurm. Needs
+    arat-ray[launchers].
+
+    Example: arat-ray cluster check clusters/aws.yaml --experiment search_spaces/layers.yaml
+    """
+    from arat_ray.launchers.check import check as check_file
+
+    try:
+        resources = None
+        if experiment is not None:
+            from arat_ray.experiment.config import load
+
+            resources = load(experiment).resources
+        verdict = check_file(file, resources)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    for problem in verdict.problems:
+        click.echo(problem)
+    if verdict.problems:
+        sys.exit(BAD_INPUT)
+    click.echo(f"{file} is ready")
+    for note in verdict.notes:
+        click.echo(note)
+
+
+@cluster.group()
+def prepare() -> None:
+    """Make what a cluster file needs in a cloud."""
+
+
+@prepare.command()
+@click.option("--region", required=True, help="Such as us-west-2.")
+@click.option("--bucket", required=True, help="For results; made where it does not exist.")
+@click.option("--ssh-from", help="The one address that may reach the head by SSH, such as 203.0.113.7/32.")
+@click.option("--vpc", help="The network (default: the account's default one).")
+@click.option("--key", type=FILE, default=Path("~/.ssh/arat-ray.pem"), show_default=True, help="The private key.")
+@click.option("--iam", type=FILE, default=Path("clusters/aws-iam.json"), show_default=True, help="The roles' policies.")
+@click.option("--write", type=FILE, help="Fill the values into this cluster file.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--destroy", is_flag=True, help="Take away what was made; a bucket only when it is empty.")
+def aws(
+    region: str,
+    bucket: str,
+    ssh_from: str | None,
+    vpc: str | None,
+    key: Path,
+    iam: Path,
+    write: Path | None,
+    yes: bool,
+    destroy: bool,
+) -> None:
+    """Make security group, key, roles and bucket for clusters/aws.yaml; says first what, and asks.
+
+    Run again, it makes what is missing and changes the address that SSH is open for.
+
+    With the credentials of your environment (AWS_PROFILE, aws configure). Needs arat-ray[launchers].
+
+    Example: arat-ray cluster prepare aws --region us-west-2 --bucket my-results --ssh-from 203.0.113.7/32
+    """
+    from arat_ray.launchers.schema import folder_of
+
+    try:
+        folder_of("boto3")
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    from arat_ray.launchers import destroy_aws, prepare_aws
+
+    try:
+        connected = prepare_aws.connect(region)
+        key = key.expanduser()
+        if destroy:
+            steps, kept = destroy_aws.plan(connected, bucket=bucket, key=key, vpc=vpc)
+            for each in kept:
+                click.echo(f"kept: {each}")
+            _carry_out(steps, yes=yes)
+            return
+        if ssh_from is None:
+            raise ValueError("--ssh-from is missing: the one address that may reach the head, such as 203.0.113.7/32")
+        wanted = prepare_aws.Wanted(region, bucket, ssh_from, key, iam, vpc)
+        steps, values = prepare_aws.plan(connected, wanted)
+        _carry_out(steps, yes=yes)
+        if write is not None:
+            from arat_ray.launchers.document import text_of
+
+            write.write_text(prepare_aws.fill(text_of(write), values), encoding="utf-8")
+            click.echo(f"filled in: {write}")
+    except (ValueError, ClientError, BotoCoreError) as error:
+        raise BadInput(str(error)) from error
+    for name, value in values.items():
+        click.echo(f"{name}: {value}")
+
+
+def _carry_out(steps: list[Step], *, yes: bool) -> None:
+    """Say all steps, ask once, then do them one by one."""
+    if not steps:
+        click.echo("nothing is left to do")
+        return
+    click.echo("this will:")
+    for step in steps:
+        click.echo(f"  {step.says}")
+    if not yes:
+        click.confirm("go on?", abort=True)
+    for step in steps:
+        step.act()
+        click.echo(f"done: {step.says}")

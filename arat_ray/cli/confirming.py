@@ -1,0 +1,96 @@
+"""The verb that trains the front again: `confirm`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from arat_ray.cli.common import FOLDER, PATH, console, shown, user_errors
+from arat_ray.cli.studies import settle
+
+
+@click.command()
+@click.argument("study", type=PATH)
+@click.option(
+    "--seeds", type=click.IntRange(min=1, max=50), required=True, help="New seeds for each member of the front."
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Train for so many.  [default: as the members were]")
+@click.option("--results", type=FOLDER, help="Where the confirmation's folder goes.  [default: beside the study]")
+@click.option("--resume", is_flag=True, help="As of `tune`; a confirmation goes on with what is there anyway.")
+@click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
+def confirm(
+    study: Path,
+    seeds: int,
+    epochs: int | None,
+    results: Path | None,
+    resume: bool,
+    address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Train the members of a study's front again with new seeds, and redraw the front from these runs.
+
+    A front is the best of many noisy runs, so its values are optimistic. This tells how much: mean and standard
+    deviation of each member over the seeds, in how many of them it is on the front, and what the seeds attain together.
+    The selected runs are in none of these numbers.
+
+    The runs are a study of their own, STUDY-confirm. The same command goes on after any interruption, more --seeds
+    extend it, and the file in it, study.yaml, is an experiment file.
+
+    \b
+    Example: arat-ray confirm results/quickstart --seeds 3
+             arat-ray confirm results/quickstart --seeds 10
+    """
+    del resume
+    with user_errors():
+        from arat_ray.frontier import confirm as confirming
+        from arat_ray.frontier.pareto import load_front
+        from arat_ray.study import confirmation
+
+        members = [trial["trial_id"] for trial in load_front([study]).trials]
+        folder = confirmation.place(study, results)
+        with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
+            if dry_run:
+                from arat_ray.experiment.plan import describe, estimate
+
+                for line in [*describe(experiment), *estimate(experiment)]:
+                    click.echo(line)
+                return
+            if not confirming.is_finished(folder, seeds * len(members)):
+                given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
+                options = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+                from arat_ray.cluster import tuning
+
+                outcome = tuning.run(
+                    experiment,
+                    source,
+                    folder,
+                    resume=True,
+                    address=address,
+                    verbose=verbose,
+                    console=console(stderr=as_json),
+                )
+                settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+        _print_confirmation(study, shown(folder), as_json=as_json)
+
+
+def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
+    from arat_ray.frontier import confirm as confirming
+    from arat_ray.frontier import show
+
+    found = confirming.load(study, folder)
+    if as_json:
+        click.echo(json.dumps(confirming.as_json(found), indent=2))
+    else:
+        show.print_confirmation(found, console())
+    if found.surfaces:
+        from arat_ray.frontier.plot_confirm import plot_confirmation
+
+        plot_confirmation(found, folder / "confirm.png")
+        click.echo(f"drew {folder}/confirm.png", err=as_json)

@@ -1,0 +1,72 @@
+"""The verb that examines a cluster: `doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from arat_ray.cli.common import FILE, POSITIVE, user_errors
+
+
+@click.command()
+@click.argument("experiment", type=FILE, required=False)
+@click.option("--address", help="Ray cluster to join, or the http:// address of its job server (default: RAY_ADDRESS).")
+@click.option("--results", default="results", show_default=True, help="Where results would go; a folder or an URL.")
+@click.option("--timeout", type=POSITIVE, default=180.0, show_default=True, help="Seconds that one check may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+def doctor(experiment: Path | None, address: str | None, results: str, timeout: float, as_json: bool) -> None:
+    """Examine a cluster before money is spent: software, GPUs, storage, data, network, gradients, speed and cost.
+
+    With an EXPERIMENT a trial of it is rehearsed: a few steps on its own network and data, and from them the forecast
+    of the search's hours and cost. Ends with 1 when a check failed.
+
+    \b
+    Example: arat-ray doctor layers.yaml --address auto --results /shared/results
+             arat-ray doctor layers.yaml --address http://127.0.0.1:8265 --results s3://bucket/studies
+    """
+    with user_errors():
+        from arat_ray.experiment.config import load
+
+        loaded = load(experiment) if experiment else None
+        if address and address.startswith(("http://", "https://")):
+            _as_a_job(experiment, address, results, ["--timeout", f"{timeout:g}", *(["--json"] if as_json else [])])
+            return
+        from arat_ray.cluster.doctor import examine
+        from arat_ray.cluster.nodes import cluster
+
+        quiet = as_json or not sys.stderr.isatty()
+        found = []
+        with cluster(address or os.environ.get("RAY_ADDRESS"), verbose=False):
+            for check in examine(
+                loaded,
+                results=results,
+                limit_s=timeout,
+                say=lambda text: None if quiet else click.echo(text, err=True),
+            ):
+                found.append(check)
+                if not as_json:
+                    click.echo(f"{check.status:8} {check.name:11} {check.seen}")
+                    if check.todo:
+                        click.echo(f"{'':20} -> {check.todo}")
+    if as_json:
+        click.echo(json.dumps([check._asdict() for check in found], indent=2))
+    if failed := [check.name for check in found if check.status == "failed"]:
+        click.echo(f"failed: {', '.join(failed)}", err=True)
+        sys.exit(1)
+
+
+def _as_a_job(experiment: Path | None, address: str, results: str, options: list[str]) -> None:
+    """The same on the head of a cluster that is reached through its job server alone."""
+    if experiment is None:
+        raise ValueError("through a job server the doctor needs an experiment file, which is sent along")
+    from arat_ray.cli.jobs import follow_to_end
+    from arat_ray.cluster import jobs, submission
+    from arat_ray.experiment.config import load
+
+    connected = jobs.connect(address)
+    sent = submission.Submission(f"doctor-{load(experiment).name}", "doctor", experiment, results, options)
+    follow_to_end(connected, submission.submit(connected, sent, folder=experiment.absolute().parent))

@@ -1,0 +1,196 @@
+"""Verbs of the trade-off: the front, a choice from it, a comparison of two networks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from arat_ray.cli.common import FILE, PATH, console, user_errors
+
+if TYPE_CHECKING:
+    from arat_ray.frontier.evaluations import Asked
+
+
+def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose among a study's evaluations, each by the name of the condition."""
+    for option in reversed(
+        [
+            click.option("--attack", metavar="NAME", help="As `evaluate` reports it, such as autoattack or pgd-20."),
+            click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Which images."),
+            click.option("--norm", type=click.Choice(["linf", "l2"]), help="Where there are several."),
+            click.option("--epsilon", help="Where there are several: 8/255."),
+            click.option("--images", type=click.IntRange(min=1), help="Where there are several: how many."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _asked(epsilon: str | None, **conditions: Any) -> Asked:
+    from arat_ray.frontier.evaluations import Asked, radius
+
+    return Asked(epsilon=None if epsilon is None else radius(epsilon), **conditions)
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, type=PATH)
+@_choosing_evaluations
+@click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
+@click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
+def pareto(
+    studies: tuple[Path, ...],
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    plot: Path | None,
+    as_csv: bool,
+    as_json: bool,
+    infeasible: bool,
+    partial: bool,
+) -> None:
+    """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
+
+    Several studies make one front when they were measured alike. The accuracies are those of the trials' validation;
+    with --attack and --split those that `arat-ray evaluate` measured, and trials without them do not compete.
+
+    \b
+    Example: arat-ray pareto results/quickstart --plot front.png
+             arat-ray pareto results/quickstart --attack autoattack --split test
+    """
+    if as_csv and as_json:
+        raise click.UsageError("choose one of --csv and --json")
+    if infeasible and (plot or partial or any(value is not None for value in (attack, split, norm, epsilon, images))):
+        raise click.UsageError("--infeasible lists trials and draws no front: it goes with --csv and --json alone")
+    if infeasible:
+        _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
+        return
+    with user_errors():
+        from arat_ray.frontier import show
+        from arat_ray.frontier.pareto import load_front
+
+        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        front = load_front(studies, include_partial=partial, asked=asked)
+        if as_json:
+            click.echo(json.dumps(show.as_json(front), indent=2, default=str))
+        elif as_csv:
+            show.write_csv(front, sys.stdout)
+        else:
+            show.print_table(front, console())
+        if plot:
+            from arat_ray.frontier.plot import plot_front
+
+            plot_front(front, plot)
+            click.echo(f"drew {plot}", err=as_csv or as_json)
+
+
+def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool) -> None:
+    with user_errors():
+        from arat_ray.frontier import infeasible
+
+        trials = infeasible.load(studies)
+        if as_json:
+            click.echo(json.dumps(trials, indent=2))
+        elif as_csv:
+            infeasible.write_csv(trials, sys.stdout)
+        else:
+            infeasible.print_table(trials, console())
+
+
+@click.command()
+@click.argument("study", type=PATH)
+@click.option("--min", "least", metavar="GOAL=VALUE", multiple=True, help="At least this, as 0.85 or 85%; repeatable.")
+@click.option("--max", "best", metavar="GOAL", help="Best in this goal.  [default: the one that --min leaves]")
+@click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
+@_choosing_evaluations
+@click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
+def pick(
+    study: Path,
+    least: tuple[str, ...],
+    best: str | None,
+    knee: bool,
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    output: Path | None,
+) -> None:
+    """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
+
+    --min robust_accuracy=60% takes the most accurate member that is at least so robust; --max clean_accuracy alone the
+    extreme; --knee the member farthest above the line between the extremes, each goal scaled to [0, 1] over the front.
+    The accuracies are those of the trials' validation; with --attack and --split those that `arat-ray evaluate`
+    measured.
+
+    \b
+    Example: arat-ray pick results/quickstart --min robust_accuracy=60% -o chosen.yaml
+             arat-ray pick results/quickstart --knee > chosen.yaml
+    """
+    with user_errors():
+        from arat_ray.frontier import show
+        from arat_ray.frontier.pareto import load_front
+        from arat_ray.frontier.pick import pick as choose
+        from arat_ray.study import derived
+
+        front = load_front([study], asked=_asked(epsilon, attack=attack, split=split, norm=norm, images=images))
+        chosen = choose(front, least=least, best=best, knee=knee)
+        lines = show.choice_lines(chosen, front)
+        text = derived.run_of(study, chosen.trial["trial_id"], comments=lines)
+        if output is None:
+            click.echo(text, nl=False)
+            return
+        added = derived.write(text, output)
+        for line in lines:
+            click.echo(line)
+        if added:
+            echo = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
+            click.secho(echo, fg="yellow")
+        click.echo(f"wrote {output}; train it with: arat-ray train {output}")
+
+
+@click.command()
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@_choosing_evaluations
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def compare(
+    a: Path,
+    b: Path,
+    attack: str | None,
+    split: str | None,
+    norm: str | None,
+    epsilon: str | None,
+    images: int | None,
+    as_json: bool,
+) -> None:
+    """Is A more accurate than B, clean or under attack? McNemar's paired test on the images that both measured.
+
+    A and B are checkpoints that `arat-ray evaluate` measured, or the folder of a trial, for the checkpoint that it
+    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations.
+
+    It speaks about these two networks; another training run of each may come out differently.
+
+    \b
+    Example: arat-ray compare results/quickstart/checkpoints/quickstart-00002
+             results/quickstart/checkpoints/quickstart-00008 --attack autoattack --split test
+    """
+    with user_errors():
+        from arat_ray.frontier import compare as comparing
+        from arat_ray.frontier import show
+
+        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        found = comparing.compare(a, b, asked)
+        if as_json:
+            click.echo(json.dumps(comparing.as_json(found), indent=2))
+        else:
+            show.print_comparison(found, console())

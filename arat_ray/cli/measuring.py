@@ -1,0 +1,159 @@
+"""The verb that attacks trained networks: `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, shown, user_errors
+
+if TYPE_CHECKING:
+    from arat_ray.evaluation.accuracy import Report
+
+
+@click.command()
+@click.argument("target", type=PATH)
+@click.option(
+    "--attack",
+    "attack_name",
+    metavar="NAME",
+    required=True,
+    help="autoattack, apgd, square, autoattack-10-steps, pgd or fgsm.",
+)
+@click.option("--epsilon", help="Radius in pixel units, such as 8/255; needed.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), required=True, help="Which images.")
+@click.option("--front", is_flag=True, help="Of a study, only the trials on its front.")
+@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
+@click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]")
+@click.option("--step-size", help="Of pgd, in pixel units.  [default: epsilon / 4]")
+@click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
+@click.option(
+    "--mode",
+    type=click.Choice(["exact", "fast"]),
+    default="exact",
+    show_default=True,
+    help="Of an ensemble: the reference's verdicts bit for bit, or up to rounding in less time.",
+)
+@click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
+@click.option("--workers", type=click.IntRange(min=1), help="Spread the batches of an ensemble over so many on Ray.")
+@click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
+@click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
+@click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
+def evaluate(
+    target: Path,
+    attack_name: str,
+    epsilon: str | None,
+    split: Any,
+    front: bool,
+    norm: str,
+    steps: int | None,
+    step_size: str | None,
+    images: int | None,
+    seed: int,
+    batch_size: int,
+    mode: str,
+    raw: bool,
+    device: str | None,
+    workers: int | None,
+    address: str | None,
+    records: Path | None,
+    as_json: bool,
+) -> None:
+    """Clean and robust accuracy of a deployed network; adds rows to its study's `evaluations` and `examples`.
+
+    TARGET is a checkpoint, or a study, of which all complete trials are measured, or those on its front.
+
+    autoattack is AutoAttack's standard version, the same verdicts as the reference code's for the same --batch-size
+    and --seed; --mode fast runs the same attacks on a folded network. Interrupted at any moment, the same command goes
+    on from the batches that were finished. Signs of masked gradients are part of the result.
+
+    \b
+    Example: arat-ray evaluate results/quickstart --front --attack autoattack --epsilon 0.2 --split test
+             arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
+             --attack pgd --epsilon 0.2 --split test
+    """
+    with user_errors(), ExitStack() as stack:
+        import torch
+
+        from arat_ray.evaluation import accuracy
+        from arat_ray.evaluation.autoattack import Runner, one_after_another
+        from arat_ray.evaluation.request import attack_from, checkpoints_of, record
+
+        attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
+        checkpoints = checkpoints_of(target, front=front)
+        on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if on.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+        runner: Runner = one_after_another
+        if workers:
+            from arat_ray.cluster import nodes
+            from arat_ray.cluster.evaluate import spread
+
+            stack.enter_context(nodes.cluster(address, verbose=False))
+            runner = spread(workers, device=on)
+        rows, studies, show = [], set(), _Line()
+        for number, checkpoint in enumerate(checkpoints, start=1):
+            if len(checkpoints) > 1:
+                click.echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
+            try:
+                report = accuracy.evaluate(
+                    checkpoint,
+                    split=split,
+                    attack=attack,
+                    images=images,
+                    seed=seed,
+                    batch_size=batch_size,
+                    averaged=not raw,
+                    device=on,
+                    records=records,
+                    runner=runner,
+                    progress=show,
+                )
+            except KeyboardInterrupt:
+                click.echo("interrupted; the same command goes on from the finished batches", err=True)
+                sys.exit(INTERRUPTED)
+            studies.add(record(report))
+            rows += report.rows()
+            if not as_json:
+                _print_report(report)
+        if as_json:
+            click.echo(json.dumps(rows, indent=2))
+            return
+        for study in filter(None, studies):
+            click.echo(f"added to {shown(study)}/evaluations and examples")
+
+
+class _Line:
+    """One line of a terminal, rewritten; elsewhere, as in the log of a job, a line a minute."""
+
+    def __init__(self) -> None:
+        self.next = time.monotonic() + 60
+
+    def __call__(self, line: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+        elif time.monotonic() >= self.next:
+            self.next = time.monotonic() + 60
+            click.echo(line, err=True)
+
+
+def _print_report(report: Report) -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    for each in (report.clean, report.robust):
+        low, high = each.interval
+        click.echo(
+            f"{each.attack or 'clean'}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
+            f"of {each.images} {report.split} images"
+        )
+    for warning in report.warnings:
+        click.secho(f"warning: {warning}", fg="yellow")

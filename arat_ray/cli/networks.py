@@ -1,0 +1,85 @@
+"""Verbs of networks: layers to regularise, published runs, exports."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from arat_ray.cli.common import FILE, PATH, console, user_errors
+
+
+@click.command()
+@click.argument("model")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the model; repeatable.")
+@click.option("--input", "shape", metavar="CxHxW", default="3x32x32", show_default=True, help="Of an image.")
+@click.option("--classes", type=click.IntRange(min=1), default=10, show_default=True, help="Number of classes.")
+@click.option("--pattern", "patterns", multiple=True, help="Mark the layers that it matches; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def layers(
+    model: str, settings: tuple[str, ...], shape: str, classes: int, patterns: tuple[str, ...], as_json: bool
+) -> None:
+    """The layers of a network that a method can regularise: names, outputs, feature widths, the paper's choice.
+
+    MODEL is a `name:` under `model:`, such as resnet18 or wide_resnet.
+
+    \b
+    Example: arat-ray layers resnet18 --pattern 'layer4.*.bn?'
+             arat-ray layers wide_resnet --set depth=16 --set width=2
+    """
+    with user_errors():
+        from arat_ray.experiment import network
+
+        found = network.examine(
+            network.model_from(model, settings), network.shape_from(shape), num_classes=classes, patterns=patterns
+        )
+        if as_json:
+            click.echo(json.dumps(network.as_json(found), indent=2))
+        else:
+            network.print_table(found, console())
+
+
+@click.command()
+@click.argument("name", required=False)
+def presets(name: str | None) -> None:
+    """The published training runs that `preset:` under `train:` can name; with NAME, all that it says, as YAML.
+
+    Example: arat-ray presets trades/resnet18
+    """
+    with user_errors():
+        import yaml
+
+        from arat_ray.spec import did_you_mean
+        from arat_ray.training.presets import PRESETS
+
+        if name is None:
+            for known, run in PRESETS.items():
+                click.echo(f"{known}: {run['epochs']} epochs, learning rate {run['optimizer']['learning_rate']}")
+        elif name in PRESETS:
+            click.echo(yaml.safe_dump(PRESETS[name], sort_keys=False, default_flow_style=None), nl=False)
+        else:
+            raise ValueError(f"no preset {name!r}{did_you_mean(name, PRESETS)}")
+
+
+@click.command()
+@click.argument("checkpoint", type=FILE)
+@click.option("-o", "--output", type=PATH, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
+@click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
+    """Write a checkpoint's deployed network (adversarial branch folded in) for use without arat-ray.
+
+    FILE.safetensors holds the weights; FILE.pt2 is a program for plain torch, which gradients go through; FILE.onnx one
+    for ONNX runtimes. The file is loaded back and its logits are compared before it is kept. FILE.json, the suffix
+    added to the name, says what it is.
+
+    \b
+    Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.pt2
+    """
+    with user_errors():
+        from arat_ray.training.export import export as write
+
+        written = write(checkpoint, output, averaged=not raw, overwrite=force)
+        click.echo(f"{written.comparison}")
+        click.echo(f"wrote {written.path} and {written.description}")

@@ -1,0 +1,198 @@
+"""Verbs of experiment files: check, train, search."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from arat_ray.cli.common import FILE, FOLDER, INTERRUPTED, NOT_SAVED, POSITIVE, console, shown, user_errors
+
+if TYPE_CHECKING:
+    from arat_ray.cluster.tuning import Outcome
+
+OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
+"""Exit codes of a study that a budget ended before its last trial."""
+
+
+@click.command()
+@click.argument("file", type=FILE)
+def validate(file: Path) -> None:
+    """Check an experiment file and print what it would search; no Ray, a few seconds.
+
+    Example: arat-ray validate search_spaces/layers.yaml
+    """
+    with user_errors():
+        from arat_ray.experiment.config import load
+        from arat_ray.experiment.plan import describe
+
+        for line in describe(load(file)):
+            click.echo(line)
+        click.echo(f"{file} is valid")
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--address", help="Ray cluster to join when the run takes several workers.")
+@click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
+def train(file: Path, results: Path, resume: bool, address: str | None, verbose: bool) -> None:
+    """One training run of `train:`, without a search; lands in RESULTS/<name>/.
+
+    One worker trains in this process, more train through Ray.
+
+    Example: arat-ray train search_spaces/quickstart.yaml --results runs
+    """
+    with user_errors():
+        from arat_ray.experiment.config import load
+
+        experiment = load(file).without_search()
+        folder = results / experiment.name
+        go_on = f"arat-ray train {file} --results {results} --resume"
+        if experiment.resources.workers > 1:
+            from arat_ray.cluster import tuning
+
+            outcome = tuning.run(
+                experiment,
+                file,
+                folder,
+                kind="train",
+                resume=resume,
+                address=address,
+                verbose=verbose,
+                console=console(),
+            )
+            settle(outcome, folder, go_on=go_on)
+            _show_front(outcome, folder)
+            return
+        from arat_ray.study import single
+
+        try:
+            checkpoint = single.run(experiment, file, folder, resume=resume, console=console())
+        except KeyboardInterrupt:
+            click.echo(f"interrupted; go on with: {go_on}", err=True)
+            sys.exit(INTERRUPTED)
+        except single.NotSavedError as error:
+            click.echo(str(error), err=True)
+            sys.exit(NOT_SAVED)
+        click.echo(f"checkpoint: {shown(checkpoint)}")
+        click.echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option(
+    "--results",
+    type=FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Where the study's folder goes.",
+)
+@click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the file's budget.trials.")
+@click.option("--hours", type=POSITIVE, help="Hours, instead of the file's budget.hours.")
+@click.option("--device-hours", type=POSITIVE, help="Hours of GPUs, or of CPU workers, instead of budget.device_hours.")
+@click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
+@click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
+@click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
+@click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
+def tune(
+    file: Path,
+    results: Path,
+    trials: int | None,
+    hours: float | None,
+    device_hours: float | None,
+    budget_usd: float | None,
+    stall: int | None,
+    resume: bool,
+    earlier: tuple[Path, ...],
+    address: str | None,
+    dry_run: bool,
+    verbose: bool,
+) -> None:
+    """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints and draws the front.
+
+    Samplers: tpe by default (at most 0.3 s a suggestion at 5,000 trials), gp for up to about 100 trials that are costly
+    (seconds a suggestion), nsga2 for thousands, grid for choices that are all to be tried, random to compare with.
+
+    A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130. With --from the
+    sampler learns from the complete trials of an earlier study that was measured alike.
+
+    \b
+    Example: arat-ray tune search_spaces/quickstart.yaml
+             arat-ray tune search_spaces/quickstart.yaml --trials 24
+             arat-ray tune wider.yaml --from results/quickstart
+    """
+    with user_errors():
+        from arat_ray.experiment.config import load
+        from arat_ray.experiment.plan import describe, estimate
+
+        given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
+        experiment = load(file).with_budget(**given)
+        if not experiment.search:
+            raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
+        if dry_run:
+            from arat_ray.study import warm_start
+
+            learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
+            for line in [*describe(experiment), *learned, *estimate(experiment)]:
+                click.echo(line)
+            return
+        folder = results / experiment.name
+        from arat_ray.cluster import tuning
+
+        outcome = tuning.run(
+            experiment,
+            file,
+            folder,
+            resume=resume,
+            address=address,
+            verbose=verbose,
+            console=console(),
+            earlier=earlier,
+        )
+        settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
+        _show_front(outcome, folder)
+        if outcome.over:
+            click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
+            sys.exit(OVER[outcome.over.budget])
+        click.echo(f"budget.trials: all {experiment.trials} trials have ended")
+
+
+def _show_front(outcome: Outcome, folder: Path) -> None:
+    """Print and draw the front of a study that ended; exit code 1 where all its trials failed."""
+    from arat_ray.frontier import show
+    from arat_ray.frontier.pareto import load_front
+    from arat_ray.results import reader
+
+    ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
+    complete = [row["feasible"] for row in ended if row["status"] == "complete"]
+    if complete and not any(feasible is not False for feasible in complete):
+        click.echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+    elif complete:
+        front = load_front([folder])
+        show.print_table(front, console())
+        if len(front.goals) == 2:
+            from arat_ray.frontier.plot import plot_front
+
+            plot_front(front, folder / "front.png")
+            click.echo(f"drew {folder}/front.png")
+    elif outcome.failed:
+        sys.exit(1)
+
+
+def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
+    """Say how a study on Ray ended; exit code 130 where it was interrupted, 3 where rows are not on disk."""
+    if outcome.failed:
+        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
+    if not outcome.saved:
+        click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        sys.exit(NOT_SAVED)
+    if outcome.stopped == "interrupted":
+        click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
+        sys.exit(INTERRUPTED)

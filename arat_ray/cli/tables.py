@@ -1,0 +1,136 @@
+"""Verbs of the tables: `results ...`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from arat_ray.cli.common import FOLDER, PATH, console, user_errors
+
+STATUSES = ("running", "complete", "stopped", "failed", "pruned")
+
+
+@click.group()
+def results() -> None:
+    """What the tables of a study say, as text.
+
+    Example: arat-ray results show results/quickstart
+    """
+
+
+@results.command()
+@click.argument("study", type=PATH)
+@click.argument("trial")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def why(study: Path, trial: str, as_json: bool) -> None:
+    """Why a trial was stopped early or went on: at which epoch, with which values, against which trials.
+
+    TRIAL is its number, or its trial_id.
+
+    Example: arat-ray results why results/layers 3
+    """
+    with user_errors():
+        from arat_ray.results import why as reasons
+
+        found = reasons.why(study, trial)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            for line in reasons.lines(found):
+                click.echo(line)
+
+
+@results.command()
+@click.argument("study", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(study: Path, as_json: bool) -> None:
+    """What the study's folder holds: state, trials, best values, front, cost, failures, evaluations, and what is next.
+
+    Example: arat-ray results show results/layers
+    """
+    with user_errors():
+        from arat_ray.results import overview
+
+        found = overview.overview(study)
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            for line in overview.lines(found):
+                click.echo(line)
+
+
+@results.command()
+@click.argument("study", type=PATH)
+@click.option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only these; repeatable.")
+@click.option("--sort", metavar="COLUMN", help="Goals the best first, others ascending.  [default: number]")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--columns", metavar="A,B", help="These columns.  [default: those that say something]")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many.")
+@click.option("--attempts", is_flag=True, help="All attempts at each trial, not only the last.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print as CSV, every column but `config`.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON, every column but `config`.")
+def trials(
+    study: Path,
+    statuses: tuple[str, ...],
+    sort: str | None,
+    reverse: bool,
+    columns: str | None,
+    limit: int | None,
+    attempts: bool,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """One line a trial: how it ended, its goals and how they were measured, its parameters, epochs and cost.
+
+    A parameter is named by its path or the end of it.
+
+    \b
+    Example: arat-ray results trials results/layers --sort robust_accuracy --limit 10
+             arat-ray results trials results/layers --status failed --columns number,error
+    """
+    if as_csv and as_json:
+        raise click.UsageError("choose one of --csv and --json")
+    with user_errors():
+        from arat_ray.results import listing
+
+        found = listing.load(
+            study,
+            statuses=statuses,
+            sort=sort,
+            reverse=reverse,
+            columns=[name.strip() for name in (columns or "").split(",") if name.strip()],
+            limit=limit,
+            attempts=attempts,
+            everything=as_csv or as_json,
+        )
+        if as_json:
+            click.echo(json.dumps(listing.as_json(found), indent=2))
+        elif as_csv:
+            listing.write_csv(found, sys.stdout)
+        else:
+            listing.print_table(found, console())
+
+
+@results.command()
+@click.argument("study", type=FOLDER)
+def rebuild(study: Path) -> None:
+    """Make the tables of a study again, from its log, readable parts, checkpoints and journal.
+
+    For a damaged or deleted part file. A table that differs is swapped in when it is complete, and what differs is
+    printed; the old one stays beside it as TABLE.before-rebuild-TIME. No row of a readable part is dropped. Refused
+    while another process writes to the study.
+
+    Example: arat-ray results rebuild results/layers
+    """
+    with user_errors():
+        from arat_ray.study import rebuild as rebuilding
+
+        try:
+            result = rebuilding.rebuild(study)
+        except OSError as error:
+            raise ValueError(f"{study} cannot be written ({error.strerror or error}); nothing was replaced") from error
+        for line in rebuilding.lines(study, result):
+            click.echo(line)

@@ -1,0 +1,71 @@
+"""Making a job of an experiment: what runs on the head, what goes along, and what is written on the job."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from arat_ray import __version__
+from arat_ray.cluster import parcel
+from arat_ray.cluster.jobs import Jobs
+
+STOP_S = 60
+"""How long a job may take to save and end when it is stopped. A study gives Ray 20 s, and then ends without it."""
+
+
+class Submission(NamedTuple):
+    """A command for the head of a cluster, about one experiment."""
+
+    study: str
+    verb: str
+    file: Path
+    results: str
+    options: Sequence[str] = ()
+    """Further options of the verb."""
+    go_on: str = ""
+    """The command that goes on with it when it was interrupted."""
+    env: Mapping[str, str] = {}
+
+
+def submit(jobs: Jobs, submission: Submission, *, folder: Path, exclude: Sequence[str] = ()) -> str:
+    """Send the folder, start the job; its name. Raises ValueError for a folder that is too large."""
+    jobs.check_version()
+    folder, file = folder.resolve(), submission.file.resolve()
+    if not file.is_relative_to(folder):
+        raise ValueError(f"--folder {folder} does not hold {file}; choose one that does")
+    with tempfile.TemporaryDirectory(prefix="arat-ray-") as temporary:
+        parcel.pack(folder, Path(temporary), needed=file, exclude=exclude)
+        return str(
+            jobs.submit_job(
+                entrypoint=entrypoint(submission, file.relative_to(folder)),
+                submission_id=f"{submission.study}-{datetime.now():%Y%m%d-%H%M%S}",
+                runtime_env={
+                    "working_dir": temporary,
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **submission.env},
+                },
+                metadata={
+                    "arat_ray": __version__,
+                    "study": submission.study,
+                    "results": submission.results,
+                    "go_on": submission.go_on,
+                },
+            )
+        )
+
+
+def entrypoint(submission: Submission, file: Path) -> str:
+    """The shell command that runs on the head, in the folder that was sent."""
+    words = ["arat-ray", submission.verb, str(file)]
+    results = shlex.quote(submission.results)
+    if is_relative(submission.results):
+        results = f'"$HOME"/{results}'  # the job's own folder goes with the job
+    return " ".join([shlex.join(words), "--results", results, shlex.join(submission.options)]).strip()
+
+
+def is_relative(results: str) -> bool:
+    """Whether results would go to a folder that only has a meaning on the head."""
+    return "://" not in results and not results.startswith("/")

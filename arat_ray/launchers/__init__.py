@@ -1,0 +1,1 @@
+"""The files that start clusters: checked offline against the clouds' own models, and AWS prepared for them."""

@@ -1,0 +1,202 @@
+"""Slurm: the options of a batch script, its shell syntax, and what keeps its cluster closed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from arat_ray.launchers.document import PLACEHOLDER, placeholders_in
+from arat_ray.launchers.problems import Found, Problem, Rule, apply
+from arat_ray.launchers.schema import unknown
+
+_WORDS = """
+    account array begin chdir clusters comment constraint container contiguous cores-per-socket cpu-freq
+    cpus-per-gpu cpus-per-task deadline dependency distribution error exclude exclusive export export-file
+    extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint
+    hold immediate input job-name kill-on-invalid-dep licenses mail-type mail-user mem mem-bind mem-per-cpu
+    mem-per-gpu mincpus network nice no-kill no-requeue nodefile nodelist nodes ntasks ntasks-per-core
+    ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output overcommit oversubscribe parsable
+    partition power prefer priority profile propagate qos quiet reboot requeue reservation signal
+    sockets-per-node spread-job switches test-only thread-spec threads-per-core time time-min tmp tres-per-task
+    uid use-min-nodes verbose wait wait-all-nodes wckey wrap
+"""
+OPTIONS = frozenset(_WORDS.split())
+"""sbatch's long options."""
+NEEDED = ("nodes", "ntasks-per-node", "cpus-per-task", "time")
+COUNTS = ("nodes", "ntasks-per-node", "cpus-per-task", "ntasks")
+
+
+class Script(NamedTuple):
+    """A batch script: its #SBATCH options with their lines, and its commands without comments."""
+
+    options: dict[str, str]
+    lines: dict[str, int]
+    commands: str
+    starts: list[int]
+    """The line of the file on which each line of `commands` stands."""
+
+    def line(self, text: str) -> int | None:
+        """The line of the file on which a command first stands."""
+        index = self.commands.find(text)
+        return self.starts[self.commands.count("\n", 0, index)] if index >= 0 else None
+
+
+def read(text: str) -> Script:
+    """The parts of a batch script; lines ending in a backslash are joined with the next."""
+    options: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    commands: list[str] = []
+    starts: list[int] = []
+    going_on = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#SBATCH"):
+            for word in line.removeprefix("#SBATCH").partition(" #")[0].split():
+                name, _, value = word.removeprefix("--").partition("=")
+                options[name], lines[name] = value, number
+        elif not line.lstrip().startswith("#") and line.strip():
+            code = line.strip().removesuffix("\\")
+            if going_on:
+                commands[-1] += " " + code
+            else:
+                commands.append(code)
+                starts.append(number)
+            going_on = line.endswith("\\")
+    return Script(options, lines, "\n".join(commands), starts)
+
+
+def schema(text: str) -> list[Problem]:
+    """Options that sbatch has not, options that are needed, and what bash cannot read."""
+    script, problems = read(text), []
+    for name, value in script.options.items():
+        if name not in OPTIONS:
+            problem = unknown(("#SBATCH",), name, OPTIONS)
+            problems.append(problem._replace(line=script.lines[name]))
+        elif name in COUNTS and not re.fullmatch(r"[1-9]\d*", value) and not PLACEHOLDER.search(value):
+            says = f"{value or 'nothing'} is not a whole number"
+            problems.append(Problem(("#SBATCH", name), says, "write one above 0", script.lines[name]))
+    problems += [
+        Problem(("#SBATCH", name), "is missing", f"add #SBATCH --{name}=...")
+        for name in NEEDED
+        if name not in script.options
+    ]
+    if bash := shutil.which("bash"):
+        read_only = subprocess.run([bash, "-n"], input=text, capture_output=True, text=True, check=False)
+        for error in re.findall(r"line (\d+): (.+)", read_only.stderr)[:1]:
+            problems.append(Problem((), f"bash cannot read it: {error[1]}", "mend the syntax", int(error[0])))
+    return problems
+
+
+def placeholders(text: str) -> list[Problem]:
+    """The placeholders outside of comments, options among them."""
+    return [
+        problem
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.startswith("#SBATCH") or not line.lstrip().startswith("#")
+        for problem in placeholders_in(line, number)
+    ]
+
+
+def _token(script: Script) -> Iterator[Found]:
+    modes = re.findall(r"RAY_AUTH_MODE=(\w+)", script.commands)
+    if not modes:
+        yield Found(("RAY_AUTH_MODE",))
+    for mode in modes:
+        if mode != "token":
+            yield Found(("RAY_AUTH_MODE",), mode)
+
+
+def _token_private(script: Script) -> Iterator[Found]:
+    file = re.search(r"RAY_AUTH_TOKEN_PATH=", script.commands)
+    umask = re.search(r"^umask 0?77$", script.commands, re.MULTILINE)
+    if file is None:
+        yield Found(("RAY_AUTH_TOKEN_PATH",))
+    if umask is None or (file is not None and umask.start() > file.start()):
+        yield Found(("umask",), None if umask is None else "set after the token is written")
+
+
+def _token_removed(script: Script) -> Iterator[Found]:
+    if not re.search(r"trap .*rm -f .*RAY_AUTH_TOKEN_PATH.* EXIT", script.commands):
+        yield Found(("trap",))
+
+
+def _token_hidden(script: Script) -> Iterator[Found]:
+    for given in re.findall(r"RAY_AUTH_TOKEN=\S+", script.commands):
+        yield Found(("RAY_AUTH_TOKEN",), given)
+
+
+def _runs(script: Script) -> list[str]:
+    return [line for line in script.commands.splitlines() if "ray symmetric-run" in line]
+
+
+def _inside_srun(script: Script) -> Iterator[Found]:
+    runs = _runs(script)
+    if not runs:
+        yield Found(("ray symmetric-run",))
+    for run in runs:
+        if not re.search(r"\bsrun\b.*ray symmetric-run", run):
+            yield Found(("ray symmetric-run",), "outside of srun")
+        for wanted in ("--min-nodes", "--kill-on-bad-exit"):
+            if wanted not in run:
+                yield Found(("ray symmetric-run", wanted))
+
+
+def _dashboard(script: Script) -> Iterator[Found]:
+    for run in _runs(script):
+        hosts = re.findall(r"--dashboard-host[= ](\S+)", run) or [None]
+        for host in hosts:
+            if host not in ("127.0.0.1", "localhost"):
+                yield Found(("ray symmetric-run", "--dashboard-host"), host)
+
+
+def _usage_statistics(script: Script) -> Iterator[Found]:
+    if not re.search(r"RAY_USAGE_STATS_ENABLED=0\b", script.commands):
+        yield Found(("RAY_USAGE_STATS_ENABLED",))
+
+
+def _alone(script: Script) -> Iterator[Found]:
+    if "exclusive" not in script.options:
+        yield Found(("#SBATCH", "exclusive"))
+
+
+RULES = (
+    Rule(
+        "token-auth",
+        "any account on the cluster's machines could run code as you (CVE-2023-48022)",
+        "export RAY_AUTH_MODE=token",
+        _token,
+    ),
+    Rule(
+        "token-private",
+        "other accounts could read the token",
+        "write `umask 077` before RAY_AUTH_TOKEN_PATH is set and its file written",
+        _token_private,
+    ),
+    Rule("token-removed", "tokens would pile up", "write trap 'rm -f \"$RAY_AUTH_TOKEN_PATH\"' EXIT", _token_removed),
+    Rule("token-hidden", "environments can be read in job records", "use RAY_AUTH_TOKEN_PATH, a file", _token_hidden),
+    Rule(
+        "one-cluster",
+        "a node that is missing or dead would leave the others waiting",
+        "start Ray by `srun --kill-on-bad-exit=1 ray symmetric-run --min-nodes $SLURM_JOB_NUM_NODES`",
+        _inside_srun,
+    ),
+    Rule("dashboard-local", "the dashboard takes jobs, which are code", "add --dashboard-host=127.0.0.1", _dashboard),
+    Rule("no-usage-statistics", "Ray reports home", "export RAY_USAGE_STATS_ENABLED=0", _usage_statistics),
+    Rule(
+        "nodes-alone",
+        "two clusters on one node collide, and other users reach the ports that ask for no token",
+        "add #SBATCH --exclusive",
+        _alone,
+    ),
+)
+
+
+def rules(text: str) -> list[Problem]:
+    """The defaults for Slurm that the script breaks."""
+    script = read(text)
+    return [
+        problem._replace(line=script.lines.get(str(problem.path[-1])) or script.line(str(problem.path[0])))
+        for problem in apply(RULES, script)
+    ]

@@ -1,0 +1,142 @@
+"""Tables put together from several sources, by their keys, and what differs between two."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from arat_ray.results import reader
+from arat_ray.results.table import part_name, write_part
+
+Key = tuple[Any, ...]
+AT_ONCE = 50_000
+
+
+class Old(NamedTuple):
+    """What can be read of a table: its rows, and the parts that cannot, or are missing."""
+
+    table: pa.Table
+    damaged: list[str]
+
+
+def read_what_is_whole(folder: Path, schema: pa.Schema) -> Old:
+    """The readable parts of a table, with these columns."""
+    parts = {reader.part_number(part): part for part in reader.part_files(folder)}
+    tables, damaged = [schema.empty_table()], []
+    for number in range(1 + max((n for n in parts if n is not None), default=0)):
+        if number not in parts:
+            damaged.append(part_name(number))
+            continue
+        try:
+            tables.append(_with_columns(reader.read_part(parts[number]), schema))
+        except ValueError:
+            damaged.append(part_name(number))
+    return Old(pa.concat_tables(tables), damaged)
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as they come from JSON, as a table: times are text there."""
+    times = [field.name for field in schema if pa.types.is_timestamp(field.type)]
+    source, tables = iter(rows), [schema.empty_table()]
+    while some := [_with_times(row, times) for row in islice(source, AT_ONCE)]:
+        tables.append(pa.Table.from_pylist(some, schema=schema))
+    return pa.concat_tables(tables)
+
+
+def keys(table: pa.Table, key: Sequence[str]) -> list[Key]:
+    """The key of each row."""
+    return list(zip(*(table[name].to_pylist() for name in key), strict=True))
+
+
+def newest(table: pa.Table, key: Sequence[str]) -> pa.Table:
+    """Of rows with equal keys the last, where the first one stood."""
+    position = {each: i for i, each in enumerate(keys(table, key))}
+    return table.take(pa.array(list(position.values()), pa.int64()))
+
+
+def without(table: pa.Table, key: Sequence[str], known: pa.Table) -> pa.Table:
+    """The rows whose key is not that of a known row."""
+    there = set(keys(known, key))
+    return reader.keep(table, np.array([each not in there for each in keys(table, key)], dtype=bool))
+
+
+class Difference(NamedTuple):
+    """Rows of a new table that the old one had not, and how many of the others changed, by column."""
+
+    added: int
+    changed: dict[str, int]
+    lost: int
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.lost)
+
+
+def difference(old: pa.Table, new: pa.Table, key: Sequence[str]) -> Difference:
+    """How a table differs from an earlier one, row by row of the same key."""
+    position = {each: i for i, each in enumerate(keys(old, key))}
+    pairs = [(position[each], i) for i, each in enumerate(keys(new, key)) if each in position]
+    before, after = (pa.array(column, pa.int64()) for column in (zip(*pairs, strict=True) if pairs else ([], [])))
+    changed: dict[str, int] = {}
+    for name in new.column_names:
+        there, here = old[name].take(before), new[name].take(after)
+        if there.equals(here):
+            continue
+        both = zip(there.to_pylist(), here.to_pylist(), strict=True)
+        if count := sum(repr(a) != repr(b) for a, b in both):  # NaN is not equal to itself
+            changed[name] = count
+    return Difference(new.num_rows - len(pairs), changed, old.num_rows - len(pairs))
+
+
+def replace(folder: Path, table: pa.Table, *, part_rows: int) -> Path | None:
+    """Write a table beside `folder` and swap it in when it is complete; where the old folder is kept, if there was one.
+
+    OSError where it cannot be written: nothing has changed then.
+    """
+    beside = folder.with_name(f".{folder.name}.rebuilding")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    for number in range(max(1, -(-table.num_rows // part_rows))):
+        write_part(beside / part_name(number), table.slice(number * part_rows, part_rows).combine_chunks())
+    kept = None
+    if folder.exists():
+        kept = folder.with_name(f"{folder.name}.before-rebuild-{datetime.now(UTC):%Y%m%d-%H%M%S.%f}")
+        folder.rename(kept)
+    beside.rename(folder)
+    _sync(folder.parent)
+    return kept
+
+
+def before_rebuild(folder: Path) -> Path:
+    """The folder of a table; where a process was killed between the two renames of `replace`, the one that was kept."""
+    kept = sorted(folder.parent.glob(f"{folder.name}.before-rebuild-*"))
+    return kept[-1] if kept and not folder.exists() else folder
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with these columns and metadata, those that it lacks empty."""
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _with_times(row: Mapping[str, Any], times: Sequence[str]) -> dict[str, Any]:
+    moments = {name: datetime.fromisoformat(row[name]) for name in times if isinstance(row.get(name), str)}
+    return {**row, **moments}

@@ -1,0 +1,294 @@
+"""The tables of a study made again: from its log, from what is readable of them, from its checkpoints and its journal.
+
+Of each row what the log says counts, because it was written before the table. A row that only a readable part has is
+kept. Rows that neither has are recollected (`recollect`). A table is swapped in when it is complete; the old one stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.errors import ExperimentError
+from arat_ray.frontier.pareto import non_dominated
+from arat_ray.results import log, merging, reader
+from arat_ray.results.merging import Difference, Old
+from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
+from arat_ray.study import folder as study_folder
+from arat_ray.study import recollect
+
+Row = dict[str, Any]
+Key = tuple[str, int]
+
+
+class Rebuilt(NamedTuple):
+    """What became of one table."""
+
+    name: str
+    rows: int
+    damaged: list[str]
+    """Parts that could not be read, or were missing."""
+    differs: Difference
+    recollected: list[str]
+    """Trials with rows from checkpoints and the journal, which do not know everything."""
+    missing: list[str]
+    """What is nowhere."""
+    kept: Path | None
+    """Where the old table is, if it was replaced."""
+
+
+class Result(NamedTuple):
+    """The tables of a study after `rebuild`, and what could not be read on the way."""
+
+    tables: list[Rebuilt]
+    problems: list[str]
+
+
+def rebuild(study: Path) -> Result:
+    """Make the tables of a study again, and replace those that were damaged or differ.
+
+    ValueError where another process writes to the study, and where its study.yaml does not say what it is; OSError
+    where the new tables cannot be written, and then the old ones are as they were.
+    """
+    with _held(study):
+        problems = list[str]()
+        sources = _gather(study)
+        epochs, trials = _combined(sources, "epochs"), _combined_trials(sources)
+        again = list(recollect.epochs(study, list(trials.values()), _epochs_of(epochs), problems.append))
+        epochs = _added(epochs, again, "epochs", sources)
+        known = {name for name, _ in trials}
+        by_trial: dict[str, list[Row]] = {}
+        for row in _unknown(epochs, known):
+            by_trial.setdefault(row["trial_id"], []).append(row)
+        for row in recollect.trials(study, sources.experiment, known, by_trial, problems.append):
+            trials[row["trial_id"], row["attempt"]] = row
+        rebuilt = [
+            _replace(
+                sources,
+                "epochs",
+                epochs,
+                recollected=sorted({row["trial_id"] for row in again}),
+                missing=_missing_epochs(trials, _epochs_of(epochs)),
+            ),
+            _replace(
+                sources,
+                "trials",
+                merging.from_rows(_marked(trials, sources.experiment.maximize), sources.schema("trials")),
+                recollected=sorted({name for name, _ in trials} - known),
+            ),
+        ]
+        for name in ("decisions", "examples", "evaluations"):
+            if name in sources.old:
+                table = _combined(sources, name)
+                rebuilt.append(_replace(sources, name, table, missing=_missing(name, table, trials, sources)))
+        return Result(sorted(rebuilt, key=lambda each: list(TABLES).index(each.name)), problems)
+
+
+class _Sources(NamedTuple):
+    """What a study's folder says of its tables."""
+
+    study: Path
+    experiment: Experiment
+    metadata: Metadata
+    old: dict[str, Old]
+    logged: dict[str, pa.Table]
+    """All rows of all tables but `trials`, of the same key too."""
+    trials: list[log.Entry]
+
+    def schema(self, name: str) -> pa.Schema:
+        """The columns of a table, and what its files say about themselves."""
+        return _schema(name, self.experiment, self.metadata)
+
+
+def _schema(name: str, experiment: Experiment, metadata: Metadata) -> pa.Schema:
+    columns = trials_schema(study_folder.param_types(experiment)) if name == "trials" else TABLES[name].schema
+    return columns.with_metadata(metadata.encode())
+
+
+def _gather(study: Path) -> _Sources:
+    try:
+        experiment = load(study / "study.yaml")
+    except ExperimentError as error:
+        problems = "; ".join(error.problems)
+        raise ValueError(f"{study / 'study.yaml'} says what the tables are, and cannot be read: {problems}") from error
+    metadata = Metadata(**(vars(study_folder.metadata(experiment)) | {"revision": _revision(study)}))
+    trials, logged = list[log.Entry](), dict[str, pa.Table]()
+    rows: dict[str, list[Row]] = {}
+
+    def store(name: str) -> None:
+        some = merging.from_rows(rows.pop(name), _schema(name, experiment, metadata))
+        logged[name] = pa.concat_tables([logged[name], some]) if name in logged else some
+
+    for entry in (*log.read(study), *log.read_evaluations(study)):
+        if entry.table == "trials":
+            trials.append(entry)
+        elif entry.table in TABLES:
+            rows.setdefault(entry.table, []).append(entry.row)
+            if len(rows[entry.table]) >= merging.AT_ONCE:
+                store(entry.table)
+    for name in list(rows):
+        store(name)
+    old = {}
+    for name in TABLES:
+        folder = merging.before_rebuild(study / name)
+        if folder.is_dir() or name in logged or name in ("trials", "epochs"):
+            old[name] = merging.read_what_is_whole(folder, _schema(name, experiment, metadata))
+    return _Sources(study, experiment, metadata, old, logged, trials)
+
+
+def _revision(study: Path) -> str:
+    """The revision that began the study's tables, where it is still known."""
+    with suppress(ValueError):
+        return reader.metadata(study).revision
+    try:
+        return str(json.loads((study / "study.json").read_text())["revision"])
+    except (OSError, ValueError, KeyError):
+        return "unknown"
+
+
+def _combined(sources: _Sources, name: str) -> pa.Table:
+    """What the log says, in its order, and then the rows that only readable parts have."""
+    key, old = TABLES[name].key, sources.old[name].table
+    if name not in sources.logged:
+        return old
+    new = merging.newest(sources.logged[name], key)
+    return pa.concat_tables([new, merging.without(old, key, new)])
+
+
+def _combined_trials(sources: _Sources) -> dict[Key, Row]:
+    """The same of `trials`, whose log says what changed.
+
+    A trial that ended in the table and goes on in the log lacks its last lines there.
+    """
+    old = {(row["trial_id"], row["attempt"]): row for row in sources.old["trials"].table.to_pylist()}
+    found: dict[Key, Row] = {}
+    for _, kind, row in sources.trials:
+        key = (row["trial_id"], row["attempt"])
+        found[key] = row if kind == "row" else {**(found.get(key) or old.get(key) or {}), **row}
+    for key, row in old.items():
+        has_ended = row["status"] in ("complete", "pruned", "failed")
+        if key not in found or (has_ended and found[key].get("status") == "running"):
+            found[key] = row
+    return found
+
+
+def _added(table: pa.Table, rows: Sequence[Row], name: str, sources: _Sources) -> pa.Table:
+    return pa.concat_tables([table, merging.from_rows(rows, sources.schema(name))])
+
+
+def _epochs_of(epochs: pa.Table) -> dict[str, set[int]]:
+    """By trial, the epochs that there are."""
+    found: dict[str, set[int]] = {}
+    for name, epoch in merging.keys(epochs, ("trial_id", "epoch")):
+        found.setdefault(name, set()).add(epoch)
+    return found
+
+
+def _unknown(epochs: pa.Table, known: set[str]) -> list[Row]:
+    """The rows of trials that are not known."""
+    mask = np.array([name not in known for name in epochs["trial_id"].to_pylist()], dtype=bool)
+    rows: list[Row] = reader.keep(epochs, mask).to_pylist()
+    return rows
+
+
+def _missing_epochs(trials: Mapping[Key, Row], have: Mapping[str, set[int]]) -> list[str]:
+    """In words, the epochs that trials have run and no source holds."""
+    missing = []
+    for name in dict.fromkeys(name for name, _ in trials):
+        done = max(row.get("epochs_done") or 0 for (of, _), row in trials.items() if of == name)
+        if gone := sorted(set(range(1, done + 1)) - have.get(name, set())):
+            missing.append(f"{name}: {len(gone)} of {done} epochs, the first is {gone[0]}")
+    return missing
+
+
+def _missing(name: str, table: pa.Table, trials: Mapping[Key, Row], sources: _Sources) -> list[str]:
+    """In words, what the log alone could say of the other tables, and does not."""
+    if name == "decisions":
+        judged = set(reader.keep(table, ~np.array(table["goes_on"].to_pylist(), dtype=bool))["trial_id"].to_pylist())
+        stopped = {trial for (trial, _), row in trials.items() if row.get("status") == "pruned"}
+        return [f"{trial}: why it was stopped" for trial in sorted(stopped - judged)]
+    if sources.old[name].damaged and name not in sources.logged:
+        return ["what was in the damaged parts; `arat-ray evaluate` measures it again"]
+    return []
+
+
+def _marked(trials: Mapping[Key, Row], goals: Sequence[str]) -> list[Row]:
+    """The rows with `on_front`, as the writer marks it."""
+    last = dict[str, int]()
+    for name, attempt in trials:
+        last[name] = max(attempt, last.get(name, attempt))
+    competing = [
+        key
+        for key, row in trials.items()
+        if key[1] == last[key[0]]
+        and row.get("status") == "complete"
+        and row.get("is_full_fidelity")
+        and row.get("feasible") is not False
+        and all(row.get(goal) is not None for goal in goals)
+    ]
+    points = np.array([[trials[key][goal] for goal in goals] for key in competing]).reshape(-1, len(goals))
+    front = {key for key, on in zip(competing, non_dominated(points), strict=True) if on}
+    return [{**row, "on_front": key in front} for key, row in trials.items()]
+
+
+def _replace(
+    sources: _Sources, name: str, table: pa.Table, *, recollected: Sequence[str] = (), missing: Sequence[str] = ()
+) -> Rebuilt:
+    old, folder = sources.old[name], sources.study / name
+    differs = merging.difference(old.table, table, TABLES[name].key)
+    assert not differs.lost, f"{name}: a row of a readable part would be dropped"
+    kept = None
+    if old.damaged or differs or not reader.part_files(folder):
+        kept = merging.replace(folder, table, part_rows=PART_ROWS[name])
+    return Rebuilt(name, table.num_rows, old.damaged, differs, list(recollected), list(missing), kept)
+
+
+@contextmanager
+def _held(study: Path) -> Iterator[None]:
+    """Hold a study as its writers do, those of evaluations too."""
+    if not (study / "study.yaml").exists():
+        raise ValueError(f"{study} is no study: there is no study.yaml in it, which says what its tables are")
+    with ExitStack() as stack:
+        for path in (study / ".lock", study / "evaluations" / ".lock"):
+            if not path.parent.is_dir():
+                continue
+            file = stack.enter_context(path.open("a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{study} is being written to by another process; wait for it or stop it") from None
+        yield
+
+
+def lines(study: Path, result: Result) -> Iterator[str]:
+    """What `rebuild` did, for people."""
+    for table in result.tables:
+        parts = [f"{table.name}: {table.rows:,} rows"]
+        if table.damaged:
+            parts.append(f"damaged or missing: {', '.join(table.damaged)}")
+        if table.differs.added:
+            parts.append(f"{table.differs.added:,} of them not in what could be read")
+        parts += [f"{name} changed in {count:,}" for name, count in table.differs.changed.items()]
+        if table.kept:
+            parts.append(f"the old table is {table.kept.name}")
+        yield "; ".join(parts if len(parts) > 1 else [*parts, "as it was"])
+        if table.recollected and table.name == "trials":
+            yield f"  without {', '.join(recollect.NOT_KNOWN)}, which the log alone knows: {_some(table.recollected)}"
+        elif table.recollected:
+            yield f"  from checkpoints: {_some(table.recollected)}"
+        if table.missing:
+            yield f"  in no source: {_some(table.missing)}"
+    yield from (f"not readable: {problem}" for problem in result.problems)
+
+
+def _some(words: Sequence[str], at_most: int = 6) -> str:
+    more = len(words) - at_most
+    return ", ".join(words[:at_most]) + (f" and {more} more" if more > 0 else "")

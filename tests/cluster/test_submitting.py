@@ -1,0 +1,158 @@
+"""What goes to a cluster with a job, what is refused on the way, and which address and token are meant."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from arat_ray.cli import main
+from arat_ray.cluster import jobs, parcel
+from arat_ray.cluster.jobs import check_same_ray, connect, job_server, token
+from arat_ray.cluster.submission import Submission, entrypoint
+
+Write = Callable[..., Path]
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*jobs.ADDRESS_VARIABLES, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # restored after the test, whatever it sets
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def filled(folder: Path, **sizes: int) -> Path:
+    """A folder with files of so many bytes; `__` stands for `/` and `_dot_` for `.`."""
+    for name, size in sizes.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    return folder
+
+
+def test_what_lies_beside_an_experiment_goes_along_and_secrets_and_results_do_not(tmp_path: Path) -> None:
+    here = filled(
+        tmp_path / "here",
+        a_dot_yaml=1,
+        other_dot_yaml=1,
+        lib__x_dot_py=1,
+        lib__results__y_dot_py=1,
+        results__a__trials=1,
+        _dot_ssh__id_rsa=1,
+        _dot_netrc=1,
+        data__train=1,
+        lib___pt_dot_pt=1,
+        old__b=1,
+    )
+    there = tmp_path / "there"
+    there.mkdir()
+    assert parcel.pack(here, there, needed=here / "a.yaml", exclude=["ol*"]) == 4
+    assert {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()} == {
+        "a.yaml",
+        "other.yaml",
+        "lib/x.py",
+        "lib/results/y.py",
+    }
+
+
+def test_a_folder_that_is_too_large_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcel, "LIMIT_MIB", 1)
+    here = filled(tmp_path, a_dot_yaml=1, videos__x=900_000, videos__y=800_000, small=100_000)
+    with pytest.raises(
+        ValueError, match=r"holds 1.7 MiB, more than 1 MiB; largest: videos \(1.6 MiB\), small"
+    ) as error:
+        parcel.pack(here, tmp_path / "there", needed=here / "a.yaml")
+    assert "--exclude NAME" in str(error.value)
+    assert not (tmp_path / "there").exists()
+    monkeypatch.setattr(parcel, "FILES_AT_MOST", 2)
+    with pytest.raises(ValueError, match="more than 2 files"):
+        parcel.pack(here, tmp_path / "there", needed=here / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("results", "command"),
+    [
+        ("results", "arat-ray tune 'my file.yaml' --results \"$HOME\"/results --resume --trials 3"),
+        ("/shared/a b", "arat-ray tune 'my file.yaml' --results '/shared/a b' --resume --trials 3"),
+        ("s3://bucket/x", "arat-ray tune 'my file.yaml' --results s3://bucket/x --resume --trials 3"),
+    ],
+)
+def test_the_head_runs_the_command_with_results_that_outlive_the_job(results: str, command: str) -> None:
+    submission = Submission("s", "tune", Path("my file.yaml"), results, ["--resume", "--trials", "3"])
+    assert entrypoint(submission, Path("my file.yaml")) == command
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--", "--trails", "3"], "No such option"),
+        (["--", "--budget-usd", "3"], "needs a price"),
+        (["--", "--address", "x"], "--address stands before"),
+        (["--", "--results", "x"], "--results stands before"),
+        (["--", "--from", "results/other"], "write the whole path"),
+        (["--env", "A"], "write NAME=VALUE"),
+        (["--address", NOBODY], "no job server answers at http://127.0.0.1:1"),
+        ([], "which cluster? give --address"),
+    ],
+)
+def test_what_the_head_would_refuse_is_refused_here(words: list[str], problem: str, write: Write) -> None:
+    done = CliRunner().invoke(main, ["submit", str(write()), *words])
+    assert done.exit_code == 2
+    assert problem in done.output
+
+
+def test_data_that_only_the_cluster_has_is_left_to_it(write: Write) -> None:
+    from tests.cluster.studies import EXPERIMENT
+
+    there = {"name": "parquet", "train": "/nowhere/train.parquet"}
+    file = write(train=EXPERIMENT["train"] | {"dataset": there})
+    done = CliRunner().invoke(main, ["submit", str(file), "--address", NOBODY])
+    assert "where only the cluster has the data set, add --no-validate" in done.output
+    done = CliRunner().invoke(main, ["submit", str(file), "--address", NOBODY, "--no-validate"])
+    assert "no job server answers" in done.output
+    file = write(train=EXPERIMENT["train"] | {"dataset": there | {"train": "train.parquet"}})
+    done = CliRunner().invoke(main, ["submit", str(file), "--address", NOBODY])
+    assert "train.dataset.train: train.parquet is relative" in done.output
+
+
+def test_a_server_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "ANSWER_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(jobs.NoAnswerError, match="no job server"):
+        connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_the_address_that_is_given_counts_before_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://third:1")
+    assert job_server(None) == "http://third:1"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://second/")
+    assert job_server(None) == "https://second"
+    assert job_server("first:8265") == "http://first:8265"
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "auto", "http://", "http://head:port"])
+def test_what_is_no_job_server_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="is no address of a job server"):
+        job_server(address)
+
+
+def test_the_token_is_found_where_ray_looks_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert token() is None
+    filled(tmp_path, _dot_ray__auth_token=3)
+    assert token() == "xxx"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"RAY_AUTH_TOKEN_PATH names .*nowhere, which is not there"):
+        token()
+    (tmp_path / "nowhere").write_text("second\n")
+    assert token() == "second"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "first")
+    assert token() == "first"
+
+
+def test_another_minor_version_of_ray_is_refused() -> None:
+    check_same_ray(here="2.60.0", there="2.60.1")
+    with pytest.raises(ValueError, match=r"the cluster runs Ray 2\.9\.3 and this machine Ray 2\.60\.0"):
+        check_same_ray(here="2.60.0", there="2.9.3")
