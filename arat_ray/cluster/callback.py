@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 
 from arat_ray.cluster.watchdog import Watchdog
 from arat_ray.study.ledger import Ledger
@@ -29,9 +30,8 @@ class StudyCallback(tune.Callback):
         self._farthest: dict[int, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        config = trial.config
-        self.watchdog.start(config["number"])
-        self.recorder.start(config["number"], config["sampled"], Train.model_validate(config["train"]))
+        self.watchdog.start(trial.config["number"])
+        self._begin(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -46,9 +46,14 @@ class StudyCallback(tune.Callback):
         self.recorder.end(trial.config["number"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.recorder.retry(trial.config["number"], self._end(trial) or reason(trial))
+        self._begin(trial)  # its worker may have been lost before it began
+        if not (why := self._end(trial)):
+            why = reason(trial)
+            self.watchdog.say(f"trial {trial.config['number']}: {why}; it goes on from its last checkpoint")
+        self.recorder.retry(trial.config["number"], why)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._begin(trial)
         self.recorder.end(trial.config["number"], self._end(trial) or reason(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -63,6 +68,10 @@ class StudyCallback(tune.Callback):
 
     def _pending(self) -> list[int]:
         return [trial.config["number"] for trial in self.trials if trial.status == "PENDING"]
+
+    def _begin(self, trial: Any) -> None:
+        config = trial.config
+        self.recorder.start(config["number"], config["sampled"], Train.model_validate(config["train"]))
 
     def _end(self, trial: Any) -> str | None:
         return self.watchdog.end(trial.config["number"])
@@ -80,10 +89,12 @@ class StudyCallback(tune.Callback):
 
 def reason(trial: Any) -> str:
     """Why a trial's worker was lost, in the line of its error that says so."""
-    if not trial.pickled_error_file:
-        error = Path(trial.error_file).read_text() if trial.error_file else "its worker was lost"
-    else:
-        error = str(pickle.loads(Path(trial.pickled_error_file).read_bytes()))
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    error: Any = "its worker was lost"
+    if trial.pickled_error_file:
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    elif trial.error_file:
+        error = Path(trial.error_file).read_text()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if any(word in line for word in MEMORY)]
-    return (named or lines[-1:] or ["its worker was lost"])[0]
+    line = (named or lines[-1:] or [type(error).__name__])[0]
+    return f"its worker was lost: {line}" if isinstance(error, RayActorError) else line

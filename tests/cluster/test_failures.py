@@ -150,4 +150,4 @@ def test_a_trial_whose_node_was_taken_away_waits_for_another_and_goes_on(
     cluster("add")
     stdout, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stdout + stderr
-    assert_second_attempt(file, epochs=12, why="node")
+    assert_second_attempt(file, epochs=12, why="its worker was lost")

@@ -117,6 +117,28 @@ def test_a_diverging_loss_ends_the_run_with_its_epoch_and_a_fix(tmp_path: Path) 
     assert not (tmp_path / checkpoint.LAST).exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_replace_no_checkpoint(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last update of an epoch ruins them: no loss has shown it yet."""
+    train(make(), tmp_path, stop_after=1)
+    before = checkpoint.sha256(tmp_path / checkpoint.LAST), checkpoint.sha256(tmp_path / checkpoint.BEST)
+    step, steps = torch.optim.SGD.step, []
+
+    def ruin(self: torch.optim.SGD, *arguments: Any) -> None:
+        step(self, *arguments)
+        steps.append(1)
+        if len(steps) == (1437 - 1200) // 32:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].view(-1)[0] = value
+
+    monkeypatch.setattr(torch.optim.SGD, "step", ruin)
+    with pytest.raises(DivergenceError, match="the weights became infinite or nan in epoch 2; lower"):
+        train(make(), tmp_path)
+    assert (checkpoint.sha256(tmp_path / checkpoint.LAST), checkpoint.sha256(tmp_path / checkpoint.BEST)) == before
+
+
 def test_a_batch_larger_than_the_training_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 300 is larger than the 237 training images"):
         train(make(batch_size=300), tmp_path)

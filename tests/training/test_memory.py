@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from arat_ray.training.memory import is_out_of_memory
 
 SCRIPT = """
 import resource, sys, torch
@@ -32,3 +35,14 @@ def test_what_was_freed_is_used_again_without_page_faults() -> None:
         for how in ("keep", "give")
     }
     assert faults["keep"] < 0.3 * faults["give"]
+
+
+def test_memory_that_torch_and_python_cannot_get_is_recognised_and_nothing_else() -> None:
+    errors: list[BaseException] = [MemoryError()]
+    for ask in (lambda: torch.empty(1 << 50), lambda: bytes(1 << 60)):
+        with pytest.raises((RuntimeError, MemoryError)) as raised:
+            ask()
+        errors.append(raised.value)
+    assert all(is_out_of_memory(error) for error in errors)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator: can't allocate memory"))
