@@ -286,8 +286,8 @@ def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]
     rows = {row["trial_id"]: row for row in latest if row["status"] in ("running", "stopped")}
     epochs: dict[str, dict[int, int]] = {name: {} for name in rows}
     if rows:
-        for row in reader.read(folder, "epochs", ["trial_id", "attempt", "epoch"]).to_pylist():
-            if row["trial_id"] in epochs:
-                known = epochs[row["trial_id"]]
-                known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
+        columns = ["trial_id", "attempt", "epoch"]
+        for row in reader.read_rows(folder, "epochs", columns, where=("trial_id", rows)).to_pylist():
+            known = epochs[row["trial_id"]]
+            known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
     return {name: (rows[name], epochs[name]) for name in rows}
