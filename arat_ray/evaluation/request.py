@@ -13,7 +13,7 @@ from arat_ray.evaluation.accuracy import Report
 from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.results import reader
 from arat_ray.results.log import log_evaluation
-from arat_ray.results.schema import TABLES
+from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import Table
 from arat_ray.spec import did_you_mean, parse_fraction
 from arat_ray.training.attacks import Attack, Pgd
@@ -102,7 +102,8 @@ def record(report: Report) -> Path | None:
 
 def _add(study: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     kind = TABLES[name]
-    table = Table(study / name, kind.schema, kind.key, metadata=reader.metadata(study).encode())
+    text = reader.metadata(study).encode()
+    table = Table(study / name, kind.schema, kind.key, part_rows=PART_ROWS[name], metadata=text)
     for row in rows:
         table.upsert(row)
     table.flush()

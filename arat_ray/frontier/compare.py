@@ -154,7 +154,7 @@ class _Verdicts(NamedTuple):
 
 def _verdicts(study: Path, row: Evaluation) -> _Verdicts:
     columns = ["index", "label", "clean_correct", "broken_by"]
-    table = reader.read_rows(study, "examples", columns, where=("evaluation_id", row.evaluation_id))
+    table = reader.read_rows(study, "examples", columns, where=("evaluation_id", {row.evaluation_id}))
     if not table.num_rows:
         raise ValueError(f"{study}: no verdicts of {row.evaluation_id} in `examples`; evaluate it again")
     index, label, clean, broken_by = (table[name].to_pylist() for name in columns)

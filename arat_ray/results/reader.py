@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,8 +92,11 @@ def rebuild_with(study: Path) -> str:
     return f"make it again with: arat-ray results rebuild {study}"
 
 
-def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, str]) -> pa.Table:
-    """Of a large table, the rows whose column of strings `where[0]` is `where[1]`; other parts are hardly read."""
+def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, Collection[str]]) -> pa.Table:
+    """Of a large table, the rows whose column of strings `where[0]` is one of `where[1]`.
+
+    Parts without any are hardly read.
+    """
     try:
         return _read_rows(_parts(study, table), columns, *where)
     except FileNotFoundError:  # the folder was rewritten between listing and opening
@@ -144,7 +147,7 @@ def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Tabl
     return pa.concat_tables(tables)
 
 
-def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, value: str) -> pa.Table:
+def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, values: Collection[str]) -> pa.Table:
     tables = []
     for part in parts:
         with whole(part), pq.ParquetFile(part, read_dictionary=[name]) as file:
@@ -154,7 +157,7 @@ def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, value: 
                 codes = np.frombuffer(
                     indices.buffers()[1], dtype=np.int32, count=len(indices), offset=4 * indices.offset
                 )
-                masks.append(codes == (words.index(value) if value in words else -1))
+                masks.append(np.array([word in values for word in words], dtype=bool)[codes])
             mask = np.concatenate(masks)
             tables.append(
                 keep(file.read(columns=columns), mask)

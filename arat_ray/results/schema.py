@@ -16,8 +16,12 @@ SCHEMA_VERSION = 1
 ACCURACIES = ("clean_accuracy", "robust_accuracy")
 STATUSES = ("running", "complete", "stopped", "failed", "pruned")
 
-PART_ROWS = dict.fromkeys(("trials", "epochs", "decisions", "evaluations", "examples"), 50_000)
-"""Of each table, how many rows a part holds when the next one begins."""
+PART_ROWS = {"trials": 1_000, "epochs": 20_000, "decisions": 1_000, "evaluations": 50_000, "examples": 50_000}
+"""Of each table, how many rows a part holds when the next one begins.
+
+A flush writes the growing part again, so large parts make writing dear, and small ones, of which there are many,
+reading. A row of `trials` holds its whole configuration and is written again and again.
+"""
 
 _TIME = pa.timestamp("us", tz="UTC")
 

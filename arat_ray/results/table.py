@@ -1,26 +1,28 @@
 """One crash-safe Parquet table: readers see whole files at any moment.
 
 Only the highest-numbered part of a table is rewritten as rows arrive (temporary file, fsync, replace), until
-it is full and the next number begins: there are few files, and a flush costs at most rewriting one part.
+it is full and the next number begins: there are few files, and a flush costs at most rewriting one part, besides
+those whose rows have changed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arat_ray.results import reader
-from arat_ray.results.reader import did_you_mean, part_number
+from arat_ray.results.index import Index, Key
+from arat_ray.results.reader import did_you_mean
 
-Key = tuple[Any, ...]
 Row = dict[str, Any]
+_FLOAT, _INT, _STRING = pa.float64(), pa.int64(), pa.string()
 
 
 class Table:
@@ -42,9 +44,10 @@ class Table:
         self.folder, self.key, self.part_rows = folder, key, part_rows
         self.schema = schema.with_metadata(dict(metadata or {}))
         self._types = {field.name: field.type for field in schema}
-        self._part_of: dict[Key, int] = {}  # every row on disk
-        self._changed: dict[Key, Row] = {}  # every row that is not, or not as it should be
+        self._sealed = Index()
+        self._changed: dict[Key, Row] = {}  # every row that is not on disk, or not as it should be
         self._tail_number, self._tail = 0, self.schema.empty_table()  # the part that grows, as it is on disk
+        self._place: dict[Key, int] = {}  # of each row in the tail
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".part-*"):  # of a process that was killed while it wrote
             leftover.unlink()
@@ -57,6 +60,11 @@ class Table:
     def pending(self) -> int:
         """How many rows are not on disk yet."""
         return len(self._changed)
+
+    @property
+    def stored(self) -> int:
+        """How many rows are on disk."""
+        return len(self._sealed) + len(self._place)
 
     def upsert(self, row: Mapping[str, Any]) -> None:
         """Take a row, in memory; it replaces the earlier one of the same key. Missing columns are null."""
@@ -73,74 +81,82 @@ class Table:
         """The newest row of a key, flushed or not; KeyError where there is none."""
         if key in self._changed:
             return dict(self._changed[key])
-        table = self._part(self._part_of[key])
-        return dict(table.slice(self._keys(table).index(key), 1).to_pylist()[0])
+        if key in self._place:
+            return dict(self._tail.slice(self._place[key], 1).to_pylist()[0])
+        for number in self._sealed.find([key]):
+            part = self._read(number)
+            if key in (place := self._places(part)):
+                return dict(part.slice(place[key], 1).to_pylist()[0])
+        raise KeyError(key)
 
     def flush(self) -> None:
         """Put every row on disk; OSError where that fails, and then what is not written stays pending."""
-        replaced: dict[int, dict[Key, Row]] = {}
-        new = dict(self._changed)
-        for key in self._changed:
-            if key in self._part_of:
-                replaced.setdefault(self._part_of[key], {})[key] = new.pop(key)
-        tail_changes = replaced.pop(self._tail_number, {})
-        for number, rows in replaced.items():
-            self._rewrite(number, rows)
-        while tail_changes or new:
-            if not tail_changes and self._tail.num_rows >= self.part_rows:
-                self._tail_number, self._tail = self._tail_number + 1, self.schema.empty_table()
+        for number, keys in self._sealed.find([key for key in self._changed if key not in self._place]).items():
+            part = self._read(number)
+            place = self._places(part)
+            if there := [key for key in keys if key in place]:
+                self._rewrite(number, part, place, there)
+        again = [key for key in self._changed if key in self._place]
+        new = [key for key in self._changed if key not in self._place]
+        while again or new:
+            if not again and self._tail.num_rows >= self.part_rows:
+                self._begin(self._tail_number + 1)
             room = max(0, self.part_rows - self._tail.num_rows)
-            rows = tail_changes | {key: new.pop(key) for key in list(islice(new, room))}
-            self._tail = self._rewrite(self._tail_number, rows)
-            tail_changes = {}
+            written = new[:room]
+            self._tail = self._rewrite(self._tail_number, self._tail, self._place, [*again, *written])
+            self._place |= {key: i for i, key in enumerate(written, start=len(self._place))}
+            again, new = [], new[room:]
 
-    def _rewrite(self, number: int, rows: Mapping[Key, Row]) -> pa.Table:
-        """Write a part again with these rows in it: in the place of the earlier ones, else at the end."""
-        table = self._part(number)
-        merged = pa.concat_tables([table, pa.Table.from_pylist(list(rows.values()), schema=self.schema)])
-        if any(key in self._part_of for key in rows):
-            position = {key: i for i, key in enumerate(self._keys(table))}
-            order = list(range(table.num_rows))
-            for i, key in enumerate(rows, start=table.num_rows):
-                if key in position:
-                    order[position[key]] = i
-                else:
-                    order.append(i)
-            merged = merged.take(pa.array(order))
+    def _begin(self, number: int) -> None:
+        """Seal the tail: the next part grows from now on."""
+        if self._place:
+            self._sealed.add(self._place, self._tail_number)
+        self._tail_number, self._tail, self._place = number, self.schema.empty_table(), {}
+
+    def _rewrite(self, number: int, part: pa.Table, place: Mapping[Key, int], keys: Collection[Key]) -> pa.Table:
+        """Write a part again with the changed rows of these keys: in their places, the others at the end."""
+        rows = [self._changed[key] for key in keys]
+        merged = pa.concat_tables([part, pa.Table.from_pylist(rows, schema=self.schema)])
+        order = np.arange(merged.num_rows)
+        stays = np.ones(merged.num_rows, dtype=bool)
+        for i, key in enumerate(keys, start=part.num_rows):
+            if key in place:
+                order[place[key]], stays[i] = i, False
+        if not stays.all():
+            merged = merged.take(pa.array(order[stays]))
         merged = merged.combine_chunks()
         self._write(number, merged)
-        for key in rows:
-            self._part_of[key] = number
+        for key in keys:
             del self._changed[key]
         return merged
-
-    def _part(self, number: int) -> pa.Table:
-        if number == self._tail_number:
-            return self._tail
-        return self._read(number)
 
     def _read(self, number: int) -> pa.Table:
         return pq.ParquetFile(self._path(number)).read().replace_schema_metadata(self.schema.metadata)
 
+    def _places(self, part: pa.Table) -> dict[Key, int]:
+        return {key: i for i, key in enumerate(zip(*(part[name].to_pylist() for name in self.key), strict=True))}
+
+    def _continue(self, parts: Sequence[Path]) -> None:
+        for number, path in enumerate(parts):
+            with reader.whole(path), pq.ParquetFile(path) as file:
+                _check_same_columns(path, file.schema_arrow, self.schema)
+                keys = file.read(columns=list(self.key))
+            self._begin(number)
+            self._place = self._places(keys)
+        with reader.whole(parts[-1]):
+            self._tail = self._read(self._tail_number)
+
     def _path(self, number: int) -> Path:
         return self.folder / part_name(number)
 
-    def _keys(self, table: pa.Table) -> list[Key]:
-        return list(zip(*(table[name].to_pylist() for name in self.key), strict=True))
-
-    def _continue(self, parts: Sequence[Path]) -> None:
-        for path in parts:
-            number = part_number(path)
-            assert number is not None
-            with reader.whole(path):
-                _check_same_columns(path, pq.read_schema(path), self.schema)
-                keys = pq.ParquetFile(path).read(columns=list(self.key))
-            self._part_of.update(dict.fromkeys(self._keys(keys), number))
-            self._tail_number = number
-        self._tail = self._read(self._tail_number)
-
     def _write(self, number: int, table: pa.Table) -> None:
         write_part(self._path(number), table)
+
+
+def _words(schema: pa.Schema) -> list[str]:
+    """The columns of strings, whose values come again and again; numbers take half the time without a dictionary."""
+    nested = (f"{field.name}.key_value.key" for field in schema if pa.types.is_map(field.type))
+    return [field.name for field in schema if pa.types.is_string(field.type)] + list(nested)
 
 
 def part_name(number: int) -> str:
@@ -151,7 +167,7 @@ def write_part(path: Path, table: pa.Table) -> None:
     """Put a part in place whole; OSError where that fails, and then what was there stays."""
     temporary = path.with_name(f".{path.name}.tmp")
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", use_dictionary=_words(table.schema))
     try:
         with temporary.open("wb") as file:
             file.write(sink.getvalue())
@@ -171,7 +187,13 @@ def write_part(path: Path, table: pa.Table) -> None:
 
 def _check(name: str, value: Any, column_type: pa.DataType) -> None:
     """Refuse now what could not be written later: a bad row must not block the good ones behind it."""
-    if type(value) is float and column_type == pa.float64():  # nearly all values: five times as fast
+    kind = type(value)  # nearly all values are of these, and five times as fast
+    if (
+        value is None
+        or (kind is float and column_type == _FLOAT)
+        or (kind is int and column_type == _INT and -(2**63) <= value < 2**63)
+        or (kind is str and column_type == _STRING and value.isascii())
+    ):
         return
     try:
         stored = pa.scalar(value, type=column_type).as_py()

@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from arat_ray.frontier.pareto import non_dominated
 from arat_ray.results import reader
+from arat_ray.results.index import Key
 from arat_ray.results.log import RowLog
 from arat_ray.results.reader import did_you_mean, part_files
-from arat_ray.results.schema import TABLES, Metadata, trials_schema
-from arat_ray.results.table import Key, Table
+from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
+from arat_ray.results.table import Table
 
 
 class StudyWriter:
@@ -36,7 +37,7 @@ class StudyWriter:
         warn: Callable[[str], None],
         decisions: bool = False,
         flush_s: float = 2.0,
-        part_rows: int = 50_000,
+        part_rows: int | None = None,
         retry_s: tuple[float, float] = (2.0, 60.0),
     ) -> None:
         schema = trials_schema(params)
@@ -50,13 +51,14 @@ class StudyWriter:
         self.log = RowLog(study)
         _check_none_is_lost(study, self.log)
         text = metadata.encode()
-        key, epochs = TABLES["epochs"]
-        self.epochs = Table(study / "epochs", epochs, key, part_rows=part_rows, metadata=text)
-        self.trials = Table(study / "trials", schema, TABLES["trials"].key, part_rows=part_rows, metadata=text)
-        self.decisions: Table | None = None
-        if decisions:
-            key, columns = TABLES["decisions"]
-            self.decisions = Table(study / "decisions", columns, key, part_rows=part_rows, metadata=text)
+
+        def table(name: str, columns: pa.Schema) -> Table:
+            rows = part_rows or PART_ROWS[name]
+            return Table(study / name, columns, TABLES[name].key, part_rows=rows, metadata=text)
+
+        self.epochs = table("epochs", TABLES["epochs"].schema)
+        self.trials = table("trials", schema)
+        self.decisions = table("decisions", TABLES["decisions"].schema) if decisions else None
         self._flushed_at = time.monotonic()
         self._delay = 0.0
         self._retry_at: float | None = None  # None while the disk is well

@@ -33,6 +33,9 @@ class Watch:
         self.budget, self.price = experiment.budget, experiment.resources.price
         self.goals = experiment.maximize
         self.deadline = time.monotonic() + self.budget.hours * 3600 if self.budget.hours else None
+        self.device_s = 0.0
+        """Device-seconds spent by all attempts at all trials."""
+        self._usd, self._unpriced_s = 0.0, 0.0
         self._spent: dict[tuple[str, int], tuple[float, float | None]] = {}
         self._front: list[list[float]] = []
         self._volume = 0.0
@@ -41,14 +44,9 @@ class Watch:
             self._recall(folder)
 
     @property
-    def device_s(self) -> float:
-        """Device-seconds spent by all attempts at all trials."""
-        return sum(device_s for device_s, _ in self._spent.values())
-
-    @property
     def usd(self) -> float:
-        """What they cost; attempts from before there was a price count at the price of now."""
-        return sum(self.cost(device_s) or 0.0 if usd is None else usd for device_s, usd in self._spent.values())
+        """What all attempts cost; those from before there was a price count at the price of now."""
+        return self._usd + (self.cost(self._unpriced_s) or 0.0)
 
     def cost(self, device_s: float) -> float | None:
         """What so many device-seconds cost; None where no price is given."""
@@ -62,8 +60,16 @@ class Watch:
         before_s, before_usd = self._spent.get((trial_id, attempt), (0.0, 0.0))
         added = self.cost(device_s - before_s)
         usd = None if added is None else added + (self.cost(before_s) or 0.0 if before_usd is None else before_usd)
-        self._spent[trial_id, attempt] = (device_s, usd)
+        self._count(trial_id, attempt, device_s, usd)
         return usd
+
+    def _count(self, trial_id: str, attempt: int, device_s: float, usd: float | None) -> None:
+        """Keep the totals: the study asks for them with every step, of however many trials."""
+        before_s, before_usd = self._spent.get((trial_id, attempt), (0.0, 0.0))
+        self._spent[trial_id, attempt] = (device_s, usd)
+        self.device_s += device_s - before_s
+        self._usd += (usd or 0.0) - (before_usd or 0.0)
+        self._unpriced_s += (device_s if usd is None else 0.0) - (before_s if before_usd is None else 0.0)
 
     def ended(self, goals: Sequence[float | None] | None) -> None:
         """A trial ended and will not run again; `goals` where it competes for the front."""
@@ -96,7 +102,7 @@ class Watch:
         table = reader.read(folder, "trials", list(dict.fromkeys([*columns, *self.goals])))
         rows = table.to_pylist()
         for row in rows:
-            self._spent[row["trial_id"], row["attempt"]] = (row["device_s"] or 0.0, row["cost_usd"])
+            self._count(row["trial_id"], row["attempt"], row["device_s"] or 0.0, row["cost_usd"])
         is_latest = reader.latest_attempt(table)
         ended = [row for row, last in zip(rows, is_latest, strict=True) if last and row["status"] in ENDED]
         for row in sorted(ended, key=lambda row: (row["ended_at"] is None, row["ended_at"])):

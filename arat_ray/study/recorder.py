@@ -295,8 +295,8 @@ def _epochs(folder: Path, names: Sequence[str]) -> dict[str, dict[int, int]]:
     """Epoch -> attempt of these trials' rows."""
     epochs: dict[str, dict[int, int]] = {name: {} for name in names}
     if names:
-        for row in reader.read(folder, "epochs", ["trial_id", "attempt", "epoch"]).to_pylist():
-            if row["trial_id"] in epochs:
-                known = epochs[row["trial_id"]]
-                known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
+        columns = ["trial_id", "attempt", "epoch"]
+        for row in reader.read_rows(folder, "epochs", columns, where=("trial_id", epochs)).to_pylist():
+            known = epochs[row["trial_id"]]
+            known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
     return epochs

@@ -161,10 +161,12 @@ def test_rows_of_one_value_are_those_of_a_filter_over_all_parts(tmp_path: Path) 
     table.flush()
     assert len(reader.part_files(tmp_path / "examples")) == 3
     columns = ["index", "broken_by"]
-    found = {name: reader.read_rows(tmp_path, "examples", columns, where=("evaluation_id", name)) for name in "abcde"}
+    found = {name: reader.read_rows(tmp_path, "examples", columns, where=("evaluation_id", {name})) for name in "abcde"}
     assert [found[name]["index"].to_pylist() for name in "abcde"] == [[0, 3, 6], [1, 4, 7], [2, 5, 8], [9], []]
     assert found["d"].to_pylist() == [{"index": 9, "broken_by": "fab-t"}]
     assert found["e"].column_names == columns
+    several = reader.read_rows(tmp_path, "examples", columns, where=("evaluation_id", {"a", "d", "e"}))
+    assert several["index"].to_pylist() == [0, 3, 6, 9]
 
 
 def test_a_column_is_replaced_by_values_of_its_type() -> None:

@@ -197,6 +197,20 @@ def test_pandas_polars_and_duckdb_agree_after_each_flush(tmp_path: Path) -> None
     assert duckdb_rows(f"select count(param_layers) from '{glob}'") == [(5,)]
 
 
+def test_keys_of_one_hash_in_different_parts_stay_apart(tmp_path: Path) -> None:
+    assert hash((-1,)) == hash((-2,))
+    schema = pa.schema([pa.field("epoch", pa.int64(), nullable=False), ("loss", pa.float64())])
+    table = Table(tmp_path, schema, ("epoch",), part_rows=1)
+    for epoch, loss in ((-1, 1.0), (-2, 2.0), (0, 0.0), (-1, 1.5)):
+        table.upsert({"epoch": epoch, "loss": loss})
+        table.flush()
+    assert [(row["epoch"], row["loss"]) for row in rows(tmp_path)] == [(-1, 1.5), (-2, 2.0), (0, 0.0)]
+    assert table.row((-2,)) == {"epoch": -2, "loss": 2.0}
+    assert table.stored == 3
+    with pytest.raises(KeyError):
+        table.row((-3,))
+
+
 # ---------------------------------------------------------------------------------------- crash and full disk
 
 ENDLESS = """
@@ -206,7 +220,7 @@ from arat_ray.results.schema import TABLES
 from arat_ray.results.table import Table
 key, schema = TABLES["epochs"]
 table = Table(pathlib.Path(sys.argv[1]), schema, key, part_rows=40)
-start = len(table._part_of)
+start = table.stored
 for epoch in range(start, start + 100_000):
     table.upsert({"trial_id": "t", "attempt": 0, "epoch": epoch, "loss_clean": epoch / 2})
     if epoch % 5 == 0:
