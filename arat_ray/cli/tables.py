@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import PATH, user_errors
+from arat_ray.cli.common import PATH, bring, user_errors
 
 
 @click.group()
@@ -32,6 +32,7 @@ def why(study: Path, trial: str, as_json: bool) -> None:
     with user_errors():
         from arat_ray.results import why as reasons
 
+        bring(study)
         found = reasons.why(study, trial)
         if as_json:
             click.echo(json.dumps(found, indent=2))

@@ -6,7 +6,6 @@ never pays for Ray Train.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -16,7 +15,7 @@ from ray import tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from arat_ray.cluster import early_stopping
+from arat_ray.cluster import checkpoints, early_stopping
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.run import Train, Validate
@@ -27,7 +26,8 @@ FAILURES = 3
 
 
 class TrialConfig(TypedDict):
-    """What Ray carries to a trial: JSON of the specs, where its checkpoints go, and the epochs that decide on it."""
+    """What Ray carries to a trial: JSON of the specs, where its checkpoints go (`address`, where that is a bucket), and
+    the epochs that decide on it."""
 
     number: int
     sampled: dict[str, Any]
@@ -35,6 +35,7 @@ class TrialConfig(TypedDict):
     validate: dict[str, Any]
     resources: dict[str, Any]
     folder: str
+    address: str | None
     ray_folder: str
     rungs: list[int]
 
@@ -71,7 +72,7 @@ def run_on_workers(config: TrialConfig) -> None:
         ),
         run_config=ray_train.RunConfig(
             name=f"trial-{config['number']:05d}",
-            storage_path=config["ray_folder"],
+            **checkpoints.ray_storage(config),
             callbacks=[TuneReportCallback()],
             failure_config=ray_train.FailureConfig(max_failures=FAILURES, controller_failure_limit=2),
         ),
@@ -95,6 +96,8 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     """
 
     def report(row: Row, replayed: bool) -> bool:
+        if row["epoch"] in config["rungs"]:
+            kept.flush()  # from here the trial may not come back
         send({"row": row, "replayed": replayed, **describe(device)})
         if world_size == 1 or row["epoch"] not in config["rungs"]:
             return False
@@ -105,7 +108,8 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
 
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
     try:
-        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size))
+        with checkpoints.kept(config, device, rank=rank, world_size=world_size) as kept:
+            fit(train, validate, Context(kept.folder, report, device, rank, world_size))
     except (ValueError, torch.OutOfMemoryError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()

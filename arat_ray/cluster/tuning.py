@@ -18,16 +18,19 @@ from rich.console import Console
 
 from arat_ray.cluster import early_stopping, launch, nodes
 from arat_ray.cluster.callback import StudyCallback
+from arat_ray.cluster.checkpoints import push_left
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
+from arat_ray.storage.place import uri_of
+from arat_ray.storage.pushing import close_all
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
 from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.study.recorder import Recorder, sampled_before, trial_id
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -104,6 +107,7 @@ def run(
             decisions=experiment.early_stopping is not None,
         )
         ledger = Ledger(folder, experiment)
+        ledger.adopt(sampled_before(folder, experiment))
         _learn(folder, ledger, found, console)
         ended = len(ledger.ended())
         total = experiment.trials
@@ -119,6 +123,7 @@ def run(
         with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, console), progress:
             room = nodes.check_placeable(experiment.resources)
             _tune(experiment, folder, recorder, ledger, stop, limit=limit, room=room)
+            push_left(folder, console)
         ended = len(ledger.ended())
         reason = None if total is not None and ended >= total and not stop.interrupted else stop.reason
         saved = recorder.close(reason or "interrupted")
@@ -180,13 +185,15 @@ def _tune(
 
 def _configure(experiment: Experiment, folder: Path, ray_folder: Path, asked: Asked) -> TrialConfig:
     train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
+    checkpoints = folder / "checkpoints" / trial_id(experiment.name, asked.number)
     return TrialConfig(
         number=asked.number,
         sampled=asked.sampled,
         train=train.model_dump(mode="json"),
         validate=experiment.validation.model_dump(mode="json"),
         resources=experiment.resources.model_dump(mode="json"),
-        folder=str(folder / "checkpoints" / trial_id(experiment.name, asked.number)),
+        folder=str(checkpoints),
+        address=uri_of(checkpoints),
         ray_folder=str(ray_folder),
         rungs=stopping.rungs(train.epochs) if stopping else [],
     )
@@ -206,6 +213,7 @@ def _interruptible(stop: Stop, recorder: Recorder, console: Console) -> Iterator
 
     def give_up() -> None:
         recorder.close("interrupted")
+        close_all()
         console.print("Ray did not answer any more; everything measured is saved; go on with --resume")
         os._exit(INTERRUPTED)
 

@@ -74,7 +74,7 @@ class Recorder:
             rungs = stopping.rungs(experiment.base.epochs)
             self.halving = Halving(rungs, reduction_factor=stopping.reduction_factor)
             self.halving.recall(decisions.read(folder))
-        self._before = _unfinished(folder)
+        self._before = _before(folder)
 
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
@@ -272,12 +272,28 @@ def _unusable(goals: dict[str, Any]) -> str | None:
     return f"no result: {', '.join(f'{goal} is {goals[goal]}' for goal in bad)} after the last epoch" if bad else None
 
 
-def _unfinished(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]]:
-    """Last row, and epoch -> attempt, of each trial that an earlier driver left unfinished."""
+def sampled_before(folder: Path, experiment: Experiment) -> dict[int, dict[str, Any]]:
+    """What each trial of the tables has sampled, by number."""
+    columns = {path: f"param_{path}" for path in experiment.search}
+    found: dict[int, dict[str, Any]] = {}
+    for row in reader.read(folder, "trials", ["number", *columns.values()]).to_pylist():
+        sampled = {path: row[column] for path, column in columns.items() if row[column] is not None}
+        for path, value in sampled.items():
+            if labels := experiment.search[path].labels:
+                sampled[path] = labels[labels.index(value)]  # a whole number again, where the column is of floats
+        found[row["number"]] = sampled
+    return found
+
+
+def _before(folder: Path) -> dict[str, tuple[dict[str, Any], dict[int, int]]]:
+    """Last row, and epoch -> attempt, of each trial that an earlier driver has begun.
+
+    Also of those that have ended: the ledger may not have heard of it, and asks for them again.
+    """
     columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "started_at"]
     trials = reader.read(folder, "trials", columns)
     latest = [row for row, last in zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True) if last]
-    rows = {row["trial_id"]: row for row in latest if row["status"] in ("running", "stopped")}
+    rows = {row["trial_id"]: row for row in latest}
     epochs: dict[str, dict[int, int]] = {name: {} for name in rows}
     if rows:
         for row in reader.read(folder, "epochs", ["trial_id", "attempt", "epoch"]).to_pylist():
