@@ -29,6 +29,7 @@ from optuna.storages.journal import JournalFileBackend
 from arat_ray.results import reader
 from arat_ray.study.ledger import JOURNAL
 
+MARK = f"ARAT_RAY_FAULTS={os.getpid()}".encode()
 STUDY = """
 name: faults
 train:
@@ -60,7 +61,10 @@ def start(file: Path, results: Path) -> subprocess.Popen[bytes]:
         "--results",
         str(results),
     ]
-    return subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"ARAT_RAY_FAULTS": str(os.getpid())}
+    return subprocess.Popen(
+        [*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
 
 
 def rows(study: Path) -> dict[str, Counter[tuple[Any, ...]]]:
@@ -88,9 +92,15 @@ def states(study: Path) -> Counter[str]:
 
 
 def raylets() -> set[int]:
-    """Process ids of Ray's node managers, which hold all its workers."""
-    commands = {int(path.parent.name): path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
-    return {pid for pid, command in commands.items() if b"/raylet/raylet" in command}
+    """Process ids of the node managers of these studies' Ray, which hold all its workers."""
+    found = set()
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"/raylet/raylet" in (proc / "cmdline").read_bytes() and MARK in (proc / "environ").read_bytes():
+                found.add(int(proc.name))
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 def main() -> None:
@@ -100,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    draw, before = random.Random(options.seed), raylets()
+    draw = random.Random(options.seed)
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     file = options.folder / "faults.yaml"
@@ -141,10 +151,10 @@ def main() -> None:
         if running:
             problems.append(f"{study}: the journal still has {running}")
     deadline = time.monotonic() + 60
-    while raylets() - before and time.monotonic() < deadline:
+    while raylets() and time.monotonic() < deadline:
         time.sleep(1)
-    if raylets() - before:
-        problems.append(f"Ray processes left over: {raylets() - before}")
+    if raylets():
+        problems.append(f"Ray processes left over: {raylets()}")
     attempts = sum(reader.read(options.folder / f"killed-{i}" / "faults", "trials").num_rows for i in range(studies))
     trials, epochs = (sum(expected[name].values()) for name in ("trials", "epochs"))
     none = "Lost rows: 0. Doubled rows: 0. Other accuracies: 0. Trials running in the journal: 0. Processes left: 0."

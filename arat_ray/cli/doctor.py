@@ -21,8 +21,8 @@ from arat_ray.cli.common import FILE, POSITIVE, user_errors
 def doctor(experiment: Path | None, address: str | None, results: str, timeout: float, as_json: bool) -> None:
     """Examine a cluster before money is spent: software, GPUs, storage, data, network, gradients, speed and cost.
 
-    With an EXPERIMENT a trial of it is rehearsed: a few steps on its own network and data, and the forecast of its hours
-    and cost from them. Ends with 1 when a check failed.
+    With an EXPERIMENT a trial of it is rehearsed: a few steps on its own network and data, and from them the forecast
+    of the search's hours and cost. Ends with 1 when a check failed.
 
     \b
     Example: arat-ray doctor layers.yaml --address auto --results /shared/results

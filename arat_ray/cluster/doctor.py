@@ -32,20 +32,20 @@ def examine(
 ) -> Iterator[Check]:
     """The checks of the cluster that this process has joined, one after another; `say` hears which is next."""
 
-    def everywhere_(what: str, probe: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    def ask(what: str, probe: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         say(f"{what} (at most {limit_s:g} s) ...")
         return everywhere.run(probe, *arguments, limit_s=limit_s)
 
-    yield check_versions(everywhere_("versions", probes.versions_probe()))
+    yield check_versions(ask("versions", probes.versions_probe()))
     announced = {name: int(node["Resources"].get("GPU", 0)) for name, node in everywhere.nodes().items()}
-    yield check_gpus(everywhere_("GPUs", probes.gpus), announced)
+    yield check_gpus(ask("GPUs", probes.gpus), announced)
     folder, text = f"{probes.resolved(results)}/.doctor-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
-    written = everywhere_("storage", probes.leave_a_file, folder, text)
-    seen = everywhere_("storage, read back", probes.files_left, folder) if not troubles(written) else {}
+    written = ask("storage", probes.leave_a_file, folder, text)
+    seen = ask("storage, read back", probes.files_left, folder) if not troubles(written) else {}
     storage = check_storage(results, written, seen, text)
     yield storage
     try:
-        yield from _experiment_checks(experiment, folder, everywhere_, storage.status == "ok", limit_s, say)
+        yield from _experiment_checks(experiment, folder, ask, storage.status == "ok", limit_s, say)
     finally:
         if any(not isinstance(each, Trouble) for each in written.values()):
             everywhere.run(_removed, folder, limit_s=limit_s)
@@ -61,7 +61,7 @@ def _removed(node: str, folder: str) -> None:
 def _experiment_checks(
     experiment: Experiment | None,
     folder: str,
-    everywhere_: Callable[..., dict[str, Any]],
+    ask: Callable[..., dict[str, Any]],
     storage_is_shared: bool,
     limit_s: float,
     say: Callable[[str], None],
@@ -70,7 +70,7 @@ def _experiment_checks(
     if experiment is None:
         yield from (Check(name, "skipped", "no experiment file was given") for name in names)
         return
-    yield check_data(everywhere_("data set", probes.data_set, experiment.base.model_dump(mode="json")))
+    yield check_data(ask("data set", probes.data_set, experiment.base.model_dump(mode="json")))
     try:
         room = check_placeable(experiment.resources)
     except PlacementError as error:
@@ -84,8 +84,9 @@ def _experiment_checks(
     say(f"rehearsal of a trial (at most {limit_s:g} s) ...")
     measured = rehearsing.run(experiment, storage=folder, limit_s=limit_s)
     if isinstance(measured, Trouble):
-        advice = "raise --timeout if the network is slow; otherwise see what the error says of the network or the GPUs"
+        advice = "raise --timeout if a step takes long; otherwise it is the network between the nodes, or their GPUs"
         yield Check("rehearsal", "failed", measured.why, advice)
+        yield from (Check(name, "skipped", "the rehearsal failed") for name in names[2:])
         return
     yield check_collective(measured)
     yield check_gradients(measured, synchronized=experiment.base.sync_batch_norm)
@@ -172,7 +173,8 @@ def check_collective(measured: Mapping[str, Any]) -> Check:
     """The workers of a trial can add up."""
     if "backend" not in measured:
         return Check("collective", "skipped", "a trial has one worker")
-    seen = f"{measured['backend']} over {len(measured['hosts'])} host(s), 16 MiB in {1000 * measured['all_reduce_s']:.3g} ms"
+    took = f"16 MiB in {1000 * measured['all_reduce_s']:.3g} ms"
+    seen = f"{measured['backend']} over {len(measured['hosts'])} host(s), {took}"
     if not measured["sum_right"]:
         return Check("collective", "failed", f"{seen}: the sum is wrong", "check the network between the nodes")
     return Check("collective", "ok", seen)

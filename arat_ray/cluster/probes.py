@@ -40,7 +40,7 @@ def versions_probe() -> Callable[[str], dict[str, str | None]]:
         if shutil.which("nvidia-smi"):
             query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
             done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-            found["driver"] = (done.stdout.split() or [None])[0] if done.returncode == 0 else "does not answer"
+            found["driver"] = " ".join(sorted(set(done.stdout.split()))) if done.returncode == 0 else "does not answer"
         return found
 
     return versions
@@ -53,12 +53,17 @@ def gpus(node: str) -> list[str]:
     return [torch.cuda.get_device_name(each) for each in range(torch.cuda.device_count())]
 
 
-def leave_a_file(node: str, folder: str, text: str) -> None:
-    """Write `text` into `folder`. Raises OSError where that cannot be."""
+def leave_a_file(name: str, folder: str, text: str) -> None:
+    """Write `text` into `folder`, by default under the node's name. Raises OSError where that cannot be."""
     files, path = _file_system(folder)
     files.create_dir(path, recursive=True)
-    with files.open_output_stream(f"{path}/{node}") as stream:
+    with files.open_output_stream(f"{path}/{name}") as stream:
         stream.write(text.encode())
+
+
+def read_file(name: str, folder: str) -> str:
+    files, path = _file_system(folder)
+    return str(files.open_input_stream(f"{path}/{name}").read().decode())
 
 
 def files_left(node: str, folder: str) -> dict[str, str]:
@@ -67,7 +72,7 @@ def files_left(node: str, folder: str) -> dict[str, str]:
 
     files, path = _file_system(folder)
     found = files.get_file_info(FileSelector(path, allow_not_found=True))
-    return {info.base_name: files.open_input_stream(info.path).read().decode() for info in found}
+    return {info.base_name: read_file(info.base_name, folder) for info in found if info.is_file}
 
 
 def remove(folder: str) -> None:

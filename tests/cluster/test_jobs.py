@@ -116,40 +116,24 @@ def test_the_head_answers_nobody_without_its_token(head: Head) -> None:
     (folder / "auth_token").unlink()
 
 
-def test_a_submitted_study_ends_with_its_tables(head: Head, write: Write) -> None:
-    file = write(budget={"trials": 2})
-    done = head.run("submit", str(file), "--follow", "--", "--trials", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "results go to ~/results/small on the head" in done.stderr
-    assert "budget.trials: all 1 trials have ended" in done.stdout
-    (row,) = rows(head.home / "results", "trials")
-    assert row["status"] == "complete"
-    (job,) = json.loads(head.run("status", "--json").stdout)
-    assert re.fullmatch(r"small-\d{8}-\d{6}", job["job"])
-    assert (job["study"], job["state"], job["progress"]) == ("small", "succeeded", "1/1")
-    assert "all 1 trials have ended" in head.run("status", job["job"]).stdout
-    assert "has ended already: succeeded" in head.run("stop", job["job"]).stdout
-    unknown = head.run("stop", "small-1")
-    assert (unknown.returncode, "knows no job 'small-1'" in unknown.stderr) == (2, True)
-
-
 def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(head: Head, write: Write) -> None:
     train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
     file = write(train=train, budget={"trials": 1000})
-    results = file.parent / "results"
-    words = ("submit", str(file), "--results", str(results), "--follow")
+    results = head.home / "results"
+    words = ("submit", str(file), "--follow")
     follower = head.start(*words)
     wait_until(lambda: len(rows(results, "epochs")) >= 2, 240, "some epochs")
     follower.send_signal(signal.SIGINT)
     stdout, stderr = follower.communicate(timeout=120)
     assert follower.returncode == 130
     assert "the job goes on; follow it again or stop it with" in stderr
-    job = re.findall(r"^submitted (\S+);", stdout, re.MULTILINE)[0]
+    assert "results go to ~/results/small on the head" in stderr
+    job = re.findall(r"^submitted (small-\d{8}-\d{6});", stdout, re.MULTILINE)[0]
     assert f"arat-ray stop {job}" in stderr
     stopped = head.run("stop", job)
     assert stopped.returncode == 0, stopped.stderr
     assert "everything measured is in" in stopped.stdout
-    assert f"go on with: arat-ray submit {file} --address {head.address} --results {results} --resume" in stopped.stdout
+    assert f"go on with: arat-ray submit {file} --address {head.address} --results results --resume" in stopped.stdout
     assert head.run("status", job, "--follow").returncode == 130
     saved = {(row["trial_id"], row["epoch"]) for row in rows(results, "epochs")}
     started = rows(results, "trials")
@@ -173,6 +157,19 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(head:
     found = [(row["trial_id"], row["epoch"]) for row in rows(results, "epochs")]
     assert Counter(epoch for _, epoch in found) == dict.fromkeys(range(1, 7), trials)
     assert saved <= set(found)
+
+    jobs = json.loads(head.run("status", "--json").stdout)
+    assert [(each["study"], each["state"]) for each in jobs] == [
+        ("small", "stopped"),
+        ("small", "refused its input"),
+        ("small", "succeeded"),
+    ]
+    last = jobs[-1]
+    assert (last["job"], last["progress"]) == (re.findall(r"^submitted (\S+);", stdout)[0], f"{trials}/{trials}")
+    assert f"budget.trials: all {trials} trials have ended" in head.run("status", last["job"]).stdout
+    assert "has ended already: succeeded" in head.run("stop", last["job"]).stdout
+    unknown = head.run("stop", "small-1")
+    assert (unknown.returncode, "knows no job 'small-1'" in unknown.stderr) == (2, True)
 
 
 @contextmanager

@@ -1,0 +1,153 @@
+"""Faults that are really injected into studies on Ray, and what becomes of their trials."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.results import reader
+from tests.cluster.studies import EXPERIMENT, ray_processes, tune, tune_command, wait_until
+
+pytestmark = pytest.mark.ray
+Write = Callable[..., Path]
+SLOW = EXPERIMENT["train"] | {"attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+
+
+def rows(file: Path, table: str) -> list[dict[str, Any]]:
+    study = file.parent / "results" / "small"
+    return list(reader.read(study, table).to_pylist()) if reader.part_files(study / table) else []
+
+
+def start(file: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(tune_command(file, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers(name: bytes) -> list[int]:
+    return [pid for pid in ray_processes() if name in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def assert_second_attempt(file: Path, *, epochs: int, why: str) -> None:
+    """A lost attempt, then a complete one that trained nothing again that was checkpointed."""
+    lost, done = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
+    assert (lost["attempt"], lost["status"]) == (1, "failed")
+    assert why in lost["error"]
+    assert (done["attempt"], done["status"], done["epochs_done"]) == (2, "complete", epochs)
+    attempts = {row["epoch"]: row["attempt"] for row in rows(file, "epochs")}
+    assert len(rows(file, "epochs")) == epochs
+    assert list(attempts) == list(range(1, epochs + 1))
+    assert (attempts[1], attempts[epochs]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "process"),
+    [(1, b"ImplicitFunc"), (2, b"RayTrainWorker")],
+    ids=["one worker", "one of two workers"],
+)
+def test_a_stopped_worker_is_killed_and_its_trial_goes_on(write: Write, count: int, process: bytes) -> None:
+    resources = {"workers": count, "cpus_per_worker": 1, "timeout_minutes": 0.15}
+    file = write(train=SLOW | {"epochs": 12}, resources=resources, budget={"trials": 1})
+    driver = start(file)
+    wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
+    stopped = workers(process)[:1]
+    os.kill(stopped[0], signal.SIGSTOP)
+    stdout, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 0, stdout + stderr
+    assert "trial 0: nothing was heard of it for" in stdout
+    assert_second_attempt(file, epochs=12, why="stalled: nothing was heard of it for")
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one worker", "two workers"])
+def test_a_trial_that_has_no_memory_fails_at_once_and_the_others_run(write: Write, count: int) -> None:
+    """One layer of its predictor would take 16 GiB, of 8 that each process may have."""
+    method = EXPERIMENT["train"]["method"] | {"predictor": {"ratio": 64, "depth": 3}}
+    resources = {"workers": count, "cpus_per_worker": 1, "concurrent_trials": 1}
+    search = {"model.width": {"choice": [256, 2]}}
+    train = EXPERIMENT["train"] | {"method": method, "epochs": 1}
+    sampler = {"name": "grid", "seed": 0}
+    file = write(train=train, search=search, resources=resources, sampler=sampler, budget={})
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
+
+    command = tune_command(file)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, preexec_fn=limit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    bad, good = sorted(rows(file, "trials"), key=lambda row: row["number"])
+    assert (bad["status"], bad["attempt"], good["status"]) == ("failed", 1, "complete")
+    assert "DefaultCPUAllocator: can't allocate memory" in bad["error"]
+    assert bad["error"].endswith("(batch_size 64)")
+
+
+def test_workers_that_the_node_has_no_memory_for_are_replaced_and_the_trial_fails_for_memory(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # less than what any machine has in use
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "500")
+    file = write(train=SLOW | {"epochs": 400}, budget={"trials": 1})
+    done = tune(file)
+    assert done.returncode == 1, done.stdout + done.stderr
+    attempts = rows(file, "trials")
+    assert [row["attempt"] for row in attempts] == [1, 2, 3, 4]
+    assert {row["status"] for row in attempts} == {"failed"}
+    assert "low on memory" in attempts[-1]["error"]
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+node = cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    if line.strip() == "lose":
+        cluster.remove_node(node, allow_graceful=False)
+    if line.strip() == "add":
+        node = cluster.add_node(num_cpus=1)
+    print("done", flush=True)
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[Callable[[str], str]]:
+    """A head that computes nothing and a node of one CPU: `lose` it, `add` another, ask for the `address`."""
+    host = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert host.stdin is not None
+    assert host.stdout is not None
+    address = host.stdout.readline().strip()
+
+    def tell(word: str) -> str:
+        assert host.stdin is not None
+        assert host.stdout is not None
+        host.stdin.write(f"{word}\n")
+        host.stdin.flush()
+        assert host.stdout.readline() == "done\n"
+        return address
+
+    yield tell
+    host.communicate("", timeout=60)
+
+
+def test_a_trial_whose_node_was_taken_away_waits_for_another_and_goes_on(
+    write: Write, cluster: Callable[[str], str]
+) -> None:
+    file = write(train=SLOW | {"epochs": 12}, budget={"trials": 1}, resources={"cpus_per_worker": 1})
+    driver = start(file, "--address", cluster("address"))
+    wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
+    cluster("lose")
+    wait_until(lambda: len(rows(file, "trials")) == 2, 120, "the loss to be noticed")
+    time.sleep(1)
+    assert driver.poll() is None
+    cluster("add")
+    stdout, stderr = driver.communicate(timeout=240)
+    assert driver.returncode == 0, stdout + stderr
+    assert_second_attempt(file, epochs=12, why="node")
