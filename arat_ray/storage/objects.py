@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,6 +17,8 @@ from arat_ray.storage.place import Place
 
 CONNECT_S, ANSWER_S, ATTEMPTS = 3, 5, 2
 CHUNK = 16 << 20
+REPLACED_AT_MOST = 10
+"""How often an object may be replaced while it is read."""
 
 
 class Stat(NamedTuple):
@@ -90,7 +92,7 @@ def reason(error: OSError) -> str:
 
 
 def stats(place: Place, name: str) -> dict[str, Stat]:
-    """Of the object of a name below a place, or of all below a folder, `trials/`; by name. No dot-files."""
+    """Of the object of a name below a place, or of all below a folder, `trials/`; by name. No dot-files there."""
     from pyarrow import fs
 
     store = filesystem(place)
@@ -115,13 +117,27 @@ def get(place: Place, name: str, path: Path) -> None:
     """An object into a file, which is there when this returns, and flushed by nobody."""
     from pyarrow import fs
 
-    fs.copy_files(
-        _join(place, name),
-        str(path),
-        source_filesystem=filesystem(place),
-        destination_filesystem=fs.LocalFileSystem(),
-        chunk_size=CHUNK,
-    )
+    def fetch() -> int:
+        fs.copy_files(
+            _join(place, name),
+            str(path),
+            source_filesystem=filesystem(place),
+            destination_filesystem=fs.LocalFileSystem(),
+            chunk_size=CHUNK,
+        )
+        return path.stat().st_size
+
+    _whole(place, name, fetch)
+
+
+def _whole(place: Place, name: str, fetch: Callable[[], int]) -> None:
+    """Fetch until it was one version of the object: one that is replaced meanwhile may come in pieces of both."""
+    for _ in range(REPLACED_AT_MOST):
+        before = stats(place, name).get(name)
+        size = fetch()
+        if before == stats(place, name).get(name) and before is not None and before.size == size:
+            return
+    raise OSError(f"{place.uri}/{name} is replaced faster than it can be read")
 
 
 def put(place: Place, name: str, content: IO[bytes]) -> Stat:
@@ -146,11 +162,19 @@ def put(place: Place, name: str, content: IO[bytes]) -> Stat:
 
 def read(place: Place, name: str) -> bytes | None:
     """The content of a small object; None where there is none."""
-    try:
+    content = b""
+
+    def fetch() -> int:
+        nonlocal content
         with filesystem(place).open_input_stream(_join(place, name)) as source:
-            return bytes(source.read())
+            content = bytes(source.read())
+        return len(content)
+
+    try:
+        _whole(place, name, fetch)
     except FileNotFoundError:
         return None
+    return content
 
 
 def remove(place: Place, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -82,7 +83,12 @@ def test_only_what_changed_is_pulled_once_its_time_is_settled(
     monkeypatch.setattr("arat_ray.storage.mirror.UNSETTLED_S", -UNSETTLED_S)
     other = on("other")
     got, get = list[str](), objects.get
-    monkeypatch.setattr(objects, "get", lambda place, name, path: (got.append(name), get(place, name, path)))
+
+    def noting(place: Any, name: str, path: Path) -> None:
+        got.append(name)
+        get(place, name, path)
+
+    monkeypatch.setattr(objects, "get", noting)
     other.pull(TABLES)
     assert len(got) == 4
     other.pull(TABLES)
@@ -103,6 +109,24 @@ def test_an_object_that_may_change_within_the_same_second_is_looked_at_again(
     on("node").push()
     on("other").pull(TABLES)
     assert content(other)[EPOCHS] == b"EPOCHS"
+
+
+def test_an_object_that_is_replaced_while_it_is_read_arrives_whole(
+    study: Mirror, on: Callable[[str], Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = objects.stats, list[str]()
+
+    def replaced_after_the_first_look(place: Any, name: str) -> Any:
+        found = whole(place, name)
+        if name == EPOCHS and len(seen) < 2:
+            seen.append(name)
+            objects.put(place, name, io.BytesIO(b"longer than it was" * len(seen)))
+        return found
+
+    other = on("other")
+    monkeypatch.setattr(objects, "stats", replaced_after_the_first_look)
+    other.pull([EPOCHS])
+    assert content(other)[EPOCHS] == b"longer than it was" * 2
 
 
 def test_what_is_removed_from_the_bucket_goes_from_the_mirrors_but_not_what_was_never_pushed(study: Mirror) -> None:

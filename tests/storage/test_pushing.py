@@ -68,6 +68,7 @@ def test_a_server_that_hangs_is_an_outage_within_seconds(
     told: list[str] = []
     pushing = Pushing(Mirror(folder), ["epochs/"], tell=told.append)
     monkeypatch.setattr(objects, "ANSWER_S", 1)
+    monkeypatch.setattr(objects, "ATTEMPTS", 1)
     objects._filesystem.cache_clear()
     server.stop()
     try:
@@ -85,7 +86,7 @@ def test_a_server_that_hangs_is_an_outage_within_seconds(
 def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_one_pushes_them(
     folder: Mirrored, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(Pushing.close.__kwdefaults__, "patience_s", 0.0)
+    monkeypatch.setattr(Pushing.close, "__kwdefaults__", {"patience_s": 0.0})
 
     def command() -> None:
         with monkeypatch.context() as gone, opening.writing(folder, tell=lambda text: None):
