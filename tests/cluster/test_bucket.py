@@ -51,8 +51,9 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     write: Callable[..., Path], address: str, server: Server
 ) -> None:
     train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
-    one_by_one = EXPERIMENT["resources"] | {"concurrent_trials": 1}  # so that the sampler sees the same
-    file = write(train=train, budget={"trials": 3}, resources=one_by_one)
+    search = {"method.invariance_weight": {"choice": [0.5, 1.0, 5.0]}}
+    resources = EXPERIMENT["resources"] | {"concurrent_trials": 1}
+    file = write(train=train, search=search, sampler={"name": "grid", "seed": 0}, budget={}, resources=resources)
     done = tune(file)
     assert done.returncode == 0, done.stderr
     undisturbed = file.parent / "results" / "small"
