@@ -15,6 +15,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
+from arat_ray.storage.place import is_uri, parse
+
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
@@ -73,5 +75,15 @@ def _whole_path(path: Path) -> Path:
     return Path(filled).expanduser().absolute()
 
 
+def _place(value: object) -> object:
+    """An address of a bucket stays text; any other text is a path."""
+    if isinstance(value, str) and is_uri(value):
+        return parse(value).uri
+    return _whole_path(Path(value)) if isinstance(value, str | Path) else value
+
+
 DataPath = Annotated[Path, AfterValidator(_whole_path)]
 """A file or folder; `~` and $VARIABLES are filled in, and it is made absolute, because workers run in other folders."""
+
+DataPlace = Annotated[Path | str, BeforeValidator(_place)]
+"""A file or folder, as a DataPath, or the address of one in a bucket, as text."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, console, shown, user_errors
+from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
 from arat_ray.cli.studies import settle
 
 
@@ -48,13 +49,19 @@ def confirm(
              arat-ray confirm results/quickstart --seeds 10
     """
     del resume
-    with user_errors():
+    with user_errors(), ExitStack() as stack:
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
+        from arat_ray.storage import opening
         from arat_ray.study import confirmation
 
+        bring(study)
         members = [trial["trial_id"] for trial in load_front([study]).trials]
         folder = confirmation.place(study, results)
+        if dry_run:
+            bring(folder)
+        else:
+            stack.enter_context(opening.writing(folder, tell=tell))
         with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FILE, PATH, console, user_errors
+from arat_ray.cli.common import FILE, PATH, bring, bring_any, console, user_errors
 
 if TYPE_CHECKING:
     from arat_ray.frontier.evaluations import Asked
+
+FRONT = ("study.json", "trials/", "evaluations/")
+"""What a front is computed from."""
 
 
 def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,6 +81,7 @@ def pareto(
         from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
 
+        bring(*studies, names=FRONT)
         asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
         front = load_front(studies, include_partial=partial, asked=asked)
         if as_json:
@@ -97,6 +101,7 @@ def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool)
     with user_errors():
         from arat_ray.frontier import infeasible
 
+        bring(*studies, names=FRONT)
         trials = infeasible.load(studies)
         if as_json:
             click.echo(json.dumps(trials, indent=2))
@@ -142,6 +147,7 @@ def pick(
         from arat_ray.frontier.pick import pick as choose
         from arat_ray.study import derived
 
+        bring(study, names=FRONT)
         front = load_front([study], asked=_asked(epsilon, attack=attack, split=split, norm=norm, images=images))
         chosen = choose(front, least=least, best=best, knee=knee)
         lines = show.choice_lines(chosen, front)
@@ -189,6 +195,8 @@ def compare(
         from arat_ray.frontier import show
 
         asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        for each in (a, b):
+            bring_any(each)
         found = comparing.compare(a, b, asked)
         if as_json:
             click.echo(json.dumps(comparing.as_json(found), indent=2))

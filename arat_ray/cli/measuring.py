@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, shown, user_errors
+from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, bring, shown, tell, user_errors
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
@@ -87,9 +88,22 @@ def evaluate(
         from arat_ray.evaluation import accuracy
         from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
+        from arat_ray.storage import opening
 
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
-        checkpoints = checkpoints_of(target, front=front)
+        study, _ = opening.study_of(target)
+        bring(study)
+
+        def fetch(chosen: Sequence[Path]) -> None:
+            names = [str(path.relative_to(study)) for path in chosen]
+            batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
+            bring(study, names=[*names, *batches])
+            stack.enter_context(opening.evaluating(study, batches, tell=tell))
+
+        if records:
+            bring(records, names=[""])
+            stack.enter_context(opening.evaluating(records, [""], tell=tell))
+        checkpoints = checkpoints_of(target, front=front, fetch=fetch)
         on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if on.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
@@ -121,7 +135,8 @@ def evaluate(
             except KeyboardInterrupt:
                 click.echo("interrupted; the same command goes on from the finished batches", err=True)
                 sys.exit(INTERRUPTED)
-            studies.add(record(report))
+            with opening.adding(study, tell=tell):
+                studies.add(record(report))
             rows += report.rows()
             if not as_json:
                 _print_report(report)

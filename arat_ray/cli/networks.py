@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FILE, PATH, console, user_errors
+from arat_ray.cli.common import HERE, PATH, bring_any, console, user_errors
 
 
 @click.command()
@@ -63,8 +63,8 @@ def presets(name: str | None) -> None:
 
 
 @click.command()
-@click.argument("checkpoint", type=FILE)
-@click.option("-o", "--output", type=PATH, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
+@click.argument("checkpoint", type=PATH)
+@click.option("-o", "--output", type=HERE, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
 @click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
@@ -80,6 +80,7 @@ def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
     with user_errors():
         from arat_ray.training.export import export as write
 
+        bring_any(checkpoint)
         written = write(checkpoint, output, averaged=not raw, overwrite=force)
         click.echo(f"{written.comparison}")
         click.echo(f"wrote {written.path} and {written.description}")

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from arat_ray.cli.common import FILE, FOLDER, INTERRUPTED, NOT_SAVED, POSITIVE, console, shown, user_errors
+from arat_ray.cli.common import (
+    FILE,
+    FOLDER,
+    INTERRUPTED,
+    NOT_SAVED,
+    POSITIVE,
+    bring,
+    console,
+    shown,
+    tell,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
@@ -46,11 +58,14 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
-    with user_errors():
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.config import load
+        from arat_ray.storage import mirror, opening
 
         experiment = load(file).without_search()
         folder = results / experiment.name
+        names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
+        stack.enter_context(opening.writing(folder, tell=tell, names=names))
         go_on = f"arat-ray train {file} --results {results} --resume"
         if experiment.resources.workers > 1:
             from arat_ray.cluster import tuning
@@ -128,14 +143,16 @@ def tune(
              arat-ray tune search_spaces/quickstart.yaml --trials 24
              arat-ray tune wider.yaml --from results/quickstart
     """
-    with user_errors():
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
+        from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         experiment = load(file).with_budget(**given)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
+        bring(*earlier)
         if dry_run:
             from arat_ray.study import warm_start
 
@@ -144,6 +161,7 @@ def tune(
                 click.echo(line)
             return
         folder = results / experiment.name
+        stack.enter_context(opening.writing(folder, tell=tell))
         from arat_ray.cluster import tuning
 
         outcome = tuning.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, console, user_errors
+from arat_ray.cli.common import FOLDER, PATH, bring, console, user_errors
 
 STATUSES = ("running", "complete", "stopped", "failed", "pruned")
 
@@ -35,6 +35,7 @@ def why(study: Path, trial: str, as_json: bool) -> None:
     with user_errors():
         from arat_ray.results import why as reasons
 
+        bring(study)
         found = reasons.why(study, trial)
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -54,6 +55,7 @@ def show(study: Path, as_json: bool) -> None:
     with user_errors():
         from arat_ray.results import overview
 
+        bring(study)
         found = overview.overview(study)
         if as_json:
             click.echo(json.dumps(found, indent=2))
@@ -96,6 +98,7 @@ def trials(
     with user_errors():
         from arat_ray.results import listing
 
+        bring(study)
         found = listing.load(
             study,
             statuses=statuses,
@@ -126,8 +129,11 @@ def rebuild(study: Path) -> None:
     Example: arat-ray results rebuild results/layers
     """
     with user_errors():
+        from arat_ray.storage.place import uri_of
         from arat_ray.study import rebuild as rebuilding
 
+        if uri_of(study):
+            raise ValueError(f"{uri_of(study)} is in a bucket: copy it to a folder, rebuild it there, and copy it back")
         try:
             result = rebuilding.rebuild(study)
         except OSError as error:

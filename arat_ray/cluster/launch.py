@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
@@ -15,7 +14,7 @@ import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
 
-from arat_ray.cluster import early_stopping, heartbeat
+from arat_ray.cluster import checkpoints, early_stopping, heartbeat
 from arat_ray.cluster.crew import Crew, Message
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
@@ -36,7 +35,8 @@ class NoMemoryLeftError(Exception):
 
 
 class TrialConfig(TypedDict):
-    """What Ray carries to a trial: JSON of the specs, where its checkpoints go, and the epochs that decide on it."""
+    """What Ray carries to a trial: JSON of the specs, where its checkpoints go (`address`, where that is a bucket), and
+    the epochs that decide on it."""
 
     study: str
     number: int
@@ -45,6 +45,7 @@ class TrialConfig(TypedDict):
     validate: dict[str, Any]
     resources: dict[str, Any]
     folder: str
+    address: str | None
     rungs: list[int]
 
 
@@ -94,6 +95,8 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     """
 
     def report(row: Row, replayed: bool) -> bool:
+        if row["epoch"] in config["rungs"]:
+            kept.flush()  # from here the trial may not come back
         send({"row": row, "replayed": replayed, **describe(device)})
         if world_size == 1 or row["epoch"] not in config["rungs"]:
             return False
@@ -107,7 +110,8 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     every_s = min(heartbeat.EVERY_S, heartbeat.EVERY_S if limit is None else 60 * limit / 4)
     alive = heartbeat.Heart(config["study"], config["number"], rank, every_s=every_s)
     try:
-        fit(train, validate, Context(Path(config["folder"]), report, device, rank, world_size, alive))
+        with checkpoints.kept(config, device, rank=rank, world_size=world_size) as kept:
+            fit(train, validate, Context(kept.folder, report, device, rank, world_size, alive))
         return
     except (ValueError, RuntimeError, MemoryError) as error:
         memory = is_out_of_memory(error)

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from arat_ray.cluster import ENVIRONMENT
+from arat_ray.cluster.checkpoints import server
 from arat_ray.experiment.config import Resources
 
 NOBODY = "no Ray cluster answers at {address}; start one with `ray start --head`, or leave the address out"
@@ -36,7 +37,7 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
         _check_answers(address)
     try:
         if address:
-            ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
+            ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT | server()}, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, object_store_memory=100 << 20, **quiet)
     except ConnectionError as error:

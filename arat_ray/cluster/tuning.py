@@ -19,17 +19,20 @@ from rich.console import Console
 
 from arat_ray.cluster import early_stopping, launch, nodes
 from arat_ray.cluster.callback import StudyCallback
+from arat_ray.cluster.checkpoints import push_left
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.cluster.watchdog import Watchdog
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
+from arat_ray.storage.place import uri_of
+from arat_ray.storage.pushing import close_all
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
 from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.study.recorder import Recorder, sampled_before, trial_id
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -111,6 +114,7 @@ def run(
                 decisions=experiment.early_stopping is not None,
             )
             ledger = Ledger(folder, experiment, warn=warn, may_write=lambda: not writer.failing)
+        ledger.adopt(sampled_before(folder, experiment))
         _learn(folder, ledger, found, console)
         ended = len(ledger.ended())
         total = experiment.trials
@@ -126,6 +130,7 @@ def run(
         with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, ledger, console), progress:
             room = nodes.check_placeable(experiment.resources)
             _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room)
+            push_left(folder, console)
         ended = len(ledger.ended())
         reason = None if total is not None and ended >= total and not stop.interrupted else stop.reason
         saved = _close(recorder, ledger, reason or "interrupted")
@@ -201,6 +206,7 @@ def _tune(
 
 def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
     train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
+    checkpoints = folder / "checkpoints" / trial_id(experiment.name, asked.number)
     return TrialConfig(
         study=study,
         number=asked.number,
@@ -208,7 +214,8 @@ def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -
         train=train.model_dump(mode="json"),
         validate=experiment.validation.model_dump(mode="json"),
         resources=experiment.resources.model_dump(mode="json"),
-        folder=str(folder / "checkpoints" / trial_id(experiment.name, asked.number)),
+        folder=str(checkpoints),
+        address=uri_of(checkpoints),
         rungs=stopping.rungs(train.epochs) if stopping else [],
     )
 
@@ -227,6 +234,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
 
     def give_up() -> None:
         saved = _close(recorder, ledger, "interrupted")
+        close_all()
         what = "everything measured is saved" if saved else "some rows could not be written"
         console.print(f"Ray did not answer any more; {what}; go on with --resume")
         os._exit(INTERRUPTED if saved else NOT_SAVED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,18 @@ def attack_from(
         raise ValueError(f"--epsilon: {epsilon!r} is no number; write it as 8/255 or 0.031") from None
 
 
-def checkpoints_of(target: Path, *, front: bool) -> list[Path]:
+def checkpoints_of(
+    target: Path, *, front: bool, fetch: Callable[[Sequence[Path]], None] = lambda paths: None
+) -> list[Path]:
     """The checkpoint that `target` is; of a study, those of its complete trials, or of those on its front.
 
-    Raises ValueError where there is none, and where the study's table names one that is not there.
+    `fetch` brings them here from where the study lies. Raises ValueError where there is none, and where the study's
+    table names one that is not there.
     """
     if not target.is_dir():
         if front:
             raise ValueError(f"--front is for a study, and {target} is none; name its folder or leave --front out")
+        fetch([target])
         return [target]
     if not reader.part_files(target / "trials"):
         found = sorted(target.glob("**/last.pt"))
@@ -77,6 +81,7 @@ def checkpoints_of(target: Path, *, front: bool) -> list[Path]:
     if not chosen:
         raise ValueError(f"{target} has no complete trial yet: none of its {trials.num_rows} rows; go on with it first")
     paths = [target / row["checkpoint"] for row in sorted(chosen, key=lambda row: int(row["number"]))]
+    fetch(paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise ValueError(

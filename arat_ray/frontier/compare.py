@@ -134,7 +134,7 @@ def compare(a: Path, b: Path, asked: Asked) -> Comparison:
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Both rows, and of each accuracy everything that is known."""
     rows = zip("ab", comparison.studies, (comparison.a, comparison.b), strict=True)
-    answer: dict[str, Any] = {name: {"study": str(study)} | row._asdict() for name, study, row in rows}
+    answer: dict[str, Any] = {name: {"study": f"{study}"} | row._asdict() for name, study, row in rows}
     answer |= {"split": comparison.a.split, "images": comparison.images}
     for name, pair in (("clean_accuracy", comparison.clean), ("robust_accuracy", comparison.robust)):
         low, high = pair.interval

@@ -194,7 +194,7 @@ def as_json(confirmation: Confirmation) -> dict[str, Any]:
         for member in confirmation.members
     ]
     return {
-        "study": str(confirmation.study),
+        "study": f"{confirmation.study}",
         "confirmation": str(confirmation.folder),
         **{name: getattr(confirmation, name) for name in conditions},
         "confirmed": [member.number for member in confirmation.confirmed],

@@ -29,7 +29,7 @@ def load(studies: Sequence[Path]) -> list[dict[str, Any]]:
         table = reader.read(study, "trials", list(dict.fromkeys(columns)))
         for row in reader.keep(table, reader.latest_attempt(table)).to_pylist():
             if row["feasible"] is False:
-                trial = {"study": str(study), "trial_id": row["trial_id"], "number": row["number"]}
+                trial = {"study": f"{study}", "trial_id": row["trial_id"], "number": row["number"]}
                 trial |= {"broken": row["broken_constraints"], **{goal: row[goal] for goal in goals}}
                 values = {name.removeprefix("param_"): row[name] for name in params if row[name] is not None}
                 found.append(trial | {"params": values})

@@ -192,7 +192,7 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
 
     points = _points(table, goals)
     mask = non_dominated(points)
-    origin = np.repeat([str(study) for study in studies], [each.num_rows for each in tables])
+    origin = np.repeat([f"{study}" for study in studies], [each.num_rows for each in tables])
     rows = reader.keep(table, mask).to_pylist()
     trials = [_trial(row, study, goals) for row, study in zip(rows, origin[mask].tolist(), strict=True)]
     images = table["images"].unique().to_pylist()

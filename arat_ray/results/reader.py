@@ -195,5 +195,5 @@ def _nearby(folder: Path) -> str:
     """The studies one level down, as the likely fix."""
     if not folder.is_dir():
         return ""
-    studies = sorted(str(path) for path in folder.iterdir() if part_files(path / "trials"))
+    studies = sorted(f"{path}" for path in folder.iterdir() if part_files(path / "trials"))
     return f"; did you mean {' or '.join(studies[:5])}?" if studies else ""

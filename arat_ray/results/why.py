@@ -30,7 +30,7 @@ def why(study: Path, trial: str) -> dict[str, Any]:
     own = [i for i, decision in enumerate(made) if decision.number == row["number"]]
     judged = [_as_json(made[i]) | {"rivals": _rivals(made[: i + 1], made[i])} for i in own]
     return {
-        "study": str(study),
+        "study": f"{study}",
         **row,
         **{goal: _number(row[goal]) for goal in goals},
         "goals": list(goals),

@@ -105,6 +105,24 @@ class Ledger:
             )
         return len(new)
 
+    def adopt(self, known: Mapping[int, Sampled]) -> int:
+        """Ask again for these trials as far as the journal has not heard of them, by number; how many that are.
+
+        The tables can know more than the journal where both come from a bucket, which has the journal last.
+        """
+        numbers = self._numbers(self.study.get_trials(deepcopy=False))
+        missing = {number: known[number] for number in sorted(known.keys() - numbers)}
+        for number, sampled in missing.items():
+            attrs = {NUMBER: number}
+            for index, point in self._points:
+                if all(path in sampled and sampled[path] == value for path, value in point.items()):
+                    attrs[POINT] = index
+                    self._points.remove((index, point))
+                    break
+            self.study.enqueue_trial(sampled, user_attrs=attrs)
+            self._next_number = max(self._next_number, number + 1)
+        return len(missing)
+
     def ask(self) -> Asked:
         """The next trial: one that was interrupted, a given point, else what the sampler proposes."""
         if self._points and not self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):

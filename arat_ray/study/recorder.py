@@ -283,6 +283,19 @@ def _unusable(goals: dict[str, Any]) -> str | None:
     return f"no result: {', '.join(f'{goal} is {goals[goal]}' for goal in bad)} after the last epoch" if bad else None
 
 
+def sampled_before(folder: Path, experiment: Experiment) -> dict[int, dict[str, Any]]:
+    """What each trial of the tables has sampled, by number."""
+    columns = {path: f"param_{path}" for path in experiment.search}
+    found: dict[int, dict[str, Any]] = {}
+    for row in reader.read(folder, "trials", ["number", *columns.values()]).to_pylist():
+        sampled = {path: row[column] for path, column in columns.items() if row[column] is not None}
+        for path, value in sampled.items():
+            if labels := experiment.search[path].labels:
+                sampled[path] = labels[labels.index(value)]  # a whole number again, where the column is of floats
+        found[row["number"]] = sampled
+    return found
+
+
 def _latest(folder: Path) -> dict[str, dict[str, Any]]:
     """Last row of each trial that an earlier driver started."""
     columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "started_at"]

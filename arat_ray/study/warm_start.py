@@ -63,7 +63,7 @@ class Found(NamedTuple):
         """For study.json."""
         refused = [reason for _, reason in self.refused.values()]
         taken = [known.key for known in self.known]
-        return {"study": str(self.study.absolute()), "of": self.of, "taken": taken, "refused": refused}
+        return {"study": f"{self.study.absolute()}", "of": self.of, "taken": taken, "refused": refused}
 
 
 class _UnusableError(ValueError):

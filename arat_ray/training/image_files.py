@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from pydantic import PositiveInt
 
-from arat_ray.spec import DataPath, did_you_mean
+from arat_ray.spec import DataPlace, did_you_mean
+from arat_ray.storage.datasets import cached
 from arat_ray.training.images import Images, ImageSet, Shape, Split
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class ParquetImages(Images):
     """
 
     name: Literal["parquet"] = "parquet"
-    train: DataPath
-    test: DataPath | None = None
+    train: DataPlace
+    test: DataPlace | None = None
     image_column: str | None = None  # by default `img` or `image`
     label_column: str = "label"
     channels: Literal[1, 3] | None = None  # convert to grey or RGB; by default all are as the first
@@ -130,8 +131,8 @@ class ImageFolder(Images):
     """
 
     name: Literal["image_folder"] = "image_folder"
-    train: DataPath
-    test: DataPath | None = None
+    train: DataPlace
+    test: DataPlace | None = None
     size: PositiveInt
     channels: Literal[1, 3] = 3
     suffixes: ClassVar[tuple[str, ...]] = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -170,10 +171,15 @@ class ImageFolder(Images):
             yield str(file), _pixels(file, str(file), channels=self.channels, size=self.size), label[name]
 
 
-def _existing(key: str, path: Path | None) -> Path:
-    """The path that a field gives, if there is such a file or folder."""
+def _existing(key: str, path: Path | str | None) -> Path:
+    """The path that a field gives, if there is such a file or folder; for an address, of its copy here."""
     if path is None:
         raise ValueError(f"dataset.{key}: not given; name the file or folder of the {key} images")
+    if isinstance(path, str):
+        try:
+            return cached(path)
+        except ValueError as error:
+            raise ValueError(f"dataset.{key}: {error}") from error
     if not path.exists():
         folder = next(parent for parent in path.parents if parent.is_dir())
         names = os.listdir(folder)

@@ -1,0 +1,70 @@
+"""Data sets in a bucket: fetched once by each machine, by whichever of its processes comes first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+from arat_ray.storage import objects
+from arat_ray.storage.objects import Stat
+from arat_ray.storage.place import Place, parse
+
+
+@lru_cache
+def cached(address: str) -> Path:
+    """The local copy of a file, or of a folder with all that is below it, in `$ARAT_DATA` or ~/.cache/arat-ray.
+
+    What has changed in the bucket, by names, sizes or times, is another copy. Where the bucket does not answer, the
+    newest copy serves. Raises ValueError where there is nothing, and where it cannot be fetched whole.
+    """
+    from filelock import FileLock
+
+    place = parse(address)
+    cache = Path(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray").expanduser().absolute()
+    home = cache / "buckets" / place.scheme / place.location.removeprefix("/")
+    try:
+        there = _listing(place)
+    except OSError as error:
+        copies = sorted(home.glob("[!.]*/"), key=lambda copy: copy.stat().st_mtime)
+        if copies:
+            return copies[-1] / home.name
+        raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
+    if not there:
+        objects.check(place)
+        raise ValueError(f"{address}: there is no such file or folder")
+    version = hashlib.sha256(json.dumps(sorted(there.items())).encode()).hexdigest()[:12]
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / ".lock"):
+            if not (home / version).is_dir():
+                _fetch(place, there, home / version)
+    except OSError as error:
+        raise ValueError(f"{address} cannot be kept in {home} ({objects.reason(error)})") from error
+    return home / version / home.name
+
+
+def _listing(place: Place) -> dict[str, Stat]:
+    """Of a file, itself by the name ""; of a folder, what is in it."""
+    folder, _, name = place.location.rpartition("/")
+    alone = objects.stats(place._replace(location=folder), name)
+    return {"": alone[name]} if alone else objects.stats(place, "")
+
+
+def _fetch(place: Place, there: dict[str, Stat], copy: Path) -> None:
+    """Put a copy in place once it is whole; OSError where it is not, or is replaced meanwhile."""
+    from pyarrow import fs
+
+    temporary = copy.with_name(f".{copy.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    target = temporary / copy.parent.name
+    (temporary if "" in there else target).mkdir(parents=True)
+    remote, local = objects.filesystem(place), fs.LocalFileSystem()
+    fs.copy_files(place.location, str(target), source_filesystem=remote, destination_filesystem=local)
+    sizes = {name: (target / name if name else target).stat().st_size for name in there}
+    if sizes != {name: stat.size for name, stat in there.items()} or _listing(place) != there:
+        raise OSError(f"{place.uri} was written to while it was fetched")
+    temporary.rename(copy)

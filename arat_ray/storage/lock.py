@@ -1,0 +1,111 @@
+"""The lock of a study in a bucket: an object that says who writes to the study and when it was last heard of.
+
+A bucket knows no locks, so this one keeps apart drivers that begin seconds apart, not ones that begin in the same
+instant; those find out at the next heartbeat, and the one whose lock it is not any more pushes nothing from then on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from arat_ray.storage import objects
+from arat_ray.storage.place import Place
+
+BEAT_S, STALE_S = 20.0, 120.0
+
+
+class TakenError(ValueError):
+    """Somebody else writes there."""
+
+
+class Lock:
+    """One lock, `.lock-<what>` at a place."""
+
+    def __init__(self, place: Place, what: str = "study") -> None:
+        self.place, self.name = place, f".lock-{what}"
+        self.token = uuid.uuid4().hex
+        self._beat = 0.0
+
+    def acquire(self, *, wait_s: float = 0.0) -> None:
+        """Take it where it is free, or its holder has died; TakenError where it is not within `wait_s`."""
+        deadline = time.monotonic() + wait_s
+        while (holder := self._holder()) is not None:
+            if time.monotonic() >= deadline:
+                raise TakenError(
+                    f"{self.place.uri} is being written to by process {holder['pid']} of {holder['host']}; wait for it "
+                    f"or stop it (a driver that is not heard of for {STALE_S:.0f} s counts as dead)"
+                )
+            time.sleep(0.2)
+        self._write(self.token)
+        self._check_mine()
+
+    def refresh(self) -> None:
+        """Say that its holder is alive, if that is due; TakenError where another one has taken it."""
+        if time.monotonic() - self._beat >= BEAT_S:
+            self._check_mine()
+            self._write(self.token)
+
+    def doubt(self) -> None:
+        """The bucket was gone: make sure at the next `refresh`."""
+        self._beat = 0.0
+
+    def release(self) -> None:
+        """Give it back; nothing where it is another's."""
+        if (self._read() or {}).get("token") == self.token:
+            self._write(None)
+
+    def _holder(self) -> dict[str, Any] | None:
+        """Who holds it and is alive, as far as one can know."""
+        held = self._read()
+        if held is None or held["token"] is None:
+            return None
+        if held["machine"] == _machine():
+            return held if _started(held["pid"]) == held["started"] else None
+        now = objects.put(self.place, f"{self.name}-clock", io.BytesIO(b"-")).mtime_ns  # the bucket's own clock
+        beat = objects.stats(self.place, self.name).get(self.name)
+        return held if beat and (now - beat.mtime_ns) / 1e9 < STALE_S else None
+
+    def _check_mine(self) -> None:
+        held = self._read()
+        if held is None or held["token"] != self.token:
+            who = f"process {held['pid']} of {held['host']}" if held else "somebody"
+            raise TakenError(f"{self.place.uri} was taken over by {who}")
+
+    def _read(self) -> dict[str, Any] | None:
+        content = objects.read(self.place, self.name)
+        held: dict[str, Any] | None = json.loads(content) if content else None
+        return held
+
+    def _write(self, token: str | None) -> None:
+        pid = os.getpid()
+        held = {
+            "token": token,
+            "host": socket.gethostname(),
+            "pid": pid,
+            "started": _started(pid),
+            "machine": _machine(),
+        }
+        objects.put(self.place, self.name, io.BytesIO(json.dumps(held).encode()))
+        self._beat = time.monotonic()
+
+
+def _machine() -> str:
+    """Where process ids mean the same: this boot, and in a container this one."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine was started, which tells two of one id apart; None where it is gone."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else fields[18]  # field 22 of proc(5)

@@ -1,0 +1,70 @@
+"""The manifest of a mirror: which version of a file is the one in the bucket.
+
+One small JSON a file, in a tree beside the mirrors, replaced whole: workers and drivers of a machine mark their own
+files without waiting for one another. A file without a mark, or other than its mark says, has not been pushed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from arat_ray.storage.objects import Stat
+from arat_ray.storage.place import Mirrored, root
+
+
+class Mark(NamedTuple):
+    """The file's version that is in the bucket, the object's that it is there, and the digest of what is in them.
+
+    While a file is pushed its version and the object's are those from before, but the digest is the new one already: so
+    that after a kill it can be told who wrote the object that is there now.
+    """
+
+    local: Stat | None
+    remote: Stat | None
+    sha256: str | None = None
+
+
+NOTHING = Mark(None, None)
+
+
+def read(path: Path) -> Mark:
+    """The mark of a file of a mirror."""
+    try:
+        local, remote, sha256 = json.loads(_mark(path).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return NOTHING
+    return Mark(local and Stat(*local), remote and Stat(*remote), sha256)
+
+
+def write(path: Path, mark: Mark) -> None:
+    target = _mark(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(mark))
+    temporary.replace(target)
+
+
+def forget(path: Path) -> None:
+    _mark(path).unlink(missing_ok=True)
+
+
+def stat_of(path: Path | int) -> Stat | None:
+    """The version of a file, or of an open one; None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return Stat(found.st_size, found.st_mtime_ns)
+
+
+def folder_of(path: Path) -> Path:
+    """Where the marks of a mirror's folder are."""
+    return root() / ".marks" / Path(path).relative_to(root())
+
+
+def _mark(path: Path) -> Path:
+    assert isinstance(path, Mirrored), path
+    return folder_of(path.with_name(f"{path.name}.json"))

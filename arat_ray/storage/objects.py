@@ -1,0 +1,199 @@
+"""Objects in a bucket, through pyarrow.fs: what is there, whole objects up, whole objects down.
+
+pyarrow is imported inside the functions, so that the command line can know of places without loading it. Everything
+that a network or a server can do wrong is an OSError, and soon: waits and repetitions are a matter of the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from arat_ray.storage.place import Place
+
+CONNECT_S, ANSWER_S, ATTEMPTS = 3, 5, 2
+CHUNK = 16 << 20
+REPLACED_AT_MOST = 10
+"""How often an object may be replaced while it is read."""
+
+
+class Stat(NamedTuple):
+    """What tells two versions of an object, or of a file, apart."""
+
+    size: int
+    mtime_ns: int
+
+
+@lru_cache
+def _filesystem(scheme: str, bucket: str, endpoint: str) -> Any:
+    from pyarrow import fs
+
+    if scheme != "s3":
+        return fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
+    protocol, _, server = endpoint.rpartition("://")
+    return fs.S3FileSystem(
+        endpoint_override=server or None,
+        scheme=protocol or "https",
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _region(bucket, endpoint),
+        connect_timeout=CONNECT_S,
+        request_timeout=ANSWER_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        allow_delayed_open=True,  # an object that fits into one part is one PUT
+    )
+
+
+def _region(bucket: str, endpoint: str) -> str | None:
+    """Of a bucket at Amazon's; other servers do not care."""
+    from pyarrow import fs
+
+    if endpoint:
+        return None
+    try:
+        return str(fs.resolve_s3_region(bucket))
+    except OSError:  # the first request says what is wrong
+        return None
+
+
+def filesystem(place: Place) -> Any:
+    """The pyarrow filesystem that opens `place.location`."""
+    return _filesystem(place.scheme, place.bucket, place.endpoint)
+
+
+def check(place: Place) -> None:
+    """Refuse a place whose bucket is missing or closed to us; ValueError, within seconds."""
+    from pyarrow import fs
+
+    where = place.endpoint or "its server"
+    try:
+        found = filesystem(place).get_file_info(place.bucket)
+        if found.type != fs.FileType.NotFound:  # asked for again with a listing, which needs the right to read
+            filesystem(place).get_file_info(fs.FileSelector(f"{place.location}/.nothing", allow_not_found=True))
+    except OSError as error:
+        text = str(error)
+        if re.search("ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CREDENTIAL|HTTP 40[13]", text, re.IGNORECASE):
+            fix = "give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or this machine a role with access"
+            raise ValueError(f"{place.uri}: access is denied ({reason(error)}); {fix}") from error
+        raise ValueError(f"{place.uri}: {where} does not answer ({reason(error)})") from error
+    if found.type == fs.FileType.NotFound:
+        raise ValueError(
+            f"{place.uri}: there is no bucket {place.bucket!r} at {place.endpoint or place.scheme}, or it is not ours "
+            "to see; make it first, or correct its name"
+        )
+
+
+def reason(error: OSError) -> str:
+    """The words of an error of pyarrow that say what happened."""
+    text = str(error).splitlines()[0]
+    return re.sub(r"\s*\(Request ID.*?\)", "", text.rpartition("Details: ")[2] or text)
+
+
+def stats(place: Place, name: str) -> dict[str, Stat]:
+    """Of the object of a name below a place, or of all below a folder, `trials/`; by name. No dot-files there."""
+    from pyarrow import fs
+
+    store = filesystem(place)
+    if name and not name.endswith("/"):
+        info = store.get_file_info(_join(place, name))
+        return {name: _stat(info)} if info.type == fs.FileType.File else {}
+    folder = _join(place, name.rstrip("/"))
+    infos = store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+    found = {info.path.removeprefix(f"{place.location}/"): _stat(info) for info in infos if info.is_file}
+    return {name: stat for name, stat in found.items() if not is_hidden(name)}
+
+
+def folders(place: Place) -> list[str]:
+    """The names of the folders right below a place."""
+    from pyarrow import fs
+
+    infos = filesystem(place).get_file_info(fs.FileSelector(place.location, allow_not_found=True))
+    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
+
+def get(place: Place, name: str, path: Path) -> None:
+    """An object into a file, which is there when this returns, and flushed by nobody."""
+    from pyarrow import fs
+
+    def fetch() -> int:
+        fs.copy_files(
+            _join(place, name),
+            str(path),
+            source_filesystem=filesystem(place),
+            destination_filesystem=fs.LocalFileSystem(),
+            chunk_size=CHUNK,
+        )
+        return path.stat().st_size
+
+    _whole(place, name, fetch)
+
+
+def _whole(place: Place, name: str, fetch: Callable[[], int]) -> None:
+    """Fetch until it was one version of the object: one that is replaced meanwhile may come in pieces of both."""
+    for _ in range(REPLACED_AT_MOST):
+        before = stats(place, name).get(name)
+        size = fetch()
+        if before == stats(place, name).get(name) and before is not None and before.size == size:
+            return
+    raise OSError(f"{place.uri}/{name} is replaced faster than it can be read")
+
+
+def put(place: Place, name: str, content: IO[bytes]) -> Stat:
+    """A file's content as a whole object; what the bucket then says of it. OSError where that is not its size."""
+    store, key = filesystem(place), _join(place, name)
+    is_folder = place.scheme == "file"
+    target = key.rpartition("/")[0] + f"/.{key.rpartition('/')[2]}.{os.getpid()}" if is_folder else key
+    if is_folder:
+        store.create_dir(key.rpartition("/")[0])
+    size = 0
+    with store.open_output_stream(target) as sink:
+        for chunk in _chunks(content):
+            sink.write(chunk)
+            size += len(chunk)
+    if is_folder:
+        store.move(target, key)
+    stat = _stat(store.get_file_info(key))
+    if stat.size != size:
+        raise OSError(f"{place.uri}/{name} has {stat.size} bytes after {size} were sent")
+    return stat
+
+
+def read(place: Place, name: str) -> bytes | None:
+    """The content of a small object; None where there is none."""
+    content = b""
+
+    def fetch() -> int:
+        nonlocal content
+        with filesystem(place).open_input_stream(_join(place, name)) as source:
+            content = bytes(source.read())
+        return len(content)
+
+    try:
+        _whole(place, name, fetch)
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def remove(place: Place, name: str) -> None:
+    filesystem(place).delete_file(_join(place, name))
+
+
+def _chunks(content: IO[bytes]) -> Iterator[bytes]:
+    while chunk := content.read(CHUNK):
+        yield chunk
+
+
+def _join(place: Place, name: str) -> str:
+    return f"{place.location}/{name}" if name else place.location
+
+
+def _stat(info: Any) -> Stat:
+    """Of an object that is gone, a size that no file has."""
+    return Stat(info.size if info.size is not None else -1, info.mtime_ns or 0)
+
+
+def is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))

@@ -1,0 +1,193 @@
+"""Studies in a bucket, opened for a command: pulled before it reads, pushed while and after it writes.
+
+For paths that are no mirrors all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from arat_ray.storage import objects, pushing
+from arat_ray.storage.lock import Lock, TakenError
+from arat_ray.storage.mirror import TABLES, Mirror, Tell
+from arat_ray.storage.place import Mirrored, place_of
+
+EVALUATIONS = ("examples/", "evaluations/")
+WAIT_S = 120.0
+"""How long an evaluation waits for another one to add its rows."""
+
+
+class NotPushedError(Exception):
+    """What a command wrote is on this machine and not in the bucket."""
+
+
+def pull(path: Path, names: Iterable[str] = TABLES, *, tell: Tell) -> None:
+    """Bring a study, or some of it, up to date in its mirror; first what earlier commands left behind goes up.
+
+    ValueError where the bucket cannot be read.
+    """
+    if not isinstance(path, Mirrored):
+        return
+    mirror = Mirror(path)
+    objects.check(mirror.place)
+    try:
+        is_live = _is_written_here(path)
+        if not is_live and mirror.unpushed():
+            _push_leftovers(mirror, tell)
+        mirror.pull(names, tell=tell, is_live=is_live)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
+
+
+@contextmanager
+def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterator[None]:
+    """A study to be written to, by this process alone: pulled, then pushed every two seconds, and whole at the end.
+
+    `names` is what this process writes; other files are pushed at the end. ValueError where another driver has it,
+    NotPushedError where the bucket does not have everything at the end.
+    """
+    if not isinstance(path, Mirrored):
+        yield
+        return
+    mirror, lock = Mirror(path), Lock(place_of(path))
+    objects.check(mirror.place)
+    if _is_written_here(path):
+        raise ValueError(f"{path} is being written to by another process of this machine; wait for it or stop it")
+    try:
+        lock.acquire()
+        mirror.pull(dict.fromkeys([*TABLES, *names]), tell=tell)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be opened for writing ({objects.reason(error)})") from error
+    pusher = pushing.Pushing(mirror, names, tell=tell, lock=lock)
+    pusher.start()
+    ended: SystemExit | None = None
+    try:
+        yield
+    except SystemExit as error:
+        ended = error  # what is not in the bucket matters more than how the command ended otherwise
+    except BaseException:
+        if left := _close(pusher, lock):
+            tell(_not_pushed(path, left))
+        raise
+    if left := _close(pusher, lock):
+        raise NotPushedError(_not_pushed(path, left))
+    if ended:
+        raise ended
+
+
+@contextmanager
+def evaluating(path: Path, names: Sequence[str], *, tell: Tell) -> Iterator[None]:
+    """A study whose checkpoints are evaluated: finished batches, below `names`, are pushed while it goes on.
+
+    NotPushedError where the bucket does not have everything at the end.
+    """
+    if not isinstance(path, Mirrored):
+        yield
+        return
+    pusher = pushing.Pushing(Mirror(path), names, tell=tell)
+    pusher.start()
+    try:
+        yield
+    except BaseException:
+        if left := _close_evaluating(pusher, path, tell):
+            tell(_not_pushed(path, left))
+        raise
+    if left := _close_evaluating(pusher, path, tell):
+        raise NotPushedError(_not_pushed(path, left))
+
+
+@contextmanager
+def adding(path: Path | None, *, tell: Tell) -> Iterator[None]:
+    """The evaluations of a study, to be added to by this process alone: pulled before and pushed after the block.
+
+    Where the bucket is gone they stay on this machine.
+    """
+    if not isinstance(path, Mirrored):
+        yield
+        return
+    mirror, lock = Mirror(path), Lock(place_of(path), "evaluations")
+    is_there = True
+    try:
+        lock.acquire(wait_s=WAIT_S)
+        mirror.pull(EVALUATIONS[::-1], tell=tell)
+    except OSError:
+        is_there = False
+    yield
+    if is_there:
+        with suppress(OSError):
+            mirror.push(EVALUATIONS)
+            lock.release()
+
+
+def study_of(path: Path) -> tuple[Path, str]:
+    """The study that a path in a bucket is in, or is, and what of it the path names; no study: the path's folder."""
+    if not isinstance(path, Mirrored):
+        return path, ""
+    place = place_of(path)
+    objects.check(place)
+    try:
+        for study in (path, *list(path.parents)[:3]):
+            inside = str(path.relative_to(study))
+            if place_of(study).location.count("/") and objects.stats(place_of(study), "trials/part-00000.parquet"):
+                return study, "" if inside == "." else inside
+        if objects.stats(place_of(path.parent), path.name):
+            return path.parent, path.name
+        there = objects.folders(place) or objects.folders(place_of(path.parent))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
+    known = f"; near it there is {', '.join(there[:10])}" if there else ""
+    raise ValueError(f"{path}: there is no study and no checkpoint{known}")
+
+
+def _push_leftovers(mirror: Mirror, tell: Tell) -> None:
+    """What a command could not push before it ended, unless the study is being written to elsewhere."""
+    lock = Lock(mirror.place)
+    try:
+        lock.acquire()
+    except TakenError as error:
+        tell(f"{len(mirror.unpushed())} files are not pushed now: {error}")
+        return
+    mirror.pull(TABLES, tell=tell)
+    if count := mirror.push_all(tell=tell):
+        tell(f"pushed {count} files to {mirror.place.uri} that were left on this machine")
+    lock.release()
+
+
+def _close(pusher: pushing.Pushing, lock: Lock) -> list[str]:
+    """End pushing; what is left, of a bucket that was gone or of a study that was taken over."""
+    left = pusher.close()
+    if not left:
+        with suppress(OSError):  # the process that holds it is gone soon, which frees it as well
+            lock.release()
+    return left
+
+
+def _close_evaluating(pusher: pushing.Pushing, path: Mirrored, tell: Tell) -> list[str]:
+    pusher.stop()
+    pusher.flush()
+    if pusher.mirror.unpushed(EVALUATIONS):
+        with adding(path, tell=tell):
+            pass
+    return pusher.mirror.unpushed([*pusher.names, *EVALUATIONS])
+
+
+def _not_pushed(path: Path, left: Sequence[str]) -> str:
+    return (
+        f"{len(left)} files of {path} are not in the bucket, {left[0]} first; they are in {path!s}, and the next "
+        "command on this machine that opens it pushes them"
+    )
+
+
+def _is_written_here(folder: Path) -> bool:
+    """Whether a driver of this machine holds the study's folder."""
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

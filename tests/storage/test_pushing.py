@@ -1,0 +1,174 @@
+"""A bucket that is gone: what is kept, what is told, and that it goes up when the bucket is back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from arat_ray.storage import lock, objects, opening
+from arat_ray.storage.lock import Lock, TakenError
+from arat_ray.storage.mirror import Mirror
+from arat_ray.storage.opening import NotPushedError
+from arat_ray.storage.place import Mirrored, mirror_of, parse
+from arat_ray.storage.pushing import Pushing
+from tests.cluster.studies import wait_until
+from tests.storage.conftest import Server, there
+
+EPOCHS = "epochs/part-00000.parquet"
+
+
+def write(folder: Path, name: str, data: bytes) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).with_name(".new").write_bytes(data)
+    (folder / name).with_name(".new").replace(folder / name)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nobody answers where the server was."""
+    monkeypatch.setattr("arat_ray.storage.objects.filesystem", lambda place: _nobody())
+
+
+def _nobody() -> object:
+    from pyarrow import fs
+
+    return fs.S3FileSystem(
+        endpoint_override="127.0.0.1:1", scheme="http", retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1)
+    )
+
+
+def test_an_outage_is_told_once_rides_on_the_mirror_and_is_told_once_when_over(
+    folder: Mirrored, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    pushing = Pushing(Mirror(folder), ["epochs/"], tell=told.append, every_s=0.05, retry_s=(0.05, 0.1))
+    write(folder, EPOCHS, b"1")
+    pushing.start()
+    wait_until(lambda: there(folder) == {EPOCHS: b"1"}, 20, "the first push")
+    with monkeypatch.context() as gone:
+        refuse(gone)
+        write(folder, EPOCHS, b"12")
+        wait_until(lambda: bool(told), 20, "word of the outage")
+        write(folder, EPOCHS, b"123")
+        time.sleep(0.5)
+        (text,) = told
+        assert text.startswith(f"cannot push to {folder} (")
+        assert f"everything is kept in {folder!s}, and pushed later" in text
+    wait_until(lambda: len(told) == 2, 20, "word of its end")
+    assert told[1] == f"{folder} is up to date again"
+    assert there(folder) == {EPOCHS: b"123"}
+    assert pushing.close() == []
+
+
+def test_a_server_that_hangs_is_an_outage_within_seconds(
+    folder: Mirrored, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, EPOCHS, b"1")
+    told: list[str] = []
+    pushing = Pushing(Mirror(folder), ["epochs/"], tell=told.append)
+    monkeypatch.setattr(objects, "ANSWER_S", 1)
+    monkeypatch.setattr(objects, "ATTEMPTS", 1)
+    objects._filesystem.cache_clear()
+    server.stop()
+    try:
+        began = time.monotonic()
+        assert not pushing.flush()
+        assert time.monotonic() - began < 15
+    finally:
+        server.go_on()
+        objects._filesystem.cache_clear()
+    assert len(told) == 1
+    assert pushing.flush()
+    assert there(folder) == {EPOCHS: b"1"}
+
+
+def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_one_pushes_them(
+    folder: Mirrored, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pushing.close, "__kwdefaults__", {"patience_s": 0.0})
+
+    def command() -> None:
+        with monkeypatch.context() as gone, opening.writing(folder, tell=lambda text: None):
+            refuse(gone)
+            write(folder, EPOCHS, b"1")
+            raise SystemExit(130)
+
+    with pytest.raises(NotPushedError) as caught:
+        command()
+    assert str(caught.value).startswith(f"1 files of {folder} are not in the bucket, {EPOCHS} first")
+    assert str(folder) in str(caught.value)
+    assert there(folder) == {}
+    told: list[str] = []
+    monkeypatch.setattr(lock, "_started", lambda pid: None)  # its process is gone
+    opening.pull(folder, ["trials/"], tell=told.append)
+    assert told == [f"pushed 1 files to {folder} that were left on this machine"]
+    assert there(folder) == {EPOCHS: b"1"}
+
+
+def test_a_bucket_that_is_missing_or_gone_is_refused_within_seconds(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"s3://no-such-bucket/small: there is no bucket 'no-such-bucket' at http://"):
+        opening.pull(mirror_of(parse("s3://no-such-bucket/small")), tell=pytest.fail)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:1 does not answer .*Could not connect"):
+        opening.pull(mirror_of(parse("s3://bucket/small")), tell=pytest.fail)
+    assert time.monotonic() - began < 15
+
+
+def test_a_second_driver_is_refused_while_the_first_one_lives(
+    folder: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = parse(f"{folder}")
+    first, second = Lock(place), Lock(place)
+    first.acquire()
+    with pytest.raises(TakenError, match=r"is being written to by process \d+ of "):
+        second.acquire()
+    first.release()
+    second.acquire()
+    monkeypatch.setattr(lock, "_machine", lambda: "another machine")
+    third = Lock(place)
+    with pytest.raises(TakenError):
+        third.acquire()
+    monkeypatch.setattr(lock, "STALE_S", 0.0)
+    third.acquire()
+    second.doubt()
+    with pytest.raises(TakenError, match="was taken over by process"):
+        second.refresh()
+    second.release()
+    third.doubt()
+    third.refresh()
+
+
+def test_a_driver_whose_study_was_taken_over_pushes_nothing_more(
+    folder: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    first = Lock(parse(f"{folder}"))
+    first.acquire()
+    pushing = Pushing(Mirror(folder), [""], tell=told.append, lock=first)
+    monkeypatch.setattr(lock, "_machine", lambda: "another machine")
+    monkeypatch.setattr(lock, "STALE_S", 0.0)
+    Lock(parse(f"{folder}")).acquire()
+    first.doubt()
+    write(folder, EPOCHS, b"1")
+    assert not pushing.flush()
+    assert pushing.close() == [EPOCHS]
+    assert there(folder) == {}
+    (text,) = told
+    assert "from here on nothing is pushed" in text
+
+
+def test_evaluations_of_two_machines_are_all_kept(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "evaluations/part-00000.parquet"
+    for machine in ("a", "b"):
+        monkeypatch.setenv("ARAT_CACHE", str(tmp_path / machine))
+        folder = mirror_of(parse(address))
+        with opening.adding(folder, tell=pytest.fail):
+            before = (folder / name).read_bytes() if (folder / name).exists() else b""
+            write(folder, name, before + machine.encode())
+    assert there(folder) == {name: b"ab"}
