@@ -62,6 +62,25 @@ def test_a_process_that_died_between_enqueueing_and_telling_leaves_no_double(mak
     assert resumed.ask().number == 1
 
 
+def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(
+    make: Make, tmp_path: Path
+) -> None:
+    points = [{"method.invariance_weight": 2.0, "method.layers": "two"}, {"method.invariance_weight": 3.0}]
+    ahead = Ledger(tmp_path / "ahead", make(first=points))
+    known = {asked.number: asked.sampled for asked in [ahead.ask() for _ in range(4)]}
+    behind = Ledger(tmp_path / "behind", make(first=points))
+    first = behind.ask()
+    behind.complete(0, [0.9, 0.4])
+    behind = Ledger(tmp_path / "behind", make(first=points))
+    assert behind.adopt(known) == 3
+    assert behind.adopt(known) == 0
+    again = [first, *(behind.ask() for _ in range(3))]
+    assert {asked.number: asked.sampled for asked in again} == known
+    new = behind.ask()
+    assert new.number == 4
+    assert new.sampled["method.invariance_weight"] not in (2.0, 3.0)  # each point once
+
+
 def test_a_trial_that_was_put_back_is_the_next_one_asked_for(make: Make, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, make())
     asked = ledger.ask()

@@ -15,7 +15,7 @@ from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder
+from arat_ray.study.recorder import Recorder, sampled_before
 from tests.study.conftest import EXPERIMENT
 
 Make = Callable[..., Experiment]
@@ -84,6 +84,30 @@ def test_rows_are_on_disk_before_the_ledger_hears_of_the_end(make: Make, tmp_pat
     assert row["checkpoint"] == "checkpoints/small-00000/last.pt"
     assert row["ended_at"] >= row["started_at"]
     assert "trial 0 complete: clean accuracy 80.0 %, robust accuracy 50.0 %" in shown.getvalue()
+
+
+def test_a_trial_that_ended_without_word_to_the_ledger_comes_again_and_is_the_same_row(
+    make: Make, tmp_path: Path
+) -> None:
+    experiment = make()
+    recorder, _, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    recorder.retry(0, "node lost")
+    for epoch in (1, 2):
+        recorder.report(0, message(epoch))
+    recorder.end(0)
+    before, epochs = reader.read(tmp_path, "trials").to_pylist(), reader.read(tmp_path, "epochs").to_pylist()
+    assert sampled_before(tmp_path, experiment) == {0: SAMPLED}
+    recorder, witness, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    for epoch in (1, 2):
+        recorder.report(0, message(epoch, replayed=True))
+    recorder.end(0)
+    assert witness.heard == [("complete", 0, [0.9, 0.5], "complete", 2)]
+    after = reader.read(tmp_path, "trials").to_pylist()
+    assert [(row["attempt"], row["status"]) for row in after] == [(1, "failed"), (2, "complete")]
+    assert [row["started_at"] for row in after] == [row["started_at"] for row in before]
+    assert reader.read(tmp_path, "epochs").to_pylist() == epochs
 
 
 def test_a_trial_that_gave_up_is_failed_with_its_reason(make: Make, tmp_path: Path) -> None:

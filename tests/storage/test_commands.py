@@ -1,0 +1,86 @@
+"""Every command that takes a study, a checkpoint or --results takes an address, on a machine that has nothing yet."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from arat_ray.cli import main
+from arat_ray.results import reader
+from arat_ray.storage.place import mirror_of, parse, root
+from tests.cluster.studies import EXPERIMENT
+from tests.storage.conftest import there
+
+
+def arat_ray(*arguments: str, code: int = 0) -> Result:
+    """One command on a machine without a mirror."""
+    shutil.rmtree(root(), ignore_errors=True)
+    done = CliRunner().invoke(main, list(arguments))
+    assert done.exit_code == code, done.output
+    assert str(root()) not in done.output  # the user never wrote that path
+    return done
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    train: dict[str, Any] = EXPERIMENT["train"] | {"epochs": 2}
+    path.write_text(yaml.safe_dump(EXPERIMENT | {"train": train}))
+    return path
+
+
+def test_a_run_is_trained_measured_chosen_compared_and_exported_from_a_bucket(
+    file: Path, address: str, tmp_path: Path
+) -> None:
+    trained = arat_ray("train", str(file), "--results", address.removesuffix("/small"))
+    checkpoint = f"{address}/checkpoints/small-00000/last.pt"
+    assert f"checkpoint: {checkpoint}" in trained.output
+    expected = ["study.json", "study.yaml", "trials/part-00000.parquet", "epochs/part-00000.parquet"]
+    expected += [f"checkpoints/small-00000/{name}.pt" for name in ("last", "best")]
+    assert set(there(mirror_of(parse(address)))) == set(expected)
+    again = arat_ray("train", str(file), "--results", address.removesuffix("/small"))
+    assert f"{address} is complete already" in again.output.replace("\n", "")
+
+    measure = ("--epsilon", "0.2", "--split", "test", "--images", "20")
+    one = arat_ray("evaluate", checkpoint, "--attack", "pgd", *measure)
+    assert f"added to {address}/evaluations and examples" in one.output
+    arat_ray("evaluate", address, "--attack", "apgd", "--batch-size", "10", *measure)
+    assert [name for name in there(mirror_of(parse(address))) if "/attacks/" in name and "00001.safetensors" in name]
+
+    front = json.loads(arat_ray("pareto", address, "--json").output)
+    assert [trial["study"] for trial in front["trials"]] == [address]
+    of_tests = arat_ray("pareto", address, "--attack", "pgd", "--split", "test", "--csv")
+    assert "pgd-20" in of_tests.output
+    evaluations = [row["evaluation_id"] for row in _evaluations(address)]
+    compared = arat_ray("compare", f"{address}/{evaluations[0]}", checkpoint, "--attack", "apgd")
+    assert f"A: {address} small-00000 last, pgd-20" in compared.output
+    chosen = tmp_path / "chosen.yaml"
+    arat_ray("pick", address, "--max", "clean", "-o", str(chosen))
+    assert yaml.safe_load(chosen.read_text())["train"]["epochs"] == 2
+    arat_ray("export", checkpoint, "-o", str(tmp_path / "model.safetensors"))
+    plan = arat_ray("tune", str(file), "--from", address, "--dry-run")
+    assert f"learning from {address}: 1 of 1 complete trials" in plan.output.replace("\n", "")
+    assert "small-confirm: " in arat_ray("confirm", address, "--seeds", "2", "--dry-run").output
+    arat_ray("results", "why", address, "0", code=2)
+
+
+def _evaluations(address: str) -> list[dict[str, Any]]:
+    study = mirror_of(parse(address))
+    return [row for row in reader.read(study, "evaluations").to_pylist() if row["attack"] != "none"]
+
+
+def test_places_that_cannot_be_are_refused(file: Path, address: str) -> None:
+    nowhere = arat_ray("pareto", f"{address}/nothing", code=2)
+    assert f"there is no folder {address}/nothing" in nowhere.output
+    unknown = arat_ray("pareto", "s4://bucket/small", code=2)
+    assert "unknown scheme 's4'" in unknown.output
+    missing = arat_ray("tune", str(file), "--results", "s3://no-such-bucket/studies", code=2)
+    assert "there is no bucket 'no-such-bucket'" in missing.output
+    none = arat_ray("export", f"{address}/checkpoints/small-00000/last.pt", "-o", "model.pt2", code=2)
+    assert "there is no study and no checkpoint" in none.output
