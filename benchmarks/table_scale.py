@@ -138,7 +138,8 @@ def resumed(study: Path, experiment: Experiment, unfinished: int) -> StudyWriter
     """What `--resume` reads of the tables."""
     writer = opened(study, experiment)
     Watch(study, experiment)
-    assert len(recorder._unfinished(study)) == unfinished
+    going_on = [name for name, row in recorder._latest(study).items() if row["status"] in ("running", "stopped")]
+    assert len(recorder._epochs(study, going_on)) == unfinished
     return writer
 
 
@@ -199,7 +200,8 @@ def conditions(load_before: float) -> str:
     versions += f"{pl.__version__}, DuckDB {duckdb.__version__}, numpy {np.__version__}"
     return (
         f"{time.strftime('%Y-%m-%d')}, {versions}; {os.cpu_count()} CPU cores **shared with other programs** (load "
-        f"average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after): compare within a table, and CPU rather than wall."
+        f"average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after): compare within a table, and CPU rather "
+        "than wall."
     )
 
 
