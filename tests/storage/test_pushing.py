@@ -74,7 +74,7 @@ def test_a_server_that_hangs_is_an_outage_within_seconds(
     try:
         began = time.monotonic()
         assert not pushing.flush()
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
     finally:
         server.go_on()
         objects._filesystem.cache_clear()
@@ -115,7 +115,7 @@ def test_a_bucket_that_is_missing_or_gone_is_refused_within_seconds(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:1 does not answer .*Could not connect"):
         opening.pull(mirror_of(parse("s3://bucket/small")), tell=pytest.fail)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 def test_a_second_driver_is_refused_while_the_first_one_lives(
