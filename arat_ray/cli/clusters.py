@@ -19,8 +19,8 @@ def cluster() -> None:
     """Check a cluster file offline; prepare a cloud for it.
 
     \b
-    arat-ray cluster check clusters/aws.yaml
-    arat-ray cluster prepare aws --region us-west-2 --bucket my-results --ssh-from 203.0.113.7/32
+    Example: arat-ray cluster check clusters/aws.yaml
+             arat-ray cluster prepare aws --region us-west-2 --bucket my-results --ssh-from 203.0.113.7/32
     """
 
 
