@@ -18,6 +18,7 @@ from tests.frontier.tables import judged
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 HEAVY = ("torch", "ray", "pandas", "optuna", "matplotlib")
 RUN = """
 import sys
@@ -114,6 +115,11 @@ def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
     assert loaded(RUN, "pick", str(study), "--max", "clean") == set()
 
 
+def test_places_are_known_without_pyarrow() -> None:
+    program = "import arat_ray.cli.common, arat_ray.storage.opening, sys; assert 'pyarrow' not in sys.modules"
+    assert loaded(program) == set()
+
+
 def test_validate_builds_the_network_but_starts_no_search() -> None:
     assert loaded(RUN, "validate", "search_spaces/quickstart.yaml") & {"torch", "ray", "optuna"} == {"torch"}
 
@@ -171,6 +177,7 @@ def test_arrows_between_rooms_go_one_way(source: Path) -> None:
         "evaluation": {"optuna", "arat_ray.experiment", "arat_ray.study", "arat_ray.cluster"},
         "experiment": {"arat_ray.study", "arat_ray.cluster"},
         "study": {"arat_ray.cluster"},
+        "storage": {"torch", "optuna", "pydantic", *(f"arat_ray.{room}" for room in ROOMS if room != "storage")},
     }
     room = source.relative_to(PACKAGE).parts[0]
     assert not imported(source) & forbidden.get(room, set())

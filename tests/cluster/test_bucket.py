@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def arat_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def epochs_there(study: Mirrored) -> int:
-    """How many epochs the bucket knows, as another machine would see it."""
+    """How many epochs the bucket knows, as another machine would see it; asked for not too often."""
+    time.sleep(0.5)
     part = objects.read(parse(f"{study}"), "epochs/part-00000.parquet")
     if part is None:
         return 0
@@ -50,9 +52,9 @@ def epochs_there(study: Mirrored) -> int:
 def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     write: Callable[..., Path], address: str, server: Server
 ) -> None:
-    train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    train = EXPERIMENT["train"] | {"epochs": 8, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
     one_by_one = EXPERIMENT["resources"] | {"concurrent_trials": 1}  # so that the sampler sees the same
-    file = write(train=train, budget={"trials": 3}, resources=one_by_one)
+    file = write(train=train, budget={"trials": 2}, resources=one_by_one)
     done = tune(file)
     assert done.returncode == 0, done.stderr
     undisturbed = file.parent / "results" / "small"
@@ -62,12 +64,12 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     command = [*COMMAND, "tune", str(file), "--results", results]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: epochs_there(study) >= 8, 240, "epochs in the bucket")
+        wait_until(lambda: epochs_there(study) >= 10, 240, "epochs in the bucket")
     finally:
         driver.kill()
         driver.wait()
     reported = epochs_there(study)
-    assert 8 <= reported < 18
+    assert 10 <= reported < 16
     shutil.rmtree(root())
 
     refused = arat_ray("tune", str(file), "--results", results)
@@ -90,7 +92,7 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     for table, key in (("trials", ("trial_id", "attempt")), ("epochs", ("trial_id", "attempt", "epoch"))):
         assert rows(study, table, key) == rows(undisturbed, table, key)
     names = set(there(study))
-    assert {f"checkpoints/small-0000{number}/{name}.pt" for number in range(3) for name in ("last", "best")} <= names
+    assert {f"checkpoints/small-0000{number}/{name}.pt" for number in range(2) for name in ("last", "best")} <= names
     assert not [name for name in names if name.startswith("ray/")]
     assert "RUNNING" not in states(study)
 

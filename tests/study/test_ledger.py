@@ -62,9 +62,7 @@ def test_a_process_that_died_between_enqueueing_and_telling_leaves_no_double(mak
     assert resumed.ask().number == 1
 
 
-def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(
-    make: Make, tmp_path: Path
-) -> None:
+def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(make: Make, tmp_path: Path) -> None:
     points = [{"method.invariance_weight": 2.0, "method.layers": "two"}, {"method.invariance_weight": 3.0}]
     ahead = Ledger(tmp_path / "ahead", make(first=points))
     known = {asked.number: asked.sampled for asked in [ahead.ask() for _ in range(4)]}
