@@ -19,6 +19,7 @@ from tests.launchers.filled import SHIPPED, filled
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "arat_ray"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 HEAVY = ("torch", "ray", "pandas", "optuna", "matplotlib")
 RUN = """
 import sys
@@ -133,6 +134,11 @@ def test_cluster_files_are_checked_without_anything_heavy(tmp_path: Path) -> Non
         assert loaded(RUN, "cluster", "check", str(tmp_path / name)) == set()
 
 
+def test_places_are_known_without_pyarrow() -> None:
+    program = "import arat_ray.cli.common, arat_ray.storage.opening, sys; assert 'pyarrow' not in sys.modules"
+    assert loaded(program) == set()
+
+
 def test_validate_builds_the_network_but_starts_no_search() -> None:
     assert loaded(RUN, "validate", "search_spaces/quickstart.yaml") & {"torch", "ray", "optuna"} == {"torch"}
 
@@ -191,6 +197,7 @@ def test_arrows_between_rooms_go_one_way(source: Path) -> None:
         "experiment": {"arat_ray.study", "arat_ray.cluster"},
         "study": {"arat_ray.cluster"},
         "launchers": {"torch", "optuna", "arat_ray.training", "arat_ray.study", "arat_ray.cluster"},
+        "storage": {"torch", "optuna", "pydantic", *(f"arat_ray.{room}" for room in ROOMS if room != "storage")},
     }
     room = source.relative_to(PACKAGE).parts[0]
     assert not imported(source) & forbidden.get(room, set())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 FILES = (LAST, BEST)
 PATIENCE_S = 60.0
-"""How long an ending trial waits for a bucket that is gone; after that its node goes on trying by itself."""
+"""How long a trial waits for a bucket that is gone, when it begins and when it ends."""
 NOT_SECRET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 _pushing: list[Pushing] = []
@@ -64,10 +65,7 @@ def kept(config: TrialConfig, device: torch.device, *, rank: int, world_size: in
         return
     mirror = Mirror(mirror_of(parse(config["address"])))
     mirror.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        mirror.pull(FILES)
-    except OSError as error:
-        print(f"{mirror.place.uri} is not there ({error}); going on from what this node has")  # noqa: T201
+    _pull(mirror)
     _remove_foreign(mirror.folder, config)
     if world_size > 1:
         _send(mirror.folder / LAST, device)
@@ -75,18 +73,36 @@ def kept(config: TrialConfig, device: torch.device, *, rank: int, world_size: in
     _pushing.append(pushing)
     pushing.start()
     yield Kept(mirror.folder, pushing)
-    if not pushing.close(patience_s=PATIENCE_S):
-        _pushing.remove(pushing)
+    _pushing.remove(pushing)
+    if pushing.close(patience_s=PATIENCE_S):
+        Pushing(mirror, FILES, tell=print).start()  # as long as this process lives
+
+
+def _pull(mirror: Mirror) -> None:
+    """Bring what is in the bucket, or where it stays away take what this node has."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            mirror.pull(FILES)
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                print(f"{mirror.place.uri} is not there ({error}); going on from what this node has")  # noqa: T201
+                return
+            time.sleep(2)
 
 
 def _remove_foreign(folder: Path, config: TrialConfig) -> None:
     """Files of another run of this number: a driver died before anybody else heard of that trial."""
-    path = folder / LAST
-    if path.exists():
-        found = checkpoint.load(path)
-        if (found.train, found.validate) != (config["train"], config["validate"]):
-            for name in FILES:
-                (folder / name).unlink(missing_ok=True)
+    if not (folder / LAST).exists():
+        return
+    try:
+        found = checkpoint.load(folder / LAST)
+    except ValueError:  # all workers will say so
+        return
+    if (found.train, found.validate) != (config["train"], config["validate"]):
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _send(path: Path, device: torch.device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def arat_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def epochs_there(study: Mirrored) -> int:
-    """How many epochs the bucket knows, as another machine would see it."""
+    """How many epochs the bucket knows, as another machine would see it; asked for not too often."""
+    time.sleep(0.5)
     part = objects.read(parse(f"{study}"), "epochs/part-00000.parquet")
     if part is None:
         return 0
@@ -50,8 +52,8 @@ def epochs_there(study: Mirrored) -> int:
 def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     write: Callable[..., Path], address: str, server: Server
 ) -> None:
-    train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
-    search = {"method.invariance_weight": {"choice": [0.5, 1.0, 5.0]}}
+    train = EXPERIMENT["train"] | {"epochs": 8, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    search = {"method.invariance_weight": {"choice": [0.5, 5.0]}}
     resources = EXPERIMENT["resources"] | {"concurrent_trials": 1}
     file = write(train=train, search=search, sampler={"name": "grid", "seed": 0}, budget={}, resources=resources)
     done = tune(file)
@@ -63,12 +65,12 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     command = [*COMMAND, "tune", str(file), "--results", results]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: epochs_there(study) >= 8, 240, "epochs in the bucket")
+        wait_until(lambda: epochs_there(study) >= 10, 240, "epochs in the bucket")
     finally:
         driver.kill()
         driver.wait()
     reported = epochs_there(study)
-    assert 8 <= reported < 18
+    assert 10 <= reported < 16
     shutil.rmtree(root())
 
     refused = arat_ray("tune", str(file), "--results", results)
@@ -91,7 +93,7 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     for table, key in (("trials", ("trial_id", "attempt")), ("epochs", ("trial_id", "attempt", "epoch"))):
         assert rows(study, table, key) == rows(undisturbed, table, key)
     names = set(there(study))
-    assert {f"checkpoints/small-0000{number}/{name}.pt" for number in range(3) for name in ("last", "best")} <= names
+    assert {f"checkpoints/small-0000{number}/{name}.pt" for number in range(2) for name in ("last", "best")} <= names
     assert not [name for name in names if name.startswith("ray/")]
     assert "RUNNING" not in states(study)
 
