@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,9 @@ def submit(
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):
+            where = f"~/{where}"
             click.echo(
-                f"note: results go to ~/{where} on the head, which other nodes do not see unless it is shared; "
+                f"note: results go to {where} on the head, which other nodes do not see unless it is shared; "
                 "give --results a shared folder or s3://BUCKET/PREFIX",
                 err=True,
             )
@@ -92,7 +94,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
     from arat_ray.experiment.config import load
     from arat_ray.experiment.errors import ExperimentError, read_yaml
 
-    dataset = (read_yaml(file).get("train") or {}).get("dataset") if file.is_file() else None
+    train = read_yaml(file).get("train")
+    dataset = train.get("dataset") if isinstance(train, dict) else None
     for key, value in dataset.items() if isinstance(dataset, dict) else ():
         if key in ("train", "test", "root") and not str(value).startswith(("/", "~", "$")) and "://" not in str(value):
             raise ValueError(
@@ -126,8 +129,8 @@ def _name(file: Path) -> str:
     from arat_ray.experiment.errors import read_yaml
 
     name = read_yaml(file).get("name")
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{file}: name: missing; it becomes the name of the job")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"{file}: name: {name} becomes the name of the job: use letters, digits, '-', '_' and '.'")
     return name
 
 

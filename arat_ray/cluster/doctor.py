@@ -70,7 +70,8 @@ def _experiment_checks(
     if experiment is None:
         yield from (Check(name, "skipped", "no experiment file was given") for name in names)
         return
-    yield check_data(ask("data set", probes.data_set, experiment.base.model_dump(mode="json")))
+    data = check_data(ask("data set", probes.data_set, experiment.base.model_dump(mode="json")))
+    yield data
     try:
         room = check_placeable(experiment.resources)
     except PlacementError as error:
@@ -78,8 +79,11 @@ def _experiment_checks(
         yield from (Check(name, "skipped", "no trial can be placed") for name in names[2:])
         return
     yield Check("placement", "ok", f"{room} trial(s) at once")
+    missing = "a data set on every node" if data.status == "failed" else None
     if experiment.resources.workers > 1 and not storage_is_shared:
-        yield from (Check(name, "skipped", "several workers need shared storage") for name in names[2:])
+        missing = "storage that the workers share"
+    if missing:
+        yield from (Check(name, "skipped", f"needs {missing}") for name in names[2:])
         return
     say(f"rehearsal of a trial (at most {limit_s:g} s) ...")
     measured = rehearsing.run(experiment, storage=folder, limit_s=limit_s)

@@ -30,7 +30,7 @@ cluster.shutdown()
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
 @pytest.mark.ray
@@ -39,7 +39,9 @@ def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(wri
     file = write(resources=resources, train=EXPERIMENT["train"] | {"sync_batch_norm": True})
     host = subprocess.Popen([sys.executable, "-c", TWO_NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
-    doctor = [*COMMAND, "doctor", "--address", host.stdout.readline().strip(), "--timeout", "240", "--json"]
+    address = host.stdout.readline().strip()
+    assert address, "the cluster did not start"
+    doctor = [*COMMAND, "doctor", "--address", address, "--timeout", "300", "--json"]
     results = file.parent / "results"
     try:
         sound = run([*doctor, str(file), "--results", str(results)])

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ import pytest
 import requests
 
 from arat_ray.results import reader
-from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, wait_until
+from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
 
 pytestmark = pytest.mark.ray
 Write = Callable[..., Path]
@@ -48,11 +47,11 @@ class Head(NamedTuple):
 
     def run(self, *words: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         command, env = self.arat_ray(*words, token=token)
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
         command, env = self.arat_ray(*words)
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def free_port() -> int:
@@ -63,7 +62,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """`ray start --head --block` with a token, in a process group of its own."""
-    before, port, token = ray_processes(), free_port(), secrets.token_hex(32)
+    port, token = free_port(), secrets.token_hex(32)
     home, scripts = tmp_path_factory.mktemp("home"), str(Path(sys.executable).parent)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # a short path: sockets
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
@@ -74,12 +73,22 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         ray = subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True)
         found = Head(f"http://127.0.0.1:{port}", token, home)
         try:
-            wait_until(lambda: ray.poll() is not None or answer(found, token) == 200, 120, "the head")
+            wait_until(lambda: ray.poll() is not None or answer(found, token) == 200, 180, "the head")
             yield found
         finally:
             ray.terminate()  # it ends its processes one after another; the whole group at once takes it 30 s
             ray.wait(60)
-    wait_until(lambda: not ray_processes() - before, 90, "Ray's processes to end")
+            wait_until(lambda: not processes_about(folder), 90, "Ray's processes to end")
+
+
+def processes_about(folder: str) -> list[int]:
+    """Processes that were started with this folder among their arguments."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if folder.encode() in (proc / "cmdline").read_bytes():
+                found.append(int(proc.name))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -116,15 +125,17 @@ def test_the_head_answers_nobody_without_its_token(head: Head) -> None:
     (folder / "auth_token").unlink()
 
 
-def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(head: Head, write: Write) -> None:
+def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
+    head: Head, write: Write, tmp_path: Path
+) -> None:
     train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
     file = write(train=train, budget={"trials": 1000})
     results = head.home / "results"
     words = ("submit", str(file), "--follow")
     follower = head.start(*words)
-    wait_until(lambda: len(rows(results, "epochs")) >= 2, 240, "some epochs")
+    wait_until(lambda: len(rows(results, "epochs")) >= 2, 400, "some epochs")
     follower.send_signal(signal.SIGINT)
-    stdout, stderr = follower.communicate(timeout=120)
+    stdout, stderr = follower.communicate(timeout=300)
     assert follower.returncode == 130
     assert "the job goes on; follow it again or stop it with" in stderr
     assert "results go to ~/results/small on the head" in stderr
@@ -143,14 +154,16 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(head:
     assert refused.returncode == 2, "the exit code of the job is that of the command which follows it"
     assert "interrupted study; go on with --resume" in refused.stdout
     trials = len(started) + 6
-    with interrupted_connection(head) as (tunnel, cut):
-        follower = tunnel.start(*words, "--resume", "--", "--trials", str(trials))
-        wait_until(lambda: len(rows(results, "epochs")) >= len(saved) + 2, 240, "more epochs")
-        cut()
-        stdout, stderr = follower.communicate(timeout=240)
-    assert follower.returncode == 0, stdout + stderr
-    assert "connection lost, the job goes on" in stderr
-    assert "connected again" in stderr
+    said = tmp_path / "stderr"
+    with interrupted_connection(head) as (tunnel, cave_in, dig), said.open("w") as stderr_file:
+        follower = tunnel.start(*words, "--resume", "--", "--trials", str(trials), stderr=stderr_file)
+        wait_until(lambda: len(rows(results, "epochs")) >= len(saved) + 2, 400, "more epochs")
+        cave_in()
+        wait_until(lambda: "connection lost, the job goes on" in said.read_text(), 120, "the follower to notice")
+        dig()
+        stdout, _ = follower.communicate(timeout=600)
+    assert follower.returncode == 0, stdout + said.read_text()
+    assert "connected again" in said.read_text()
     lines = [line for line in stdout.splitlines() if re.match(rf"\[\d+/{trials}\]", line)]
     assert Counter(lines) == Counter(set(lines)), "no line twice"
     assert lines[-1].startswith(f"[{trials}/{trials}]")
@@ -173,8 +186,8 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(head:
 
 
 @contextmanager
-def interrupted_connection(head: Head) -> Iterator[tuple[Head, Callable[[], None]]]:
-    """The same head behind a tunnel, and what cuts the tunnel off for a few seconds."""
+def interrupted_connection(head: Head) -> Iterator[tuple[Head, Callable[[], None], Callable[[], None]]]:
+    """The same head behind a tunnel, what brings the tunnel down, and what digs it again."""
     port, behind = free_port(), int(head.address.rpartition(":")[2])
     ends: list[socket.socket] = []
 
@@ -208,13 +221,8 @@ def interrupted_connection(head: Head) -> Iterator[tuple[Head, Callable[[], None
             end.close()
         ends.clear()
 
-    def cut() -> None:
-        cave_in()
-        time.sleep(3)
-        dig()
-
     dig()
     try:
-        yield head._replace(address=f"http://127.0.0.1:{port}"), cut
+        yield head._replace(address=f"http://127.0.0.1:{port}"), cave_in, dig
     finally:
         cave_in()
