@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from arat_ray.results import reader
-from tests.cluster.studies import EXPERIMENT, ray_processes, tune, tune_command, wait_until
+from tests.cluster.studies import EXPERIMENT, ray_processes, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
 Write = Callable[..., Path]
@@ -87,31 +87,25 @@ def test_a_trial_that_has_no_memory_fails_at_once_and_the_others_run(write: Writ
     assert bad["error"].endswith("(batch_size 64)")
 
 
-def test_workers_that_the_node_has_no_memory_for_are_replaced_and_the_trial_fails_for_memory(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # less than what any machine has in use
-    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "500")
-    file = write(train=SLOW | {"epochs": 400}, budget={"trials": 1})
-    done = tune(file)
-    assert done.returncode == 1, done.stdout + done.stderr
-    attempts = rows(file, "trials")
-    assert [row["attempt"] for row in attempts] == [1, 2, 3, 4]
-    assert {row["status"] for row in attempts} == {"failed"}
-    assert "low on memory" in attempts[-1]["error"]
-
-
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
+
+def join():
+    for _ in range(4):
+        try:
+            return cluster.add_node(num_cpus=1)
+        except Exception as error:  # of no other kind: Ray gives a node 30 s to start, few on a busy machine
+            print(error, file=sys.stderr)
+
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-node = cluster.add_node(num_cpus=1)
+node = join()
 print(cluster.address, flush=True)
 for line in sys.stdin:
     if line.strip() == "lose":
         cluster.remove_node(node, allow_graceful=False)
     if line.strip() == "add":
-        node = cluster.add_node(num_cpus=1)
+        node = join()
     print("done", flush=True)
 cluster.shutdown()
 """
