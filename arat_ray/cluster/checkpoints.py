@@ -141,8 +141,8 @@ def push_left(folder: Path, console: Console) -> None:
     if address is None:
         return
     task: Any = ray.remote(num_cpus=0, max_retries=0)(_push_all)
-    here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    here = None if ray.util.client.ray.is_connected() else ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # this one ends with its driver
     asked = {}
     for node in others:
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -1,8 +1,7 @@
 """A mirror: a local folder and a place in a bucket, kept alike.
 
 Files go up whole, and those that speak of others after them: epochs and decisions, then trials, then the journal. They
-come down the other way round. So what is in the bucket is at any moment what a study leaves behind that
-was killed, and goes on from.
+come down the other way round. So at any moment the bucket has what a killed study leaves behind and can go on from.
 
 What was never pushed is never overwritten. Where the bucket has moved on meanwhile, because the study went on
 elsewhere, it is set aside.
@@ -114,6 +113,7 @@ class Mirror:
 
     def _pull(self, name: str) -> list[str]:
         """Bring what is newer; the unpushed files that were overtaken, which stay."""
+        known = [each for each in self._files(name) if _is_clean(self.folder / each)]
         there = objects.stats(self.place, name)
         wanted, overtaken = [], []
         for each, remote in there.items():
@@ -122,7 +122,7 @@ class Mirror:
                 wanted.append(each)
             elif not _is_clean(path) and mark.remote != remote and not self._is_own(each, mark):
                 overtaken.append(each)
-        for each in self._files(name):
+        for each in known:
             if each not in there and _is_clean(self.folder / each):  # it was removed from the bucket
                 (self.folder / each).unlink()
                 marks.forget(self.folder / each)
@@ -145,6 +145,9 @@ class Mirror:
         """The object as a temporary file beside where it belongs."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".{path.name}.pulled-*"):
+            if not Path("/proc", stale.name.split("-")[-2]).exists():  # its process was killed
+                stale.unlink(missing_ok=True)
         temporary = path.with_name(f".{path.name}.pulled-{os.getpid()}-{threading.get_ident()}")
         try:
             objects.get(self.place, name, temporary)

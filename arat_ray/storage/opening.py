@@ -60,6 +60,8 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
         lock.acquire()
         mirror.pull(dict.fromkeys([*TABLES, *names]), tell=tell)
     except OSError as error:
+        with suppress(OSError):
+            lock.release()
         raise ValueError(f"{path}: cannot be opened for writing ({objects.reason(error)})") from error
     pusher = pushing.Pushing(mirror, names, tell=tell, lock=lock)
     pusher.start()
@@ -166,8 +168,7 @@ def _close(pusher: pushing.Pushing, lock: Lock) -> list[str]:
 
 
 def _close_evaluating(pusher: pushing.Pushing, path: Mirrored, tell: Tell) -> list[str]:
-    pusher.stop()
-    pusher.flush()
+    pusher.close(all_of_it=False)
     if pusher.mirror.unpushed(EVALUATIONS):
         with adding(path, tell=tell):
             pass

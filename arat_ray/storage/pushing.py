@@ -51,13 +51,13 @@ class Pushing:
         """Push now; whether everything is in the bucket."""
         return self._push()
 
-    def close(self, *, patience_s: float = PATIENCE_S) -> list[str]:
-        """Push what is left of the whole mirror and end; what could not be pushed."""
+    def close(self, *, patience_s: float = PATIENCE_S, all_of_it: bool = True) -> list[str]:
+        """Push what is left, of the whole mirror or below its names alone, and end; what could not be pushed."""
         self.stop()
         deadline = time.monotonic() + patience_s
-        while not self._push(all_of_it=True) and not self.is_lost and time.monotonic() < deadline:
+        while not self._push(all_of_it=all_of_it) and not self.is_lost and time.monotonic() < deadline:
             time.sleep(1)
-        return self.mirror.unpushed()
+        return self.mirror.unpushed([""] if all_of_it else self.names)
 
     def stop(self) -> None:
         """End without pushing more."""

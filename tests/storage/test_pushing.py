@@ -86,7 +86,7 @@ def test_a_server_that_hangs_is_an_outage_within_seconds(
 def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_one_pushes_them(
     folder: Mirrored, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pushing.close, "__kwdefaults__", {"patience_s": 0.0})
+    monkeypatch.setattr(Pushing.close, "__kwdefaults__", {"patience_s": 0.0, "all_of_it": True})
 
     def command() -> None:
         with monkeypatch.context() as gone, opening.writing(folder, tell=lambda text: None):
