@@ -4,7 +4,7 @@
 
 Everything is the product's (searcher, ledger, tables, Ray Tune, actors; Ray Train where a trial has several workers)
 but for the training loop, which sleeps a second and reports one row. Two trials run at a time. Beside it the same
-without what keeps processes from trial to trial (Tune's reused actors and their crews), in the same run. Starting Ray
+with a new process for each trial, as Tune does by default, in the same run. Starting Ray
 and the first workers is counted in the whole; the columns after it begin when the first trial has ended.
 """
 
@@ -62,7 +62,7 @@ def sleep(train: Any, validate: Any, context: Any) -> None:
 
 
 def new_processes(**given: Any) -> tune.TuneConfig:
-    """In the place of Tune's configuration: an actor, and the workers that it may have, for each trial."""
+    """In the place of Tune's configuration: an actor for each trial."""
     return TuneConfig(**given | {"reuse_actors": False})
 
 
@@ -103,7 +103,6 @@ def main() -> None:
         ("a worker a trial", options.trials, 1, True),
         ("the same, a new process for each", options.trials_anew, 1, False),
         ("two workers a trial, Ray Train", options.trials, 2, True),
-        ("the same, a new Ray Train run for each", options.trials_anew, 2, False),
     ]
     for name, trials, workers, reuse in kinds:
         whole, after = study(trials, workers, reuse=reuse)
