@@ -69,4 +69,6 @@ def _as_a_job(experiment: Path | None, address: str, results: str, options: list
 
     connected = jobs.connect(address)
     sent = submission.Submission(f"doctor-{load(experiment).name}", "doctor", experiment, results, options)
-    follow_to_end(connected, submission.submit(connected, sent, folder=experiment.absolute().parent))
+    folder = experiment.absolute().parent
+    job = submission.submit(connected, sent, folder=folder, say=lambda text: click.echo(text, err=True))
+    follow_to_end(connected, job)

@@ -73,6 +73,7 @@ def submit(
             ),
             folder=folder or file.absolute().parent,
             exclude=exclude,
+            say=lambda text: click.echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):

@@ -29,6 +29,10 @@ class NoAnswerError(ValueError):
     """The job server does not answer now; it may later."""
 
 
+class NotReadyError(NoAnswerError):
+    """The head has only just started and cannot take jobs yet; nothing was submitted."""
+
+
 def connect(address: str | None) -> Jobs:
     """The jobs of the cluster whose job server is at `address`, or at the one that the environment names.
 
@@ -75,6 +79,8 @@ class Jobs(JobSubmissionClient):
         if status >= 400 and status != 404:
             said = (response.text.strip().splitlines() or [""])[-1]
             text = f"{self._address} answers {status} to {method} {endpoint}: {said}"
+            if "No available agent" in said:
+                raise NotReadyError(text)
             raise NoAnswerError(text) if status >= 500 and method == "GET" else ValueError(text)
         return response
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from arat_ray import __version__
 from arat_ray.cluster import parcel
-from arat_ray.cluster.jobs import Jobs
+from arat_ray.cluster.jobs import Jobs, NotReadyError
 
 STOP_S = 60
 """How long a job may take to save and end when it is stopped. A study gives Ray 20 s, and then ends without it."""
+
+READY_S = 120
+"""How long a head is waited for that answers and does not take jobs yet; it waits some seconds itself each time."""
 
 
 class Submission(NamedTuple):
@@ -31,30 +35,43 @@ class Submission(NamedTuple):
     env: Mapping[str, str] = {}
 
 
-def submit(jobs: Jobs, submission: Submission, *, folder: Path, exclude: Sequence[str] = ()) -> str:
-    """Send the folder, start the job; its name. Raises ValueError for a folder that is too large."""
+def submit(
+    jobs: Jobs, submission: Submission, *, folder: Path, say: Callable[[str], None], exclude: Sequence[str] = ()
+) -> str:
+    """Send the folder, start the job; its name. Raises ValueError for a folder that is too large.
+
+    A head that has only just started is waited for, and `say` hears of it.
+    """
     jobs.check_version()
     folder, file = folder.resolve(), submission.file.resolve()
     if not file.is_relative_to(folder):
         raise ValueError(f"--folder {folder} does not hold {file}; choose one that does")
     with tempfile.TemporaryDirectory(prefix="arat-ray-") as temporary:
         parcel.pack(folder, Path(temporary), needed=file, exclude=exclude)
-        return str(
-            jobs.submit_job(
-                entrypoint=entrypoint(submission, file.relative_to(folder)),
-                submission_id=f"{submission.study}-{datetime.now():%Y%m%d-%H%M%S}",
-                runtime_env={
-                    "working_dir": temporary,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **submission.env},
-                },
-                metadata={
-                    "arat_ray": __version__,
-                    "study": submission.study,
-                    "results": submission.results,
-                    "go_on": submission.go_on,
-                },
-            )
-        )
+        give_up = time.monotonic() + READY_S
+        while True:
+            try:
+                return str(
+                    jobs.submit_job(
+                        entrypoint=entrypoint(submission, file.relative_to(folder)),
+                        submission_id=f"{submission.study}-{datetime.now():%Y%m%d-%H%M%S}",
+                        runtime_env={
+                            "working_dir": temporary,
+                            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **submission.env},
+                        },
+                        metadata={
+                            "arat_ray": __version__,
+                            "study": submission.study,
+                            "results": submission.results,
+                            "go_on": submission.go_on,
+                        },
+                    )
+                )
+            except NotReadyError:
+                if time.monotonic() > give_up:
+                    raise
+                say("the head does not take jobs yet; trying again")
+                time.sleep(2)
 
 
 def entrypoint(submission: Submission, file: Path) -> str:

@@ -69,6 +69,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--port={free_port()}"]
         command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--object-store-memory=104857600"]
         env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(home)}
+        env |= {"RAY_raylet_start_wait_time_s": "150", "RAY_agent_register_timeout_ms": "120000"}  # on a busy machine
         env["PATH"] = f"{scripts}:{os.environ['PATH']}"
         ray = subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True)
         found = Head(f"http://127.0.0.1:{port}", token, home)
@@ -133,7 +134,8 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     results = head.home / "results"
     words = ("submit", str(file), "--follow")
     follower = head.start(*words)
-    wait_until(lambda: len(rows(results, "epochs")) >= 2, 400, "some epochs")
+    wait_until(lambda: follower.poll() is not None or len(rows(results, "epochs")) >= 2, 400, "some epochs")
+    assert follower.poll() is None, follower.communicate()
     follower.send_signal(signal.SIGINT)
     stdout, stderr = follower.communicate(timeout=300)
     assert follower.returncode == 130
