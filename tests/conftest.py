@@ -9,7 +9,6 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two threads a process would wait for each other
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before ray: as arat_ray.cluster has it
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "150")  # a busy machine takes longer than 30 s for a node
 os.environ["ARAT_RAY_TESTS"] = str(os.getpid())  # tells this process's Ray from others'
 
 
