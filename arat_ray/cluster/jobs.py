@@ -80,7 +80,10 @@ class Jobs(JobSubmissionClient):
             said = (response.text.strip().splitlines() or [""])[-1]
             text = f"{self._address} answers {status} to {method} {endpoint}: {said}"
             if "No available agent" in said:
-                raise NotReadyError(text)
+                raise NotReadyError(
+                    f"{text} The agent that starts jobs does not run there: where another Ray runs on the head's "
+                    "machine it has taken port 52365, so start the head with `--dashboard-agent-listen-port=0`"
+                )
             raise NoAnswerError(text) if status >= 500 and method == "GET" else ValueError(text)
         return response
 

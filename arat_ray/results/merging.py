@@ -28,7 +28,7 @@ class Old(NamedTuple):
 
 
 def read_what_is_whole(folder: Path, schema: pa.Schema) -> Old:
-    """The readable parts of a table, with these columns."""
+    """The readable parts of a table, with these columns; ValueError where one has others, which would be dropped."""
     parts = {reader.part_number(part): part for part in reader.part_files(folder)}
     tables, damaged = [schema.empty_table()], []
     for number in range(1 + max((n for n in parts if n is not None), default=0)):
@@ -36,9 +36,13 @@ def read_what_is_whole(folder: Path, schema: pa.Schema) -> Old:
             damaged.append(part_name(number))
             continue
         try:
-            tables.append(_with_columns(reader.read_part(parts[number]), schema))
+            part = reader.read_part(parts[number])
         except ValueError:
             damaged.append(part_name(number))
+            continue
+        if unknown := [field.name for field in part.schema if field not in list(schema)]:
+            raise ValueError(f"{parts[number]} has columns of another version of arat-ray: {', '.join(unknown)}")
+        tables.append(_with_columns(part, schema))
     return Old(pa.concat_tables(tables), damaged)
 
 

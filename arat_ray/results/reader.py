@@ -7,6 +7,7 @@ and `to_numpy` import pandas behind one's back (pyarrow 26), so this module keep
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -81,9 +82,9 @@ def whole(part: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except PermissionError as error:
-        raise ValueError(f"{part} cannot be read: {error.strerror}") from error
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ValueError(f"{part} cannot be read: {os.strerror(error.errno)}") from error
         raise ValueError(f"{part} is damaged; {rebuild_with(part.parent.parent)}") from error
 
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,7 +128,7 @@ def _gather(study: Path) -> _Sources:
         some = merging.from_rows(rows.pop(name), _schema(name, experiment, metadata))
         logged[name] = pa.concat_tables([logged[name], some]) if name in logged else some
 
-    for entry in (*log.read(study), *log.read_evaluations(study)):
+    for entry in chain(log.read(study), log.read_evaluations(study)):
         if entry.table == "trials":
             trials.append(entry)
         elif entry.table in TABLES:
@@ -201,9 +202,10 @@ def _unknown(epochs: pa.Table, known: set[str]) -> list[Row]:
 
 def _missing_epochs(trials: Mapping[Key, Row], have: Mapping[str, set[int]]) -> list[str]:
     """In words, the epochs that trials have run and no source holds."""
-    missing = []
-    for name in dict.fromkeys(name for name, _ in trials):
-        done = max(row.get("epochs_done") or 0 for (of, _), row in trials.items() if of == name)
+    missing, last = [], dict[str, int]()
+    for (name, _), row in trials.items():
+        last[name] = max(row.get("epochs_done") or 0, last.get(name, 0))
+    for name, done in last.items():
         if gone := sorted(set(range(1, done + 1)) - have.get(name, set())):
             missing.append(f"{name}: {len(gone)} of {done} epochs, the first is {gone[0]}")
     return missing

@@ -67,9 +67,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # a short path: sockets
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--port={free_port()}"]
+        command += ["--dashboard-agent-listen-port=0"]  # else 52365, which another Ray here may have
         command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--object-store-memory=104857600"]
         env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(home)}
-        env |= {"RAY_raylet_start_wait_time_s": "150", "RAY_agent_register_timeout_ms": "120000"}  # on a busy machine
+        env |= {"RAY_agent_register_timeout_ms": "120000"}  # on a busy machine
         env["PATH"] = f"{scripts}:{os.environ['PATH']}"
         ray = subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True)
         found = Head(f"http://127.0.0.1:{port}", token, home)

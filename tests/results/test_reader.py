@@ -179,3 +179,19 @@ def test_a_column_is_replaced_by_values_of_its_type() -> None:
         new.validate(full=True)
     assert reader.replace(table.slice(0, 0), "name", []).num_rows == 0
     assert reader.keep(table, np.array([True, False, True]))["count"].to_pylist() == [1, 3]
+
+
+def test_a_damaged_part_is_named_with_what_mends_it_and_an_unreadable_one_is_not_called_damaged(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "layers")
+    part = study / "trials/part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-7])
+    message = re.escape(f"{part} is damaged; make it again with: arat-ray results rebuild {study}")
+    with pytest.raises(ValueError, match=message):
+        reader.read(study, "trials")
+    (study / "trials/part-00001.parquet").unlink()
+    with pytest.raises(ValueError, match=message):
+        reader.metadata(study)
+    part.unlink()
+    part.symlink_to(part)
+    with pytest.raises(ValueError, match=re.escape(f"{part} cannot be read: Too many levels of symbolic links")):
+        reader.read(study, "trials")
