@@ -8,10 +8,12 @@ AWS, a host in namespaces is each machine, and everything else is what users run
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -37,7 +39,7 @@ BUCKET = "arat-lab"
 RESULTS = f"s3://{BUCKET}/results"
 ADDRESS = "http://127.0.0.1:8265"
 PREPARE = ("arat-ray", "cluster", "prepare", "aws", "--region", ec2.REGION, "--bucket", BUCKET, "--yes")
-TRIALS, EPOCHS, ENOUGH = 3, 30, 12
+TRIALS, EPOCHS, ENOUGH = 2, 30, 12
 
 
 class Session(NamedTuple):
@@ -165,6 +167,11 @@ def _tunnel(session: Session) -> Iterator[None]:
         codes = status({}), status({"Authorization": f"Bearer {token}"})
         assert codes == (401, 200), codes
         seen.append("401 without the token, 200 with it")
+        (head,) = session.nodes("head")
+        with session.laptop.network(), socket.socket() as direct:
+            refused = direct.connect_ex((session.machines.hosts[head].address, 8265))
+        assert refused == errno.ECONNREFUSED, refused
+        seen.append("refused without the tunnel")
     try:
         yield
     finally:
@@ -218,12 +225,13 @@ def _study(session: Session) -> None:
 def _read(session: Session) -> list[str]:
     shown = session.user("arat-ray", "results", "show", f"{RESULTS}/lab").stdout
     front = session.user("arat-ray", "pareto", f"{RESULTS}/lab").stdout
-    (study,) = session.laptop.path(f"{HOME}/.cache/arat-ray/mirror").rglob("lab/epochs")
-    epochs = reader.read(study.parent, "epochs").to_pylist()
+    mirror = session.laptop.path(f"{HOME}/.cache/arat-ray/mirror")
+    (study,) = (path.parent for path in mirror.rglob("lab/epochs") if ".marks" not in path.parts)
+    epochs = reader.read(study, "epochs").to_pylist()
     count = Counter((row["trial_id"], row["epoch"]) for row in epochs)
     assert len(count) == TRIALS * EPOCHS, f"{len(count)} rows of {TRIALS * EPOCHS}:\n{shown}"
     assert set(count.values()) == {1}, [each for each, times in count.items() if times > 1]
-    trials = reader.read(study.parent, "trials")
+    trials = reader.read(study, "trials")
     last = reader.keep(trials, reader.latest_attempt(trials)).to_pylist()
     assert [row["status"] for row in last] == ["complete"] * TRIALS, shown
     assert "hypervolume" in front, front

@@ -31,7 +31,7 @@ class Steps:
 
     def write(self, file: Path, conditions: str) -> None:
         """Put the table between the markers of a file."""
-        before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+        before, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
         _, end, after = rest.partition(END)
         assert end, f"{file} lacks {BEGIN} or {END}"
         lines = [conditions, "", "| step | s | seen |", "|---|---|---|"]
