@@ -82,8 +82,11 @@ def test_a_killed_host_takes_its_processes_along_and_may_boot_again() -> None:
     with Lab() as lab:
         host = lab.boot("host", "10.77.0.2")
         sleeper = host.start("sleep", "1234", log=lab.folder / "sleep.log")
+        inside = lab.processes()
+        assert len(inside) >= 2
         host.kill()
         assert sleeper.wait(timeout=5) != 0
+        assert not [pid for pid in inside if Path(f"/proc/{pid}").exists()]
         assert not lab.hosts
         assert lab.boot("host", "10.77.0.2").run("hostname").stdout == "host\n"
 
