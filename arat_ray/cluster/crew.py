@@ -23,6 +23,7 @@ from ray.exceptions import GetTimeoutError
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arat_ray.cluster.nodes import per_worker
 from arat_ray.experiment.config import Resources
 
 ENDING_S = 60.0
@@ -38,7 +39,7 @@ Work = Callable[[Any, Callable[[Message], None], Callable[[Message], None]], Non
 
 
 class Task(NamedTuple):
-    """A trial on the desk."""
+    """A trial on the desk; without a configuration it is the word that there will be none."""
 
     number: int
     config: Any
@@ -99,11 +100,11 @@ class Desk:
 class Crew:
     """Workers of one Ray Train run; `work(config, say, give_up)` trains a trial in each of them."""
 
-    def __init__(self, resources: Resources, *, work: Work) -> None:
+    def __init__(self, resources: Resources, *, workers: int, work: Work) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
         self.error: BaseException | None = None
-        self.resources, self.work = resources, work
+        self.resources, self.workers, self.work = resources, workers, work
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -131,16 +132,20 @@ class Crew:
         if given_up:
             self.thread.join(timeout=ENDING_S)  # who gave up ends the run: the next trial must not go to it
 
+    def dismiss(self) -> None:
+        """End the workers' run, between two trials."""
+        ray.get(self.desk.give.remote(None))
+        self.thread.join(timeout=ENDING_S)
+
     def _run(self) -> None:
-        per_worker = {"CPU": self.resources.cpus_per_worker, "GPU": self.resources.gpus_per_worker}
         with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
             trainer = TorchTrainer(
                 _work,
                 train_loop_config={"desk": self.desk, "work": self.work},
                 scaling_config=ray_train.ScalingConfig(
-                    num_workers=self.resources.workers,
+                    num_workers=self.workers,
                     use_gpu=self.resources.gpus_per_worker > 0,
-                    resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
+                    resources_per_worker=per_worker(self.resources),
                 ),
                 run_config=ray_train.RunConfig(
                     name="crew",
@@ -156,7 +161,7 @@ class Crew:
 
 
 def _work(given: dict[str, Any]) -> None:
-    """A worker's days: one trial after another, until its process is ended."""
+    """A worker's days: one trial after another, until it is dismissed or its process is ended."""
     desk, work = given["desk"], given["work"]
     # the trial comes from the first worker to all, so that they never disagree; NCCL would not wait so long
     wires = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -167,6 +172,8 @@ def _work(given: dict[str, Any]) -> None:
         dist.broadcast_object_list(box, src=0, group=wires)
         task = box[0]
         assert task is not None
+        if task.config is None:
+            return
         number = task.number
 
         def say(message: Message, number: int = number) -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
 
-from arat_ray.cluster import checkpoints, early_stopping, heartbeat
+from arat_ray.cluster import checkpoints, early_stopping, elastic, heartbeat
 from arat_ray.cluster.crew import Crew, Message
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
@@ -69,8 +69,13 @@ def run_here(config: TrialConfig) -> None:
 
 def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
+    resources, batch_size = Resources.model_validate(config["resources"]), config["train"]["batch_size"]
+    if _crews and _crews[0].is_there:
+        fits = _crews[0].workers in resources.counts(batch_size)
+        if not fits or elastic.could_grow(resources, batch_size, workers=_crews[0].workers):
+            _crews.pop().dismiss()
     if not _crews or not _crews[0].is_there:
-        _crews[:] = [Crew(Resources.model_validate(config["resources"]), work=_work)]
+        _crews[:] = [Crew(resources, workers=elastic.settle(resources, batch_size), work=_work)]
     for message in _crews[0].train(config):
         tune.report(message)
 
@@ -97,7 +102,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     def report(row: Row, replayed: bool) -> bool:
         if row["epoch"] in config["rungs"]:
             kept.flush()  # from here the trial may not come back
-        send({"row": row, "replayed": replayed, **describe(device)})
+        send({"row": row, "replayed": replayed, "workers": world_size, **describe(device)})
         if world_size == 1 or row["epoch"] not in config["rungs"]:
             return False
         stops = rank == 0 and early_stopping.ask(config["number"], row["epoch"])
