@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import ray
+import torch
 import torch.distributed as dist
 from ray import train as ray_train
 from ray.exceptions import GetTimeoutError
@@ -35,7 +36,9 @@ PATIENCE = timedelta(days=365)
 """How long workers wait for their next trial."""
 
 Message = dict[str, Any]
-Work = Callable[[Any, Callable[[Message], None], Callable[[Message], None]], None]
+Agree = Callable[[bool], bool]
+"""Whether it is so for any of the workers; all must ask."""
+Work = Callable[[Any, Callable[[Message], None], Callable[[Message], None], Agree], None]
 
 
 class Task(NamedTuple):
@@ -98,7 +101,7 @@ class Desk:
 
 
 class Crew:
-    """Workers of one Ray Train run; `work(config, say, give_up)` trains a trial in each of them."""
+    """Workers of one Ray Train run; `work(config, say, give_up, agree)` trains a trial in each of them."""
 
     def __init__(self, resources: Resources, *, workers: int, work: Work) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -151,7 +154,9 @@ class Crew:
                     name="crew",
                     storage_path=scratch,
                     # Tune starts a trial again that lost a worker: so attempts are counted once
-                    failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=2),
+                    failure_config=ray_train.FailureConfig(
+                        max_failures=0, max_preemption_failures=0, controller_failure_limit=2
+                    ),
                 ),
             )
             try:
@@ -167,6 +172,12 @@ def _work(given: dict[str, Any]) -> None:
     wires = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(wires, dist.ProcessGroup)
     is_first = dist.get_rank() == 0
+
+    def agree(is_so: bool) -> bool:
+        answer = torch.tensor([is_so], dtype=torch.uint8)
+        dist.all_reduce(answer, dist.ReduceOp.MAX, group=wires)
+        return bool(answer.item())
+
     while True:
         box: list[Task | None] = [ray.get(desk.take.remote()) if is_first else None]
         dist.broadcast_object_list(box, src=0, group=wires)
@@ -183,6 +194,6 @@ def _work(given: dict[str, Any]) -> None:
         def give_up(message: Message, number: int = number) -> None:
             ray.get(desk.end.remote(number, message | {"gives_up": True}))
 
-        work(task.config, say, give_up)
+        work(task.config, say, give_up, agree)
         if is_first:
             ray.get(desk.end.remote(number))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,12 @@ from arat_ray.training import checkpoint
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.partway import LeavingError
 from arat_ray.training.run import Train
-from tests.training.runs import TIMES, few_digits, make, validate
+from tests.training.runs import TIMES, few_digits, make, run, validate
 
 ARAT = {"name": "arat", "invariance_weight": 1, "layers": ["bn3"]}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _a_hundred_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     few_digits(monkeypatch, 140)
 
@@ -46,6 +49,7 @@ def same(mine: Any, theirs: Any) -> bool:
     return bool(mine == theirs or (mine != mine and theirs != theirs))
 
 
+@pytest.mark.usefixtures("_a_hundred_digits")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -77,6 +81,7 @@ def test_a_run_that_left_in_the_middle_of_an_epoch_equals_one_that_did_not(
     ]
 
 
+@pytest.mark.usefixtures("_a_hundred_digits")
 def test_what_was_done_before_leaving_is_in_the_checkpoint_and_not_done_again(tmp_path: Path) -> None:
     spec = make(epochs=3)
     with pytest.raises(LeavingError, match="left in epoch 2 before step 4 of 5"):
@@ -91,3 +96,48 @@ def test_what_was_done_before_leaving_is_in_the_checkpoint_and_not_done_again(tm
     assert [(row["epoch"], row["replayed"]) for row in rows] == [(1, True), (2, False), (3, False)]
     assert rows[1]["epoch_s"] > state.partway["epoch_s"] > 0
     assert checkpoint.load(tmp_path / "last.pt").partway is None
+
+
+WORKER = """
+import itertools, json, sys
+from datetime import timedelta
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from arat_ray.training.loop import Context, fit
+from arat_ray.training.partway import LeavingError
+from arat_ray.training.run import Train, Validate
+
+train, validate, folder, rank = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2,
+                        timeout=timedelta(seconds=120))
+steps = itertools.count()
+try:
+    fit(Train.model_validate(train), Validate.model_validate(validate),
+        Context(folder, lambda row, replayed: False, rank=rank, world_size=2, leaves=lambda: next(steps) == 7))
+except LeavingError:
+    dist.destroy_process_group()
+    sys.exit(7)
+"""
+
+
+def test_one_worker_goes_on_where_two_left_up_to_rounding(tmp_path: Path) -> None:
+    gentle = {"name": "sgd", "learning_rate": 0.02}
+    spec = make(method=ARAT, sync_batch_norm=True, optimizer=gentle, dataset={"name": "digits"}, batch_size=200)
+    measured = validate(400)
+    whole = run(spec, measured, tmp_path / "whole")
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    arguments = [json.dumps(each.model_dump(mode="json")) for each in (spec, measured)]
+    two = [subprocess.Popen([sys.executable, "-c", WORKER, *arguments, str(folder), str(rank)]) for rank in range(2)]
+    assert [worker.wait(timeout=240) for worker in two] == [7, 7]
+    state = checkpoint.load(folder / "last.pt")
+    assert state.partway is not None
+    assert (state.epoch, state.partway["step"]) == (1, 2)
+    rows = run(spec, measured, folder)
+    assert [row["replayed"] for row in rows] == [True, False]
+    for name in ("loss_adversarial", "loss_clean", "loss_invariance"):
+        assert rows[1][name] == pytest.approx(whole[1][name], rel=1e-2), name
+    for name in ("train_clean_accuracy", "train_robust_accuracy", "validation_clean_accuracy"):
+        assert rows[1][name] == pytest.approx(whole[1][name], abs=0.01), name
