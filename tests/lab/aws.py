@@ -144,7 +144,7 @@ def _study(session: Session) -> None:
 
 
 def _lose_head(session: Session) -> None:
-    """The same study with one trial more; the head is taken away while it runs."""
+    """The same study with one trial more; the head is taken away while it runs, the worker stays."""
     steps, more = session.steps, ("--resume", "--", "--trials", str(TRIALS + 1))
     with tunnel(session):
         job = submit(session, *more)
