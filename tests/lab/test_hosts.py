@@ -6,13 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.hosts import Host, Lab, missing
+from tests.lab.steps import wait_until
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"a lab of hosts needs: {missing()}"),
@@ -82,8 +82,8 @@ def test_a_killed_host_takes_its_processes_along_and_may_boot_again() -> None:
     with Lab() as lab:
         host = lab.boot("host", "10.77.0.2")
         sleeper = host.start("sleep", "1234", log=lab.folder / "sleep.log")
+        wait_until(lambda: len(lab.processes()) == 2, 20, "the sleeper beside sshd")
         inside = lab.processes()
-        assert len(inside) >= 2
         host.kill()
         assert sleeper.wait(timeout=20) != 0
         assert not [pid for pid in inside if Path(f"/proc/{pid}").exists()]
@@ -107,7 +107,4 @@ with Lab() as lab:
     lab.kill()
     lab.communicate()
     shutil.rmtree(folder)
-    give_up = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 20, "the host's end")
