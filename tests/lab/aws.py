@@ -28,7 +28,7 @@ from tests.lab.session import BUCKET, FILE, PROJECT, RESULTS, STUDY, Session, su
 from tests.lab.steps import Steps, wait_until
 
 PREPARE = ("arat-ray", "cluster", "prepare", "aws", "--region", ec2.REGION, "--bucket", BUCKET, "--yes")
-TRIALS, EPOCHS, ENOUGH = 2, 30, 12
+TRIALS, EPOCHS, ENOUGH = 2, 20, 8
 
 
 @click.command()
