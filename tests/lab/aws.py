@@ -1,6 +1,6 @@
 """The whole of clusters/aws.yaml, run for real without a cloud: prepared, started, used, robbed of machines, ended.
 
-    python -m tests.lab.aws            # from the root of a checkout, as root; ten minutes on two cores
+    python -m tests.lab.aws            # from a checkout, as root; ten minutes on two cores
 
 Needs the packages of `uv sync --extra test` and Debian's openssh-server, rsync and iproute2. moto answers the calls to
 AWS, a host in namespaces is each machine, and everything else is what users run. Exit code 1 where a step fails.
@@ -35,7 +35,7 @@ TRIALS, EPOCHS, ENOUGH = 2, 20, 8
 @click.option("--write", type=click.Path(exists=True, path_type=Path), help="Write the table of steps into this file.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Copy what the hosts left behind to this folder.")
 def main(write: Path | None, logs: Path | None) -> None:
-    """Run clusters/aws.yaml from `prepare` to `ray down` on hosts of this machine, as root; ten minutes on two cores."""
+    """Run clusters/aws.yaml from `prepare` to `ray down` on hosts of this machine; ten minutes on two cores."""
     if lacks := missing():
         raise click.ClickException(f"the lab needs: {lacks}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is left in order
