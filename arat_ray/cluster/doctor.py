@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from arat_ray.cluster import everywhere, probes, rehearsing
 from arat_ray.cluster.everywhere import Trouble, troubles
-from arat_ray.cluster.nodes import PlacementError, check_placeable
+from arat_ray.cluster.nodes import PlacementError, check_placeable, wake
 from arat_ray.experiment.config import Experiment
 from arat_ray.experiment.plan import estimate
 from arat_ray.training.rehearsal import ROUNDING
@@ -36,6 +36,13 @@ def examine(
         say(f"{what} (at most {limit_s:g} s) ...")
         return everywhere.run(probe, *arguments, limit_s=limit_s)
 
+    room: int | PlacementError = 0
+    if experiment is not None:
+        room = _room(experiment)
+        say(f"nodes for one trial (at most {limit_s:g} s) ...")
+        if not isinstance(room, PlacementError) and not wake(experiment.resources, limit_s=limit_s):
+            late = f"no nodes for a trial came within {limit_s:g} s, though the autoscaler may add some"
+            yield Check("nodes", "failed", late, "see `ray status` on the head; raise --timeout if machines are slow")
     yield check_versions(ask("versions", probes.versions_probe()))
     announced = {name: int(node["Resources"].get("GPU", 0)) for name, node in everywhere.nodes().items()}
     yield check_gpus(ask("GPUs", probes.gpus), announced)
@@ -45,10 +52,17 @@ def examine(
     storage = check_storage(results, written, seen, text)
     yield storage
     try:
-        yield from _experiment_checks(experiment, folder, ask, storage.status == "ok", limit_s, say)
+        yield from _experiment_checks(experiment, room, folder, ask, storage.status == "ok", limit_s, say)
     finally:
         if any(not isinstance(each, Trouble) for each in written.values()):
             everywhere.run(_removed, folder, limit_s=limit_s)
+
+
+def _room(experiment: Experiment) -> int | PlacementError:
+    try:
+        return check_placeable(experiment.resources)
+    except PlacementError as error:
+        return error
 
 
 def _removed(node: str, folder: str) -> None:
@@ -60,6 +74,7 @@ def _removed(node: str, folder: str) -> None:
 
 def _experiment_checks(
     experiment: Experiment | None,
+    room: int | PlacementError,
     folder: str,
     ask: Callable[..., dict[str, Any]],
     storage_is_shared: bool,
@@ -72,10 +87,8 @@ def _experiment_checks(
         return
     data = check_data(ask("data set", probes.data_set, experiment.base.model_dump(mode="json")))
     yield data
-    try:
-        room = check_placeable(experiment.resources)
-    except PlacementError as error:
-        yield Check("placement", "failed", str(error))
+    if isinstance(room, PlacementError):
+        yield Check("placement", "failed", str(room))
         yield from (Check(name, "skipped", "no trial can be placed") for name in names[2:])
         return
     yield Check("placement", "ok", f"{room} trial(s) at once")

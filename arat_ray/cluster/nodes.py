@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 
 import ray
 
-from arat_ray.cluster import ENVIRONMENT
+from arat_ray.cluster import ENVIRONMENT, autoscaler
 from arat_ray.cluster.checkpoints import server
 from arat_ray.experiment.config import Resources
 
@@ -41,7 +42,8 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
         else:
             ray.init(address="local", include_dashboard=False, object_store_memory=100 << 20, **quiet)
     except ConnectionError as error:
-        raise ValueError(NOBODY.format(address=address)) from error
+        without = " (it wants a token? then set RAY_AUTH_MODE=token)" if not os.environ.get("RAY_AUTH_MODE") else ""
+        raise ValueError(NOBODY.format(address=address) + without) from error
     try:
         yield
     finally:
@@ -60,11 +62,11 @@ def _check_answers(address: str) -> None:
 
 
 def check_placeable(resources: Resources) -> int:
-    """How many trials the cluster can run at once.
+    """How many trials the cluster can run at once, with the nodes that its autoscaler may add.
 
     Raises PlacementError, naming what is asked for and what is there, where it is none.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = autoscaler.full_size(functools.partial(slots, resources))
     count = placeable(resources, nodes)
     if count == 0:
         have = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
@@ -79,8 +81,19 @@ def check_placeable(resources: Resources) -> int:
 
 def placeable(resources: Resources, nodes: Sequence[dict[str, Any]]) -> int:
     """Trials that fit onto nodes at once, each node given as {"CPU": 8, "GPU": 1}."""
+    return sum(slots(resources, node) for node in nodes) // resources.workers
+
+
+def wake(resources: Resources, *, limit_s: float) -> bool:
+    """Have the autoscaler start the nodes of one trial, where there is no room for one; whether there is in time."""
+    if placeable(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]]):
+        return True
+    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    bundle = {kind: amount for kind, amount in per_worker.items() if amount}
+    return autoscaler.wake([bundle] * resources.workers, limit_s=limit_s)
+
+
+def slots(resources: Resources, node: dict[str, Any]) -> int:
+    """Workers that fit onto a node."""
     need = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    slots = sum(
-        min(int((node.get(kind, 0) + 1e-6) / amount) for kind, amount in need.items() if amount) for node in nodes
-    )
-    return slots // resources.workers
+    return min(int((node.get(kind, 0) + 1e-6) / amount) for kind, amount in need.items() if amount)

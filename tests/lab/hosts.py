@@ -180,18 +180,23 @@ class Host:
         """Put the cable in again."""
         self.lab.switch("ip", "link", "set", self.port, "up")
 
-    def command(self, *command: str, env: Mapping[str, str] | None = None) -> list[str]:
-        """What runs a command in this host, in its home; killed, it takes the command along."""
+    def command(self, *command: str, env: Mapping[str, str] | None = None, cwd: str = HOME) -> list[str]:
+        """What runs a command in this host; killed, it takes the command along."""
         variables = [f"{name}={value}" for name, value in {**self.lab.environment, **(env or {})}.items()]
         assert self._process is not None, f"{self.name} is dead"
-        return [*self._enter(), "--pid", *DIES_ALONG, "env", "-i", f"--chdir={HOME}", *variables, *command]
+        return [*self._enter(), "--pid", *DIES_ALONG, "env", "-i", f"--chdir={cwd}", *variables, *command]
 
     def run(
-        self, *command: str, env: Mapping[str, str] | None = None, timeout: float = 60, check: bool = True
+        self,
+        *command: str,
+        env: Mapping[str, str] | None = None,
+        cwd: str = HOME,
+        timeout: float = 60,
+        check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in this host to its end; stderr is in stdout. Raises AssertionError where it fails."""
         done = subprocess.run(
-            self.command(*command, env=env),
+            self.command(*command, env=env, cwd=cwd),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,11 +208,13 @@ class Host:
         assert not check or done.returncode == 0, f"{self.name}: {' '.join(command)}: {done.returncode}\n{done.stdout}"
         return done
 
-    def start(self, *command: str, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *command: str, log: Path, env: Mapping[str, str] | None = None, cwd: str = HOME
+    ) -> subprocess.Popen[bytes]:
         """Start a command in this host, its output going to `log` (outside)."""
         with log.open("wb") as output:
             return subprocess.Popen(
-                self.command(*command, env=env),
+                self.command(*command, env=env, cwd=cwd),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

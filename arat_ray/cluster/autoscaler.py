@@ -1,0 +1,92 @@
+"""What a cluster may grow to: the node types that its autoscaler may start, as their configuration says.
+
+Ray's control store does not know them (2.60 has a field for them that nothing fills), so they are read where the
+autoscaler reads them: the file that `ray up` leaves on the head, or the RayCluster object of KubeRay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import requests
+import yaml
+from ray.util import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the head."""
+NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+ANSWER_S = 60.0
+
+Node = dict[str, float]
+"""A node as {"CPU": 8, "GPU": 1}."""
+
+
+def full_size(slots: Callable[[Node], int]) -> list[Node]:
+    """The nodes of the cluster when its autoscaler has started all it may, those first that hold most by `slots`.
+
+    Without an autoscaler those that are there. Ray must be connected.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    present: list[Node] = [node["Resources"] for node in alive]
+    head = next((node for node in alive if HEAD in node["Resources"]), None)
+    if head is None:
+        return present
+    here = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(configuration)
+    asked = task.options(scheduling_strategy=here).remote(ray.get_runtime_context().gcs_address)
+    found = ray.get(asked, timeout=ANSWER_S)
+    if found is None:
+        return present
+    grown = [head["Resources"], *addable(found, slots)]
+    return max(present, grown, key=lambda nodes: sum(map(slots, nodes)))
+
+
+def wake(bundles: list[Node], *, limit_s: float) -> bool:
+    """Have nodes started until there is room for all of these at once; whether there was in time."""
+    group = placement_group(bundles, strategy="PACK")
+    there = bool(group.wait(limit_s))
+    remove_placement_group(group)
+    return there
+
+
+def addable(config: Mapping[str, Any], slots: Callable[[Node], int]) -> list[Node]:
+    """The workers that an autoscaler's configuration allows, those first that hold most."""
+    most = int(config.get("max_workers", 0))
+    types = config["available_node_types"]
+    workers = [each for name, each in types.items() if name != config["head_node_type"]]
+    workers.sort(key=lambda each: -slots(each.get("resources", {})))
+    nodes = [each.get("resources", {}) for each in workers for _ in range(min(most, each.get("max_workers", most)))]
+    return nodes[:most]
+
+
+def configuration(gcs_address: str) -> dict[str, Any] | None:
+    """On the head: what the autoscaler of this cluster was told; None where there is none."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended
+            continue
+        options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+        if options.get("--gcs-address") == gcs_address and (path := options.get("--autoscaling-config")):
+            found: dict[str, Any] = yaml.safe_load(Path(path).expanduser().read_text())
+            return found
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and (name := os.environ.get("RAY_CLUSTER_NAME")):
+        return _of_kuberay(name)
+    return None
+
+
+def _of_kuberay(name: str) -> dict[str, Any] | None:
+    """As KubeRay's autoscaler reads it; None where the pod may not ask."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
+
+    try:
+        found: dict[str, Any] = AutoscalingConfigProducer(name, NAMESPACE.read_text().strip())()
+    except (OSError, requests.RequestException) as error:
+        print(f"cannot ask Kubernetes how far this cluster may grow: {error}")  # noqa: T201
+        return None
+    return found
