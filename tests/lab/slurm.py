@@ -9,37 +9,24 @@ and iproute2. Exit code 1 where a step fails.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
-import yaml
 
 from arat_ray.results import reader
-from tests.lab import hosts, slurm_site
-from tests.lab.hosts import CHECKOUT, Lab
+from tests.lab import hosts, machine, slurm_files, slurm_site
+from tests.lab.hosts import Lab
+from tests.lab.slurm_files import EPOCHS, LATER, SCRIPT, STUDY, TRIALS
 from tests.lab.slurm_site import Site
 from tests.lab.steps import Steps, wait_until
-
-FILE, STUDY, LATER = "clusters/slurm.sh", "search_spaces/lab.yaml", "search_spaces/later.yaml"
-FILLED_IN = {"<your-partition>": "batch", "<your-account>": "lab"}
-OVERLAY = (
-    ("#SBATCH --gpus-per-node=1\n", "", "there is no GPU"),
-    ("--nodes=4", "--nodes=3", "one node less, for two cores carry them all"),
-    ("--cpus-per-task=8", "--cpus-per-task=1", "the same"),
-    ("--time=24:00:00", "--time=00:30:00", "nobody waits a day"),
-    ("$HOME/venv/bin", f"{sys.prefix}/bin", "there is no internet to fill an environment from"),
-    ("--num-cpus", "--object-store-memory=100000000 --num-cpus", "the nodes share the memory of this machine"),
-)
-"""What the lab forces on the file, each change with its reason; all else stays as shipped."""
-OF_THE_MACHINE = ("/etc/hosts", "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/munge", "/etc/slurm", "/run/munge")
 
 
 class Measured(NamedTuple):
@@ -55,6 +42,7 @@ def main(write: Path | None) -> None:
     """Run clusters/slurm.sh by a real Slurm on hosts of this machine, as root; about ten minutes."""
     if lacks := "; ".join(each for each in (hosts.missing(), slurm_site.missing()) if each):
         raise click.ClickException(f"the lab needs: {lacks}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that everything is removed
     steps = Steps()
     try:
         _run(steps)
@@ -66,7 +54,7 @@ def main(write: Path | None) -> None:
 
 
 def _run(steps: Steps) -> None:
-    before = _machine()
+    before = machine.state()
     with Lab(environment={"RAY_USAGE_STATS_ENABLED": "0"}) as lab, Site(lab) as site:
         try:
             _all(site, steps)
@@ -75,17 +63,15 @@ def _run(steps: Steps) -> None:
                 click.echo(f"--- {log.name}\n{log.read_text()[-6000:]}", err=True)
             click.echo(site.logs(), err=True)
             raise
-        folder, shared, namespaces = lab.folder, site.shared, {_namespace(host.pid) for host in lab.hosts.values()}
+        namespaces = {machine.namespace(host.pid) for host in lab.hosts.values()}
     with steps.step("everything is gone") as seen:
-        left = {folder, shared, *Path("/sys/fs/cgroup").glob(f"*/{site.group}")}
-        assert not any(path.exists() for path in left), f"left: {left}"
-        living = [pid for pid in os.listdir("/proc") if pid.isdigit() and _namespace(int(pid)) in namespaces]
-        assert not living, f"processes left: {living}"
-        after = _machine()
-        assert after == before, (
-            f"the machine is not as it was: {[name for name in after if after[name] != before[name]]}"
-        )
-        seen.append("mounts, accounts, /etc/hosts, munge and Slurm of the machine as before")
+        for folder in (lab.folder, site.shared, *Path("/sys/fs/cgroup").glob(f"*/{site.group}")):
+            assert not folder.exists(), f"left: {folder}"
+            assert not machine.mounts(folder), f"left: {machine.mounts(folder)}"
+        assert not machine.living(namespaces), f"processes left: {machine.living(namespaces)}"
+        changed = [name for name, found in machine.state().items() if found != before[name]]
+        assert not changed, f"the machine is not as it was: {changed}"
+        seen.append("no process, no mount; accounts, names, munge and Slurm of the machine as before")
 
 
 def _all(site: Site, steps: Steps) -> None:
@@ -95,14 +81,13 @@ def _all(site: Site, steps: Steps) -> None:
         wait_until(lambda: site.states() == {"idle"}, 60, "three idle nodes")
         seen.append("munge and slurmd; idle")
     with steps.step("`arat-ray cluster check` of the file filled in") as seen:
-        _put_files(site)
-        seen.append(site.user("arat-ray", "cluster", "check", FILE, "--experiment", STUDY).splitlines()[0])
-        script = site.home / FILE
-        script.write_text(_changed(script.read_text()))
+        slurm_files.put(site.home, slurm_site.UID)
+        seen.append(site.user("arat-ray", "cluster", "check", SCRIPT, "--experiment", STUDY).splitlines()[0])
+        slurm_files.fit_to_lab(site.home)
     first = _first_job(site, steps)
-    digest = _digest(first)
+    digest = machine.digest(first)
     _second_job(site, steps)
-    assert _digest(first) == digest, f"{first} was changed by another job"
+    assert machine.digest(first) == digest, f"{first} was changed by another job"
 
 
 def _first_job(site: Site, steps: Steps) -> Path:
@@ -122,13 +107,13 @@ def _first_job(site: Site, steps: Steps) -> Path:
         seen.append(f"trials on {', '.join(sorted(busy))}; token file 0600")
     with steps.step("the study") as seen:
         folder = site.home / "results" / "lab"
-        wait_until(lambda: _all_trials_ended(folder, 6), 600, "six trials")
-        seen.append("6 trials")
+        wait_until(lambda: _all_complete(folder), 600, f"{TRIALS} trials")
+        seen.append(f"{TRIALS} trials")
     with steps.step("the end of its job") as seen:
         _wait_for_the_end(site, job)
         seen.append("COMPLETED, no process and no token left")
     with steps.step("`arat-ray results show` and `pareto` read it") as seen:
-        assert "6 of 6" in (shown := site.user("arat-ray", "results", "show", "results/lab")), shown
+        assert f"{TRIALS} of {TRIALS}" in (shown := site.user("arat-ray", "results", "show", "results/lab")), shown
         front = site.user("arat-ray", "pareto", "results/lab")
         seen.append(next(line for line in front.splitlines() if line.startswith("front:")).strip())
     return folder
@@ -161,18 +146,17 @@ def _second_job(site: Site, steps: Steps) -> None:
         seen.append(_goes_on(site, job, folder, before))
     with steps.step("the study to its end") as seen:
         _wait_for_the_end(site, job)
-        trials, epochs = _size(site, LATER)
-        done = _measured(folder)
+        done, epochs = _measured(folder), EPOCHS[LATER]
         twice = [key for key, count in Counter(row[:2] for row in done.epochs).items() if count > 1]
         assert not twice, f"more than once: {twice}"
-        assert len(done.epochs) == trials * epochs, f"{len(done.epochs)} epochs, not {trials} x {epochs}"
-        assert len(done.complete) == trials, f"{len(done.complete)} trials are complete, not {trials}"
-        seen.append(f"{trials} trials, {len(done.epochs)} epochs, each once; no process and no token left")
+        assert len(done.epochs) == TRIALS * epochs, f"{len(done.epochs)} epochs, not {TRIALS} x {epochs}"
+        assert len(done.complete) == TRIALS, f"{len(done.complete)} trials are complete, not {TRIALS}"
+        seen.append(f"{TRIALS} trials, {len(done.epochs)} epochs, each once; no process and no token left")
 
 
 def _submit(site: Site, study: str) -> int:
     """`sbatch` as the user types it; the number of the job."""
-    says = site.user("sbatch", FILE, study)
+    says = site.user("sbatch", SCRIPT, study)
     found = re.search(r"Submitted batch job (\d+)", says)
     assert found, says
     return int(found[1])
@@ -222,67 +206,8 @@ def _measured(folder: Path) -> Measured:
     return Measured([(row["trial_id"], row["epoch"], row["loss_adversarial"]) for row in rows], complete)
 
 
-def _all_trials_ended(folder: Path, trials: int) -> bool:
-    return len(_measured(folder).complete) == trials
-
-
-def _put_files(site: Site) -> None:
-    """The user's copy of the files that a study needs, filled in."""
-    text = (CHECKOUT / FILE).read_text()
-    for placeholder, value in FILLED_IN.items():
-        text = text.replace(placeholder, value)
-    studies = {STUDY: _study("lab", trials=6, epochs=6), LATER: _study("later", trials=6, epochs=20)}
-    for name, content in {FILE: text, **studies}.items():
-        file = site.home / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(content)
-        for path in (file.parent, file):
-            os.chown(path, slurm_site.UID, slurm_site.UID)
-
-
-def _study(name: str, *, trials: int, epochs: int) -> str:
-    experiment: dict[str, Any] = yaml.safe_load((CHECKOUT / "search_spaces" / "quickstart.yaml").read_text())
-    experiment["name"], experiment["budget"] = name, {"trials": trials}
-    experiment["train"]["epochs"], experiment["validate"]["every"] = epochs, 2
-    return yaml.safe_dump(experiment)
-
-
-def _size(site: Site, study: str) -> tuple[int, int]:
-    experiment = yaml.safe_load((site.home / study).read_text())
-    return experiment["budget"]["trials"], experiment["train"]["epochs"]
-
-
-def _changed(text: str) -> str:
-    head, separator, body = text.partition("\n#SBATCH")
-    for old, new, reason in OVERLAY:
-        assert old in body, f"{FILE} has no {old!r} any more: {reason}"
-        body = body.replace(old, new)
-    return head + separator + body
-
-
-def _digest(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
-
-
-def _machine() -> dict[str, str]:
-    """What the lab must leave as it was."""
-    found = {name: _digest(Path(name)) if Path(name).is_dir() else _read(Path(name)) for name in OF_THE_MACHINE}
-    found["mounts"] = _read(Path("/proc/self/mounts"))
-    found["network"] = str(sorted(os.listdir("/sys/class/net")))
-    return found
-
-
-def _read(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
-
-
-def _namespace(pid: int) -> str | None:
-    """Of a process, the namespace of processes it lives in."""
-    try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+def _all_complete(folder: Path) -> bool:
+    return len(_measured(folder).complete) == TRIALS
 
 
 if __name__ == "__main__":
