@@ -76,8 +76,7 @@ def _run(steps: Steps) -> None:
 
 def _all(site: Site, steps: Steps) -> None:
     with steps.step("three nodes are switched on") as seen:
-        for name in slurm_site.NODES:
-            site.boot(name)
+        site.start()
         wait_until(lambda: site.states() == {"idle"}, 60, "three idle nodes")
         seen.append("munge and slurmd; idle")
     with steps.step("`arat-ray cluster check` of the file filled in") as seen:
@@ -87,6 +86,7 @@ def _all(site: Site, steps: Steps) -> None:
     first = _first_job(site, steps)
     digest = machine.digest(first)
     _second_job(site, steps)
+    _third_job(site, steps)
     assert machine.digest(first) == digest, f"{first} was changed by another job"
 
 
@@ -110,7 +110,7 @@ def _first_job(site: Site, steps: Steps) -> Path:
         wait_until(lambda: _all_complete(folder), 600, f"{TRIALS} trials")
         seen.append(f"{TRIALS} trials")
     with steps.step("the end of its job") as seen:
-        _wait_for_the_end(site, job)
+        _wait_for_the_end(site, job, "COMPLETED")
         seen.append("COMPLETED, no process and no token left")
     with steps.step("`arat-ray results show` and `pareto` read it") as seen:
         assert f"{TRIALS} of {TRIALS}" in (shown := site.user("arat-ray", "results", "show", "results/lab")), shown
@@ -145,13 +145,23 @@ def _second_job(site: Site, steps: Steps) -> None:
     with steps.step("it starts once more and goes on") as seen:
         seen.append(_goes_on(site, job, folder, before))
     with steps.step("the study to its end") as seen:
-        _wait_for_the_end(site, job)
+        _wait_for_the_end(site, job, "COMPLETED")
         done, epochs = _measured(folder), EPOCHS[LATER]
         twice = [key for key, count in Counter(row[:2] for row in done.epochs).items() if count > 1]
         assert not twice, f"more than once: {twice}"
         assert len(done.epochs) == TRIALS * epochs, f"{len(done.epochs)} epochs, not {TRIALS} x {epochs}"
         assert len(done.complete) == TRIALS, f"{len(done.complete)} trials are complete, not {TRIALS}"
         seen.append(f"{TRIALS} trials, {len(done.epochs)} epochs, each once; no process and no token left")
+
+
+def _third_job(site: Site, steps: Steps) -> None:
+    with steps.step("a third job, ended by `scancel` while it starts Ray") as seen:
+        job = _submit(site, STUDY)
+        wait_until(lambda: all(site.processes(node) for node in site.nodes), 60, "processes on all nodes")
+        assert list(site.home.glob(".ray-token*"))
+        site.user("scancel", str(job))
+        _wait_for_the_end(site, job, "CANCELLED")
+        seen.append("CANCELLED, no process and no token left")
 
 
 def _submit(site: Site, study: str) -> int:
@@ -179,11 +189,11 @@ def _of_epochs(now: Measured, before: Measured) -> str:
     return f"all {len(before.epochs)} epochs reported before are there"
 
 
-def _wait_for_the_end(site: Site, job: int) -> None:
-    """Wait for a job to be complete; its token and every process of its user must be gone."""
+def _wait_for_the_end(site: Site, job: int, how: str) -> None:
+    """Wait for a job to end; its token and every process of its user must be gone."""
     wait_until(lambda: site.job(job)["JobState"] not in ("RUNNING", "COMPLETING", "PENDING"), 900, f"job {job} to end")
     state = site.job(job)
-    assert (state["JobState"], state["ExitCode"]) == ("COMPLETED", "0:0"), f"job {job}: {state}"
+    assert state["JobState"] == how, f"job {job}: {state}"
     left = {node.name: found for node in site.nodes if (found := site.processes(node))}
     assert not left, f"processes after the job: {left}"
     tokens = list(site.home.glob(".ray-token*"))

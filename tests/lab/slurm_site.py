@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab.hosts import Host, Lab
+from tests.lab import hosts
+from tests.lab.hosts import CHECKOUT, Host, Lab
 from tests.lab.namespaces import check
 
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 """Which Debian package brings what is needed."""
-USER, UID, HOME = "ada", 61234, "/home/ada"
+USER, UID, HOME = "ada", 61234, "/mnt/ada"
 LOGIN = ("login", "10.77.1.1")
 NODES = {"node1": "10.77.2.1", "node2": "10.77.2.2", "node3": "10.77.2.3"}
 OWN = ("/var/lib/munge", "/var/log/munge")
@@ -59,14 +60,23 @@ exec unshare --cgroup --mount sh -c 'mount -t cgroup -o freezer none /run/cgroup
 """
 """Starts slurmd in a control group of its own, which it takes for the machine's: so Slurm ends a job's processes to the
 last one, as sites have it, and the hosts do not see each other's."""
-REMOVE = 'mount -t cgroup -o freezer none "$1"; find "$1/$2" -depth -type d -exec rmdir {} +'
+REMOVE = 'mount -t cgroup -o freezer none "$1"; [ ! -d "$1/$2" ] || find "$1/$2" -depth -type d -exec rmdir {} +'
 
 
 def missing() -> str:
     """What this machine lacks for Slurm, in words; empty where it has all."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     packages = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)})
-    return f"apt-get install {' '.join(packages)}" if packages else ""
+    lacks = [f"apt-get install {' '.join(packages)}"] if packages else []
+    return "; ".join([*lacks, *(f"chmod o+x {folder}" for folder in _closed())])
+
+
+def _closed() -> list[Path]:
+    """Folders on the way to the checkout and to Python that the site's user could not enter."""
+    ends = (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix).resolve())
+    ways = {folder for end in ends for folder in (end, *end.parents)}
+    seen = [folder for folder in ways if not any(folder.is_relative_to(own) for own in hosts.OWN)]
+    return sorted(folder for folder in seen if not folder.stat().st_mode & 0o001)
 
 
 class Site:
@@ -75,14 +85,10 @@ class Site:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.shared = Path(tempfile.mkdtemp(prefix="arat-site-", dir="/var/tmp"))  # not /tmp, which hosts do not share
-        self.home = self.shared / "home" / USER
+        self.home = self.shared / Path(HOME).relative_to("/")
         self.group = self.shared.name
 
     def __enter__(self) -> Site:
-        self._configure()
-        login = self._boot(*LOGIN)
-        login.run("mkdir", "/run/slurmctld")
-        login.run("slurmctld")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,6 +109,15 @@ class Site:
         """The nodes that are switched on."""
         return [host for name, host in self.lab.hosts.items() if name in NODES]
 
+    def start(self) -> None:
+        """Make the accounts, the key and the configuration, and boot the login host and the nodes."""
+        self._configure()
+        login = self._boot(*LOGIN)
+        login.run("mkdir", "/run/slurmctld")
+        login.run("slurmctld")
+        for name in NODES:
+            self.boot(name)
+
     def boot(self, name: str) -> Host:
         """Switch a node on, for the first time or again."""
         node = self._boot(name, NODES[name])
@@ -111,12 +126,10 @@ class Site:
         node.run("sh", "-c", SLURMD, "sh", self.group, name)
         return node
 
-    def user(self, *command: str, timeout: float = 60, exit_code: int = 0) -> str:
+    def user(self, *command: str) -> str:
         """What a command of the user's, typed in the home folder on the login host, prints."""
-        done = self.login.run(*_as_user(command), timeout=timeout, check=False)
-        says = f"{' '.join(command)}: exit code {done.returncode}, not {exit_code}\n{done.stdout}"
-        assert done.returncode == exit_code, says
-        return done.stdout
+        ids = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
+        return self.login.run(*ids, "env", f"HOME={HOME}", f"USER={USER}", *command, cwd=HOME).stdout
 
     def job(self, number: int) -> dict[str, str]:
         """What Slurm says of a job: JobState, Restarts, Reason, BatchHost and so on."""
@@ -133,16 +146,12 @@ class Site:
 
     def logs(self) -> str:
         """The ends of what Slurm's daemons wrote, for whoever looks for a fault."""
-        done = [host.run("tail", "-vn15", "/run/slurmctld.log", "/run/slurmd.log", check=False) for host in self._hosts]
-        return "\n".join(each.stdout for each in done)
-
-    @property
-    def _hosts(self) -> list[Host]:
-        return list(self.lab.hosts.values())
+        files = "/run/slurmctld.log", "/run/slurmd.log"
+        return "\n".join(host.run("tail", "-vn15", *files, check=False).stdout for host in self.lab.hosts.values())
 
     def _boot(self, name: str, address: str) -> Host:
         host = self.lab.boot(name, address, own=OWN)
-        for file in ("/home", "/etc/slurm", "/etc/munge", "/etc/passwd", "/etc/group"):
+        for file in (str(Path(HOME).parent), "/etc/slurm", "/etc/munge", "/etc/passwd", "/etc/group"):
             host.run("mount", "--bind", str(self.shared / Path(file).name), file)
         host.run("install", "-d", "-o", "munge", "/run/munge")
         host.run("chown", "munge", *OWN)
@@ -166,10 +175,3 @@ class Site:
         (slurm / "cgroup.conf").write_text(CGROUP_CONF)
         self.home.mkdir(parents=True)
         os.chown(self.home, UID, UID)
-
-
-def _as_user(command: Sequence[str]) -> list[str]:
-    return [
-        *("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"),
-        *("env", f"--chdir={HOME}", f"HOME={HOME}", f"USER={USER}", *command),
-    ]
