@@ -156,7 +156,7 @@ def _second_job(site: Site, steps: Steps) -> None:
 
 def _third_job(site: Site, steps: Steps) -> None:
     with steps.step("a third job, ended by `scancel` while it starts Ray") as seen:
-        job = _submit(site, STUDY)
+        job = _submit(site, LATER)
         wait_until(lambda: all(site.processes(node) for node in site.nodes), 60, "processes on all nodes")
         assert list(site.home.glob(".ray-token*"))
         site.user("scancel", str(job))
