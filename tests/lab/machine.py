@@ -30,7 +30,7 @@ def namespace(pid: int) -> str | None:
     """The namespace of processes that a process lives in, while it lives."""
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # gone, or the init of a sandbox
         return None
 
 
