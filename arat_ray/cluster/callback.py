@@ -12,10 +12,15 @@ from ray.exceptions import RayActorError
 from arat_ray.cluster.watchdog import Watchdog
 from arat_ray.study.ledger import Ledger
 from arat_ray.study.recorder import Recorder
+from arat_ray.training.partway import LeavingError
 from arat_ray.training.run import Train
 
 MEMORY = ("running low on memory", "OutOfMemory")
 """How Ray says that it ended a worker because its node had no memory left."""
+
+
+LEFT = "left"
+"""How the reason of a trial begins that was saved because its machine was about to be taken away."""
 
 
 class StudyCallback(tune.Callback):
@@ -50,6 +55,8 @@ class StudyCallback(tune.Callback):
         if not (why := self._end(trial)):
             why = reason(trial)
             self.watchdog.say(f"trial {trial.config['number']}: {why}; it goes on from its last checkpoint")
+            if why.startswith(LEFT):
+                trial.run_metadata.num_failures = 0  # it lost nothing, and may be moved on as often as it takes
         self.recorder.retry(trial.config["number"], why)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -95,6 +102,8 @@ def reason(trial: Any) -> str:
     elif trial.error_file:
         error = Path(trial.error_file).read_text()
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and LeavingError.__name__ in lines[-1]:
+        return f"{LEFT}: {lines[-1].partition(': ')[2]}"
     named = [line for line in lines if any(word in line for word in MEMORY)]
     line = (named or lines[-1:] or [type(error).__name__])[0]
     return f"its worker was lost: {line}" if isinstance(error, RayActorError) else line

@@ -17,12 +17,14 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import ray
+import torch
 import torch.distributed as dist
 from ray import train as ray_train
 from ray.exceptions import GetTimeoutError
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arat_ray.cluster.nodes import per_worker
 from arat_ray.experiment.config import Resources
 
 ENDING_S = 60.0
@@ -34,11 +36,13 @@ PATIENCE = timedelta(days=365)
 """How long workers wait for their next trial."""
 
 Message = dict[str, Any]
-Work = Callable[[Any, Callable[[Message], None], Callable[[Message], None]], None]
+Agree = Callable[[bool], bool]
+"""Whether it is so for any of the workers; all must ask."""
+Work = Callable[[Any, Callable[[Message], None], Callable[[Message], None], Agree], None]
 
 
 class Task(NamedTuple):
-    """A trial on the desk."""
+    """A trial on the desk; without a configuration it is the word that there will be none."""
 
     number: int
     config: Any
@@ -97,13 +101,13 @@ class Desk:
 
 
 class Crew:
-    """Workers of one Ray Train run; `work(config, say, give_up)` trains a trial in each of them."""
+    """Workers of one Ray Train run; `work(config, say, give_up, agree)` trains a trial in each of them."""
 
-    def __init__(self, resources: Resources, *, work: Work) -> None:
+    def __init__(self, resources: Resources, *, workers: int, work: Work) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
         self.error: BaseException | None = None
-        self.resources, self.work = resources, work
+        self.resources, self.workers, self.work = resources, workers, work
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -131,22 +135,28 @@ class Crew:
         if given_up:
             self.thread.join(timeout=ENDING_S)  # who gave up ends the run: the next trial must not go to it
 
+    def dismiss(self) -> None:
+        """End the workers' run, between two trials."""
+        ray.get(self.desk.give.remote(None))
+        self.thread.join(timeout=ENDING_S)
+
     def _run(self) -> None:
-        per_worker = {"CPU": self.resources.cpus_per_worker, "GPU": self.resources.gpus_per_worker}
         with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
             trainer = TorchTrainer(
                 _work,
                 train_loop_config={"desk": self.desk, "work": self.work},
                 scaling_config=ray_train.ScalingConfig(
-                    num_workers=self.resources.workers,
+                    num_workers=self.workers,
                     use_gpu=self.resources.gpus_per_worker > 0,
-                    resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
+                    resources_per_worker=per_worker(self.resources),
                 ),
                 run_config=ray_train.RunConfig(
                     name="crew",
                     storage_path=scratch,
                     # Tune starts a trial again that lost a worker: so attempts are counted once
-                    failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=2),
+                    failure_config=ray_train.FailureConfig(
+                        max_failures=0, max_preemption_failures=0, controller_failure_limit=2
+                    ),
                 ),
             )
             try:
@@ -156,17 +166,25 @@ class Crew:
 
 
 def _work(given: dict[str, Any]) -> None:
-    """A worker's days: one trial after another, until its process is ended."""
+    """A worker's days: one trial after another, until it is dismissed or its process is ended."""
     desk, work = given["desk"], given["work"]
     # the trial comes from the first worker to all, so that they never disagree; NCCL would not wait so long
     wires = dist.new_group(backend="gloo", timeout=PATIENCE)
     assert isinstance(wires, dist.ProcessGroup)
     is_first = dist.get_rank() == 0
+
+    def agree(is_so: bool) -> bool:
+        answer = torch.tensor([is_so], dtype=torch.uint8)
+        dist.all_reduce(answer, dist.ReduceOp.MAX, group=wires)
+        return bool(answer.item())
+
     while True:
         box: list[Task | None] = [ray.get(desk.take.remote()) if is_first else None]
         dist.broadcast_object_list(box, src=0, group=wires)
         task = box[0]
         assert task is not None
+        if task.config is None:
+            return
         number = task.number
 
         def say(message: Message, number: int = number) -> None:
@@ -176,6 +194,6 @@ def _work(given: dict[str, Any]) -> None:
         def give_up(message: Message, number: int = number) -> None:
             ray.get(desk.end.remote(number, message | {"gives_up": True}))
 
-        work(task.config, say, give_up)
+        work(task.config, say, give_up, agree)
         if is_first:
             ray.get(desk.end.remote(number))

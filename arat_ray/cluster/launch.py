@@ -14,11 +14,13 @@ import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
 
-from arat_ray.cluster import checkpoints, early_stopping, heartbeat
-from arat_ray.cluster.crew import Crew, Message
+from arat_ray.cluster import checkpoints, early_stopping, elastic, heartbeat
+from arat_ray.cluster.crew import Agree, Crew, Message
+from arat_ray.cluster.notice import listen
 from arat_ray.experiment.config import Resources
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.memory import is_out_of_memory
+from arat_ray.training.partway import LeavingError
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import describe
 
@@ -64,30 +66,42 @@ def run_here(config: TrialConfig) -> None:
     resources = Resources.model_validate(config["resources"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
-    _fit(config, tune.report, device, rank=0, world_size=1)
+    _fit(config, tune.report, device, rank=0, world_size=1, agree=bool)
 
 
 def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
+    resources, batch_size = Resources.model_validate(config["resources"]), config["train"]["batch_size"]
+    if _crews and _crews[0].is_there:
+        fits = _crews[0].workers in resources.counts(batch_size)
+        if not fits or elastic.could_grow(resources, batch_size, workers=_crews[0].workers):
+            _crews.pop().dismiss()
     if not _crews or not _crews[0].is_there:
-        _crews[:] = [Crew(Resources.model_validate(config["resources"]), work=_work)]
+        _crews[:] = [Crew(resources, workers=elastic.settle(resources, batch_size), work=_work)]
     for message in _crews[0].train(config):
+        if "leaves" in message:
+            raise LeavingError(message["leaves"])
         tune.report(message)
 
 
-def _work(config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[Message], None]) -> None:
+def _work(
+    config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[Message], None], agree: Agree
+) -> None:
     resources = Resources.model_validate(config["resources"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     world = ray_train.get_context()
     device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
     try:
-        _fit(config, say, device, rank=world.get_world_rank(), world_size=world.get_world_size())
+        _fit(config, say, device, rank=world.get_world_rank(), world_size=world.get_world_size(), agree=agree)
+    except LeavingError as error:
+        say({"leaves": str(error)})
+        raise  # the workers' run ends, and another one begins elsewhere
     except NoMemoryLeftError as error:
         give_up({"failed": str(error)})
         raise  # the other workers wait for this one: only ending them all gets them out
 
 
-def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int) -> None:
+def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, world_size: int, agree: Agree) -> None:
     """Run the loop, sending each row; what would happen again is sent as a failure instead of raised.
 
     Where Tune stops a trial, `send` does not come back from a rung. Several workers ask at each rung whether to stop,
@@ -97,7 +111,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     def report(row: Row, replayed: bool) -> bool:
         if row["epoch"] in config["rungs"]:
             kept.flush()  # from here the trial may not come back
-        send({"row": row, "replayed": replayed, **describe(device)})
+        send({"row": row, "replayed": replayed, "workers": world_size, **describe(device)})
         if world_size == 1 or row["epoch"] not in config["rungs"]:
             return False
         stops = rank == 0 and early_stopping.ask(config["number"], row["epoch"])
@@ -109,10 +123,21 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     limit = Resources.model_validate(config["resources"]).timeout_minutes
     every_s = min(heartbeat.EVERY_S, heartbeat.EVERY_S if limit is None else 60 * limit / 4)
     alive = heartbeat.Heart(config["study"], config["number"], rank, every_s=every_s)
+    notice = listen()
     try:
         with checkpoints.kept(config, device, rank=rank, world_size=world_size) as kept:
-            fit(train, validate, Context(kept.folder, report, device, rank, world_size, alive))
+            context = Context(
+                kept.folder, report, device, rank, world_size, alive, leaves=lambda: agree(notice.given is not None)
+            )
+            try:
+                fit(train, validate, context)
+            except LeavingError as error:
+                kept.flush()
+                given = notice.given or "the machine of one of its workers is taken away"
+                raise LeavingError(f"{given}; {error}") from error
         return
+    except LeavingError:
+        raise
     except (ValueError, RuntimeError, MemoryError) as error:
         memory = is_out_of_memory(error)
         if not memory and not isinstance(error, ValueError):

@@ -80,17 +80,25 @@ def check_placeable(resources: Resources) -> int:
 
 
 def placeable(resources: Resources, nodes: Sequence[dict[str, Any]]) -> int:
-    """Trials that fit onto nodes at once, each node given as {"CPU": 8, "GPU": 1}."""
-    return sum(slots(resources, node) for node in nodes) // resources.workers
+    """Trials that fit onto nodes at once, each node given as {"CPU": 8, "GPU": 1}.
+
+    Where there is no room for all workers of a trial, 1 if there is for as few as it may have.
+    """
+    found = sum(slots(resources, node) for node in nodes)
+    return found // resources.workers or int(found >= (resources.min_workers or resources.workers))
 
 
 def wake(resources: Resources, *, limit_s: float) -> bool:
     """Have the autoscaler start the nodes of one trial, where there is no room for one; whether there is in time."""
     if placeable(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]]):
         return True
-    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    bundle = {kind: amount for kind, amount in per_worker.items() if amount}
-    return autoscaler.wake([bundle] * resources.workers, limit_s=limit_s)
+    return autoscaler.wake([per_worker(resources)] * resources.workers, limit_s=limit_s)
+
+
+def per_worker(resources: Resources) -> dict[str, float]:
+    """What Ray reserves for a worker."""
+    need = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {kind: amount for kind, amount in need.items() if amount}
 
 
 def slots(resources: Resources, node: dict[str, Any]) -> int:

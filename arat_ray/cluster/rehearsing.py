@@ -16,6 +16,7 @@ from ray import train as ray_train
 from ray.train.torch import TorchTrainer
 
 from arat_ray.cluster import everywhere, probes
+from arat_ray.cluster.nodes import per_worker
 from arat_ray.experiment.config import Experiment, Resources
 from arat_ray.training.loop import Context
 from arat_ray.training.rehearsal import rehearse
@@ -49,14 +50,13 @@ def _alone(config: dict[str, Any]) -> dict[str, Any]:
 def _together(config: dict[str, Any]) -> dict[str, Any]:
     """The workers of one trial, through Ray Train, as `launch` places them."""
     resources = Resources.model_validate(config["resources"])
-    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     trainer = TorchTrainer(
         _worker,
         train_loop_config=config,
         scaling_config=ray_train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={kind: amount for kind, amount in per_worker.items() if amount},
+            resources_per_worker=per_worker(resources),
         ),
         run_config=ray_train.RunConfig(
             name="rehearsal",

@@ -45,6 +45,11 @@ def _why_not(train: Train, resources: Resources) -> str | None:
         return f"batch_size {train.batch_size} cannot be shared out over {resources.workers} workers"
     if train.batch_size == resources.workers:
         return f"batch_size {train.batch_size} leaves each of {resources.workers} workers one image, too few for a norm"
+    if resources.min_workers is not None and resources.min_workers < resources.workers and not train.sync_batch_norm:
+        return (
+            f"resources.min_workers {resources.min_workers} would have a lost machine change the results, since each "
+            "worker normalises its share of a batch by itself; set train.sync_batch_norm: true"
+        )
     try:
         train.check()
     except ValueError as error:

@@ -70,6 +70,8 @@ class Resources(Spec):
     """What one trial takes and costs, and how many run at once (by default as many as the cluster holds)."""
 
     workers: int = Field(1, ge=1)
+    min_workers: int | None = Field(None, ge=1)
+    """With how few of its workers a trial goes on while machines are missing; by default with none less."""
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
     concurrent_trials: int | None = Field(None, ge=1)
@@ -82,6 +84,17 @@ class Resources(Spec):
     def devices(self) -> float:
         """Devices that a trial holds: its GPUs, or its workers where they have none."""
         return self.workers * (self.gpus_per_worker or 1)
+
+    def counts(self, batch_size: int) -> list[int]:
+        """The numbers of workers that a trial may have, most first; each takes an equal share of a batch."""
+        fewest = self.workers if self.min_workers is None else self.min_workers
+        return [n for n in range(self.workers, fewest - 1, -1) if batch_size % n == 0 and n < batch_size]
+
+    @model_validator(mode="after")
+    def _fewest_workers_are_not_more(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
 
     @model_validator(mode="after")
     def _gpus_can_be_shared_out(self) -> Self:

@@ -12,6 +12,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from arat_ray.storage import objects
 from arat_ray.storage.place import Place
 
 BEAT_S, STALE_S = 20.0, 120.0
+LOOK_S = 2.0
 
 
 class TakenError(ValueError):
@@ -46,6 +48,22 @@ class Lock:
         self._write(self.token)
         self._check_mine()
 
+    def wait_for_sign(self, tell: Callable[[str], None]) -> None:
+        """Where a driver of another machine has it: wait until it is heard of again, or may be counted as dead.
+
+        So a study whose machine is lost goes on by itself, and a second driver is refused within a beat.
+        """
+        holder = self._holder()
+        if holder is None or holder["machine"] == _machine():
+            return
+        tell(
+            f"{self.place.uri} was being written to by process {holder['pid']} of {holder['host']}; "
+            f"waiting until it is heard of, or has been silent for {STALE_S:.0f} s and counts as dead"
+        )
+        before = self._last_beat()
+        while self._last_beat() == before and self._holder() is not None:
+            time.sleep(LOOK_S)
+
     def refresh(self) -> None:
         """Say that its holder is alive, if that is due; TakenError where another one has taken it."""
         if time.monotonic() - self._beat >= BEAT_S:
@@ -69,8 +87,13 @@ class Lock:
         if held["machine"] == _machine():
             return held if _started(held["pid"]) == held["started"] else None
         now = objects.put(self.place, f"{self.name}-clock", io.BytesIO(b"-")).mtime_ns  # the bucket's own clock
+        beat = self._last_beat()
+        return held if beat is not None and (now - beat) / 1e9 < STALE_S else None
+
+    def _last_beat(self) -> int | None:
+        """When its holder was last heard of, in ns of the bucket's own clock."""
         beat = objects.stats(self.place, self.name).get(self.name)
-        return held if beat and (now - beat.mtime_ns) / 1e9 < STALE_S else None
+        return beat.mtime_ns if beat else None
 
     def _check_mine(self) -> None:
         held = self._read()

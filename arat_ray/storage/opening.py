@@ -57,6 +57,7 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
     if _is_written_here(path):
         raise ValueError(f"{path} is being written to by another process of this machine; wait for it or stop it")
     try:
+        lock.wait_for_sign(tell)
         lock.acquire()
         mirror.pull(dict.fromkeys([*TABLES, *names]), tell=tell)
     except OSError as error:

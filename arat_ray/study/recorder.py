@@ -67,6 +67,8 @@ class Running:
     """Column of `epochs` that is constrained -> its last number."""
     began: float = field(default_factory=lambda: time.monotonic())
     failure: str | None = None
+    workers: int | None = None
+    """How many it runs on, where that was heard; fewer than it wants while machines are missing."""
 
 
 class Listener(Protocol):
@@ -148,6 +150,7 @@ class Recorder:
         row: Row = dict(message["row"])
         epoch = row["epoch"]
         trial.row |= {"device": message["device"], "peak_memory_gib": message["peak_memory_gib"]}
+        trial.workers = message.get("workers")
         if not (message["replayed"] and epoch in trial.epochs):
             trial.epochs[epoch] = trial.row["attempt"]
             self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
@@ -272,7 +275,8 @@ class Recorder:
         """Wall time, device time and cost of this attempt up to now."""
         trial = self.running[number]
         seconds = trial.train_s_before + time.monotonic() - trial.began
-        device_s = seconds * self.experiment.resources.devices
+        resources = self.experiment.resources
+        device_s = seconds * resources.devices * (trial.workers or resources.workers) / resources.workers
         cost_usd = self.watch.attempt(trial.row["trial_id"], trial.row["attempt"], device_s)
         trial.row |= {"train_s": seconds, "device_s": device_s, "cost_usd": cost_usd}
 

@@ -1,8 +1,9 @@
 """Checkpoints: everything that a run needs to go on, in one file that is replaced whole.
 
 Weights, norm statistics, predictors, optimiser state, the epoch and all rows reported so far. Learning rates and random
-streams are functions of the seed and the epoch (`schedules`, `randomness`), so a run that goes on from a checkpoint
-equals an uninterrupted one bit for bit on the CPU, also with another number of workers as far as rounding allows.
+streams are functions of the seed and the epoch (`schedules`, `randomness`; in the middle of an epoch see `partway`), so
+a run that goes on from a checkpoint equals an uninterrupted one bit for bit on the CPU, also with another number of
+workers as far as rounding allows.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Checkpoint:
     features: dict[str, Tensor]
     """Representations at the last measurement of `diagnostics`."""
     history: list[dict[str, Any]]
+    partway: dict[str, Any] | None = None
+    """Fields of a `Partway`, where the state is from within the epoch after `epoch`."""
     format: int = FORMAT
 
     @property

@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,7 @@ from arat_ray.training.data import ImageSet
 from arat_ray.training.diagnostics import Features
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.methods import Losses, Method
+from arat_ray.training.partway import LeavingError, Partway, capture, resume, totals_of
 from arat_ray.training.randomness import Noise, derive_seed, generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
@@ -60,6 +62,9 @@ class Context:
 
     `alive(trouble)` is called when the data is read, and at every step of training and of measuring: who hears nothing
     of any worker for long knows that it hangs. `trouble` is what keeps the run from being saved, else None.
+
+    `leaves()` is asked on every worker before each step. Where it is True, which must be on all of them at once, the
+    state is saved in the middle of the epoch and `fit` raises LeavingError.
     """
 
     folder: Path
@@ -68,6 +73,7 @@ class Context:
     rank: int = 0
     world_size: int = 1
     alive: Callable[[str | None], None] = _warn
+    leaves: Callable[[], bool] = lambda: False
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over all workers."""
@@ -80,7 +86,7 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
     """Run `train` to its end, going on from the checkpoint in `context.folder` where there is one.
 
     Raises ValueError for a checkpoint of another run and for what `Train` cannot know without its data;
-    `DivergenceError` where the loss becomes NaN or infinite.
+    `DivergenceError` where the loss becomes NaN or infinite; `LeavingError` where `context.leaves()`.
     """
     if train.batch_size % context.world_size:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
@@ -95,7 +101,7 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
         if context.report(row, True):
             return
     for epoch in range(len(history) + 1, train.epochs + 1):
-        row = run.epoch(epoch)
+        row = run.epoch(epoch, history)
         history.append(row)
         if validate.is_due(epoch, train.epochs):
             robust = [past["validation_robust_accuracy"] for past in history[:-1] if "validation_images" in past]
@@ -140,6 +146,8 @@ class _Run:
         if train.averaging:
             self.average = Average(train.averaging, self.method, steps_per_epoch=self.steps, epochs=train.epochs)
         self.watched_features: Features = {}
+        self.partway: Partway | None = None
+        """Where the run goes on, if that is in the middle of an epoch."""
         self.best: Checkpoint | None = None
         """The best state, until it is on disk."""
         self.trouble: str | None = None
@@ -160,11 +168,20 @@ class _Run:
                 self.average.load_state_dict(state.average)
             self.watched_features = state.features
             history = state.history
+            self.partway = Partway(**state.partway) if state.partway else None
         if self.context.world_size > 1:
             self.step_method = DistributedDataParallel(self.method)
         return history
 
-    def save(self, epoch: int, history: list[Row], *, is_best: bool, is_final: bool) -> None:
+    def save(
+        self,
+        epoch: int,
+        history: list[Row],
+        *,
+        is_best: bool = False,
+        is_final: bool = False,
+        partway: dict[str, Any] | None = None,
+    ) -> None:
         """Replace the last checkpoint, and before it the best one where this is better.
 
         Where the disk fails, training goes on from the state in memory and the next epoch that is measured tries again.
@@ -181,6 +198,7 @@ class _Run:
                 average=self.average.state_dict() if self.average and self.average.started else None,
                 features=self.watched_features,
                 history=history,
+                partway=partway,
             )
             if is_best:
                 self.best = replace(state, optimizer={}, features={})
@@ -210,14 +228,10 @@ class _Run:
     def alive(self) -> None:
         self.context.alive(self.trouble)
 
-    def epoch(self, epoch: int) -> Row:
-        """Train for one epoch (from 1)."""
+    def epoch(self, epoch: int, history: list[Row]) -> Row:
+        """Train for one epoch (from 1), or for the rest of it; `history` holds the rows of those before."""
         train, context = self.train, self.context
-        torch.manual_seed(derive_seed(train.seed, "torch", epoch, context.rank))
         self.method.train()
-        self.method.start_epoch(
-            epoch, lambda model, images, fresh: self._sample_accuracy(model, images, epoch if fresh else 0)
-        )
         perturbs_weights = train.weight_perturbation is not None and epoch > train.weight_perturbation.warmup_epochs
         order = torch.randperm(len(self.images), generator=generator("cpu", train.seed, "order", epoch))
         batches = order[: self.steps * train.batch_size].view(self.steps, train.batch_size)
@@ -225,9 +239,25 @@ class _Run:
         noise = self._noise("attack", epoch, train.batch_size)
         totals = torch.zeros(6, dtype=torch.float64, device=context.device)
         watch = Stopwatch(context.device)
-        began = time.perf_counter()
-        rate = 0.0
-        for step, indices in enumerate(batches):
+        first, done_s = 0, 0.0
+        if (partway := self.partway) is None:
+            torch.manual_seed(derive_seed(train.seed, "torch", epoch, context.rank))
+            self.method.start_epoch(
+                epoch, lambda model, images, fresh: self._sample_accuracy(model, images, epoch if fresh else 0)
+            )
+        else:
+            assert partway.epoch == epoch
+            self.partway, first = None, partway.step
+            totals = totals_of(partway, totals, rank=context.rank, world_size=context.world_size)
+            watch.elapsed, done_s = partway.attack_s, partway.epoch_s
+            resume(
+                partway, augment=draws, noise=noise.generator, method=self.method, seed=train.seed, rank=context.rank
+            )
+        began, rate = time.perf_counter() - done_s, 0.0
+        for step, indices in enumerate(batches[first:], first):
+            if context.leaves():
+                measured_s = partial(_measured_s, began, watch)
+                self._leave(epoch, step, history, totals, measured_s, draws, noise.generator)
             rate = train.optimizer.learning_rate * train.schedule.factor(
                 epoch=epoch - 1, epochs=train.epochs, progress=(epoch - 1 + step / self.steps) / train.epochs
             )
@@ -265,6 +295,30 @@ class _Run:
             "attack_s": watch.seconds(),
             "images_per_s": images / seconds,
         }
+
+    def _leave(
+        self,
+        epoch: int,
+        step: int,
+        history: list[Row],
+        totals: Tensor,
+        seconds: Callable[[], tuple[float, float]],
+        draws: torch.Generator,
+        noise: torch.Generator,
+    ) -> NoReturn:
+        partway = capture(
+            epoch,
+            step,
+            totals=totals,
+            seconds=seconds,
+            augment=draws,
+            noise=noise,
+            method=self.method,
+            world_size=self.context.world_size,
+            sum=self.context.sum,
+        )
+        self.save(epoch - 1, history, partway=partway)
+        raise LeavingError(f"left in epoch {epoch} before step {step + 1} of {self.steps}")
 
     def measure(self, epoch: int) -> Row:
         """Clean and robust accuracy on the images to validate on, of the network that would be deployed now."""
@@ -379,6 +433,10 @@ class _Run:
             alive=self.alive,
         )
         return counts.clean_accuracy
+
+
+def _measured_s(began: float, watch: Stopwatch) -> tuple[float, float]:
+    return time.perf_counter() - began, watch.seconds()
 
 
 def _in_fp32(network: nn.Module, inputs: object, logits: Tensor) -> Tensor:

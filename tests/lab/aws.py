@@ -8,22 +8,15 @@ AWS, a host in namespaces is each machine, and everything else is what users run
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
-import pyarrow.parquet as pq
 import requests
 import yaml
 from botocore.exceptions import ClientError
@@ -31,42 +24,11 @@ from botocore.exceptions import ClientError
 from arat_ray.results import reader
 from tests.lab import ec2, overlay
 from tests.lab.hosts import CHECKOUT, HOME, Host, Lab, missing
+from tests.lab.session import BUCKET, FILE, PROJECT, RESULTS, STUDY, Session, submit, tunnel
 from tests.lab.steps import Steps, wait_until
 
-PROJECT = f"{HOME}/arat-ray"
-FILE, STUDY = "clusters/aws.yaml", "search_spaces/lab.yaml"
-BUCKET = "arat-lab"
-RESULTS = f"s3://{BUCKET}/results"
-ADDRESS = "http://127.0.0.1:8265"
 PREPARE = ("arat-ray", "cluster", "prepare", "aws", "--region", ec2.REGION, "--bucket", BUCKET, "--yes")
 TRIALS, EPOCHS, ENOUGH = 2, 30, 12
-
-
-class Session(NamedTuple):
-    """A cluster in the lab, and the machine of the one who uses it."""
-
-    lab: Lab
-    laptop: Host
-    machines: ec2.Machines
-    aws: Any
-    s3: Any
-    steps: Steps
-
-    def user(self, *command: str, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command as the user types it, in the folder of the project."""
-        return self.laptop.run(*command, cwd=PROJECT, timeout=timeout, check=check)
-
-    def nodes(self, kind: str) -> list[str]:
-        """Instances of the head or of workers that run, by their profiles."""
-        found = ec2.running(self.aws).items()
-        return [name for name, each in found if each["IamInstanceProfile"]["Arn"].endswith(f"arat-ray-{kind}")]
-
-    def epochs(self, study: str) -> int:
-        """How many rows of epochs the bucket has."""
-        with suppress(ClientError):
-            body = self.s3.get_object(Bucket=BUCKET, Key=f"results/{study}/epochs/part-00000.parquet")["Body"].read()
-            return int(pq.ParquetFile(io.BytesIO(body)).metadata.num_rows)
-        return 0
 
 
 @click.command()
@@ -81,9 +43,12 @@ def main(write: Path | None, logs: Path | None) -> None:
         with Lab(ec2.NETWORK, environment=ec2.ENVIRONMENT | {"RAY_AUTH_MODE": "token"}) as lab:
             try:
                 _run(lab, steps)
+                inside = lab.processes()
             finally:
                 if logs:
                     _keep(lab.folder, logs)
+        assert not [pid for pid in inside if Path(f"/proc/{pid}").exists()], "processes are left"
+        assert not lab.folder.exists(), f"{lab.folder} is left"
     except (AssertionError, ClientError, requests.RequestException, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from error
     if write:
@@ -99,8 +64,9 @@ def _run(lab: Lab, steps: Steps) -> None:
         _check_out(laptop)
         _prepare(session)
         _up(session)
-        with _tunnel(session):
+        with tunnel(session):
             _study(session)
+        _lose_head(session)
         _down(session)
 
 
@@ -148,95 +114,75 @@ def _up(session: Session) -> None:
         seen.append("a head, no worker")
 
 
-@contextmanager
-def _tunnel(session: Session) -> Iterator[None]:
-    """`ray dashboard` beside the block, and it is closed to those without the token."""
-
-    def status(headers: dict[str, str]) -> int:
-        try:
-            with session.laptop.network():
-                return requests.get(f"{ADDRESS}/api/jobs/", headers=headers, timeout=10).status_code
-        except requests.ConnectionError:
-            return 0
-
-    with session.steps.step("`ray dashboard`: the tunnel") as seen:
-        log = session.lab.folder / "tunnel.log"
-        tunnel = session.laptop.start("ray", "dashboard", FILE, log=log, cwd=PROJECT)
-        wait_until(lambda: status({}), 60, "the dashboard")
-        token = session.laptop.path(f"{HOME}/.ray/auth_token").read_text().strip()
-        codes = status({}), status({"Authorization": f"Bearer {token}"})
-        assert codes == (401, 200), codes
-        seen.append("401 without the token, 200 with it")
-        (head,) = session.nodes("head")
-        with session.laptop.network(), socket.socket() as direct:
-            refused = direct.connect_ex((session.machines.hosts[head].address, 8265))
-        assert refused == errno.ECONNREFUSED, refused
-        seen.append("refused without the tunnel")
-    try:
-        yield
-    finally:
-        tunnel.kill()
-        tunnel.wait()
-
-
 def _study(session: Session) -> None:
-    steps, log = session.steps, session.lab.folder / "submit.log"
-    submit = ("arat-ray", "submit", STUDY, "--address", ADDRESS, "--results", RESULTS, "--follow")
-    following = session.laptop.start(*submit, log=log, cwd=PROJECT)
-
-    def goes_on() -> None:
-        assert following.poll() is None, f"the study ended early:\n{log.read_text()}"
-
-    def workers(*, but: str = "") -> list[str]:
-        goes_on()
-        return [each for each in session.nodes("worker") if each != but]
-
-    def epochs(more_than: int) -> bool:
-        goes_on()
-        return session.epochs("lab") > more_than
-
+    """A study on a worker that comes when it is needed, is taken away, is replaced, and goes when it is idle."""
+    steps = session.steps
+    job = submit(session)
     with steps.step("`arat-ray submit`: a trial waits, so the autoscaler asks for a spot worker") as seen:
-        wait_until(workers, 180, "a worker's instance")
-        (worker,) = workers()
-        lifecycle = ec2.running(session.aws)[worker].get("InstanceLifecycle")
-        assert lifecycle == "spot", lifecycle
-        seen.append("1 worker, spot")
-    with steps.step("... which joins, trains, and its first epoch is on S3"):
-        wait_until(lambda: epochs(0), 300, "the first epoch on S3")
-    with steps.step(f"... {ENOUGH} epochs"):
-        wait_until(lambda: epochs(ENOUGH - 1), 300, "epochs on S3")
+        job.wait(lambda: session.nodes("worker"), 180, "a worker's instance")
+        (worker,) = session.nodes("worker")
+        assert ec2.running(session.aws)[worker].get("InstanceLifecycle") == "spot"
+        seen.append("1 spot worker")
+    with steps.step("the worker joins and trains; the first epoch is on S3"):
+        job.wait(lambda: session.epochs() > 0, 300, "the first epoch on S3")
+    with steps.step(f"{ENOUGH} epochs are on S3"):
+        job.wait(lambda: session.epochs() >= ENOUGH, 300, "epochs on S3")
     with steps.step("the spot worker is taken away; the autoscaler asks for another") as seen:
         session.aws.terminate_instances(InstanceIds=[worker])
-        wait_until(lambda: workers(but=worker), 300, "another worker")
-        before = session.epochs("lab")
-        seen.append(f"{before} epochs were on S3")
-    with steps.step("... which joins and goes on from the checkpoint on S3"):
-        wait_until(lambda: epochs(before), 300, "more epochs on S3")
+        job.wait(lambda: set(session.nodes("worker")) - {worker}, 300, "another worker")
+        before = session.epochs()
+        seen.append(f"{before} epochs are on S3")
+    with steps.step("it joins, and the trial goes on from its checkpoint on S3"):
+        job.wait(lambda: session.epochs() > before, 300, "more epochs on S3")
     with steps.step(f"the study ends: {TRIALS} trials of {EPOCHS} epochs") as seen:
-        code = following.wait(timeout=900)
-        assert code == 0, f"exit code {code}:\n{log.read_text()}"
+        job.end()
         seen.append("exit code 0")
     with steps.step("`arat-ray results show` and `pareto` from S3") as seen:
-        seen += _read(session)
+        seen += _read(session, TRIALS)
     with steps.step("the idle worker goes"):
         wait_until(lambda: not session.nodes("worker"), 240, "the worker to be ended")
 
 
-def _read(session: Session) -> list[str]:
+def _lose_head(session: Session) -> None:
+    """The same study with one trial more; the head is taken away while it runs, the worker stays."""
+    steps, more = session.steps, ("--resume", "--", "--trials", str(TRIALS + 1))
+    with tunnel(session):
+        job = submit(session, *more)
+        before = session.epochs()
+        with steps.step("`submit --resume` asks for one trial more; a worker comes and trains it"):
+            job.wait(lambda: session.epochs() >= before + 3, 400, "more epochs on S3")
+        (head,) = session.nodes("head")
+        session.aws.terminate_instances(InstanceIds=[head])
+        wait_until(lambda: head not in session.machines.hosts, 20, "the head to be killed")
+        job.leave()
+    with steps.step("the head is taken away; `ray up` again") as seen:
+        session.user("ray", "up", "--yes", FILE, timeout=300)
+        seen.append(f"{len(session.nodes('head'))} head, {len(session.nodes('worker'))} worker")
+        before = session.epochs()
+    with tunnel(session):
+        job = submit(session, *more)
+        with steps.step("`submit --resume`: the trial goes on from S3"):
+            job.wait(lambda: session.epochs() > before, 600, "more epochs on S3")
+        with steps.step("the study ends") as seen:
+            job.end()
+            seen += _read(session, TRIALS + 1)
+
+
+def _read(session: Session, count: int) -> list[str]:
     shown = session.user("arat-ray", "results", "show", f"{RESULTS}/lab").stdout
     front = session.user("arat-ray", "pareto", f"{RESULTS}/lab").stdout
     mirror = session.laptop.path(f"{HOME}/.cache/arat-ray/mirror")
     (study,) = (path.parent for path in mirror.rglob("lab/epochs") if ".marks" not in path.parts)
     epochs = reader.read(study, "epochs").to_pylist()
-    count = Counter((row["trial_id"], row["epoch"]) for row in epochs)
-    assert len(count) == TRIALS * EPOCHS, f"{len(count)} rows of {TRIALS * EPOCHS}:\n{shown}"
-    assert set(count.values()) == {1}, [each for each, times in count.items() if times > 1]
+    times = Counter((row["trial_id"], row["epoch"]) for row in epochs)
+    assert len(times) == count * EPOCHS, f"{len(times)} rows of {count * EPOCHS}:\n{shown}"
+    assert set(times.values()) == {1}, [each for each, often in times.items() if often > 1]
     trials = reader.read(study, "trials")
     last = reader.keep(trials, reader.latest_attempt(trials)).to_pylist()
-    assert [row["status"] for row in last] == ["complete"] * TRIALS, shown
+    assert [row["status"] for row in last] == ["complete"] * count, shown
     assert "hypervolume" in front, front
     attempts = Counter(row["attempt"] for row in trials.to_pylist())
-    return [f"{len(count)} rows, each (trial, epoch) once", f"{attempts[2]} trial needed a second attempt"]
+    return [f"{len(times)} rows, each (trial, epoch) once", f"{attempts[2]} trial needed a second attempt"]
 
 
 def _down(session: Session) -> None:

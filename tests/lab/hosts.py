@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lab.namespaces import DIES_ALONG, check, go, set_network, start
@@ -118,6 +118,16 @@ class Lab:
         self._name_hosts()
         host.boot()
         return host
+
+    def processes(self) -> list[int]:
+        """All that runs in its hosts, by the machine's own numbers."""
+        inside = {os.stat(f"/proc/{host.pid}/ns/pid").st_ino for host in list(self.hosts.values())}
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                if os.stat(process / "ns" / "pid").st_ino in inside:
+                    found.append(int(process.name))
+        return found
 
     def _name_hosts(self) -> None:
         lines = ["127.0.0.1 localhost", *(f"{host.address} {name}" for name, host in list(self.hosts.items()))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -140,6 +141,37 @@ def test_a_second_driver_is_refused_while_the_first_one_lives(
     second.release()
     third.doubt()
     third.refresh()
+
+
+def test_a_driver_of_another_machine_is_waited_for_and_refuses_as_soon_as_it_is_heard_of(
+    folder: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, told = Lock(parse(f"{folder}")), Lock(parse(f"{folder}")), list[str]()
+    first.acquire()
+    monkeypatch.setattr(lock, "_machine", lambda: "another machine")
+    monkeypatch.setattr(lock, "LOOK_S", 0.1)
+
+    def beat() -> None:
+        time.sleep(1.5)  # the bucket tells seconds apart
+        first.doubt()
+        first.refresh()
+
+    living = threading.Thread(target=beat)
+    living.start()
+    second.wait_for_sign(told.append)
+    living.join()
+    with pytest.raises(TakenError):
+        second.acquire()
+    assert ["was being written to by process" in text for text in told] == [True]
+
+    monkeypatch.setattr(lock, "_machine", lambda: "a third machine")
+    monkeypatch.setattr(lock, "STALE_S", 3.0)
+    second.wait_for_sign(told.append)
+    second.acquire()
+    with pytest.raises(TakenError, match="was taken over"):
+        beat()
+    Lock(parse(f"{folder}")).wait_for_sign(told.append)
+    assert len(told) == 2, "nobody waits for a process of the same machine"
 
 
 def test_a_driver_whose_study_was_taken_over_pushes_nothing_more(

@@ -213,6 +213,10 @@ class Arat(Method):
         self.weight_adversarial, self.weight_clean = self.balance_rule.weights(self.model, sample_accuracy)
         self.balance = self.weight_adversarial
 
+    def epoch_state(self) -> dict[str, Any]:
+        weights = {"weight_adversarial": self.weight_adversarial, "weight_clean": self.weight_clean}
+        return super().epoch_state() | weights
+
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
         if not self.noisy_center:
             return super().perturb(x, y, attack, noise)

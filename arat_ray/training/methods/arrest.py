@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -62,6 +62,9 @@ class Arrest(Method):
         self.is_finetuning = epoch > self.standard_epochs
         if epoch == self.standard_epochs + 1:
             self.teacher.load_state_dict(self.model.state_dict())
+
+    def epoch_state(self) -> dict[str, Any]:
+        return super().epoch_state() | {"is_finetuning": self.is_finetuning}
 
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
         if not self.is_finetuning:

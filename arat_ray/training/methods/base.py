@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,15 @@ class Method(nn.Module):
 
     def start_epoch(self, epoch: int, sample_accuracy: SampleAccuracy) -> None:
         """Called before each epoch (from 1); nothing by default."""
+
+    def epoch_state(self) -> dict[str, Any]:
+        """What `start_epoch` settled, beyond parameters and buffers: plain values by the names of attributes."""
+        return {"balance": self.balance}
+
+    def resume_epoch(self, state: dict[str, Any]) -> None:
+        """Go on in the middle of an epoch, instead of `start_epoch`."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
         """The clean and the adversarial input of this step; by default x and the attack on the bare network."""

@@ -1,0 +1,159 @@
+"""The word that a machine is about to be taken away: two minutes on AWS, half of one on Google Cloud and Azure.
+
+Each worker asks for it, since no part of Ray does: the cloud's metadata service, and Ray itself, which is told by
+Kubernetes, by `ray drain-node`, and here by whoever hears of it first, so that nothing new is started on that machine.
+
+AWS: EC2 user guide, "Spot Instance interruption notices"; Google Cloud: Compute Engine, "Preemptible VM instances";
+Azure: "Scheduled Events for Linux VMs".
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+import ray
+import requests
+from ray._private.state import state
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray.exceptions import RayError
+
+EVERY_S = 5.0
+ANSWER_S = 1.0
+LINK_LOCAL = "http://169.254.169.254"
+
+
+class Given(NamedTuple):
+    """A notice: who gave it, and the time that is left."""
+
+    by: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.by} takes its machine away in {self.seconds:.0f} s"
+
+
+Ask = Callable[[requests.Session], Given | None]
+
+
+def aws(session: requests.Session, *, base: str | None = None) -> Given | None:
+    """Raises requests.RequestException where this is no machine of AWS, or its service does not answer."""
+    base = base or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", LINK_LOCAL).rstrip("/")
+    lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    token = session.put(f"{base}/latest/api/token", headers=lifetime, timeout=ANSWER_S)
+    token.raise_for_status()
+    path, headers = f"{base}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token.text}
+    answer = session.get(path, headers=headers, timeout=ANSWER_S)
+    if answer.status_code == 404:
+        return None
+    answer.raise_for_status()
+    return Given("AWS", _left(datetime.fromisoformat(answer.json()["time"])))
+
+
+def google(session: requests.Session, *, base: str | None = None) -> Given | None:
+    """Raises requests.RequestException where this is no machine of Google's, or its service does not answer."""
+    base = base or f"http://{os.environ.get('GCE_METADATA_HOST', 'metadata.google.internal')}"
+    path, headers = f"{base}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"}
+    answer = session.get(path, headers=headers, timeout=ANSWER_S)
+    answer.raise_for_status()
+    return Given("Google Cloud", 30.0) if answer.text.strip() == "TRUE" else None
+
+
+def azure(session: requests.Session, *, base: str = LINK_LOCAL) -> Given | None:
+    """Raises requests.RequestException where this is no machine of Azure's, or its service does not answer."""
+
+    def get(path: str) -> requests.Response:
+        answer = session.get(f"{base}/metadata/{path}", headers={"Metadata": "true"}, timeout=ANSWER_S)
+        answer.raise_for_status()
+        return answer
+
+    name = get("instance/compute/name?api-version=2021-02-01&format=text").text
+    for event in get("scheduledevents?api-version=2020-07-01").json()["Events"]:
+        if event["EventType"] == "Preempt" and name in event["Resources"]:
+            at = event.get("NotBefore")
+            return Given("Azure", _left(parsedate_to_datetime(at)) if at else 30.0)
+    return None
+
+
+CLOUDS: tuple[Ask, ...] = (aws, google, azure)
+
+
+def _left(at: datetime) -> float:
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+class Notice(threading.Thread):
+    """In a worker: listens until there is a notice, which then stays `given`."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True, name="notice")
+        context = ray.get_runtime_context()
+        self.node, self.gcs = context.get_node_id(), context.gcs_address
+        self.given: Given | None = None
+
+    def run(self) -> None:
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy knows this machine
+            cloud = _cloud(session)
+            while self.given is None:
+                if cloud and (given := _asked(cloud, session)):
+                    self._pass_on(given)
+                    self.given = given
+                    return
+                self.given = self._drained()
+                time.sleep(EVERY_S)
+
+    def _drained(self) -> Given | None:
+        """Whether Ray was told."""
+        deadline_ms = state.get_draining_nodes().get(self.node)
+        if deadline_ms is None:
+            return None
+        return Given("Ray", max(0.0, deadline_ms / 1000 - time.time()))
+
+    def _pass_on(self, given: Given) -> None:
+        """Tell Ray, so that it starts nothing here any more."""
+        deadline_ms = int(1000 * (time.time() + given.seconds))
+        reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        try:
+            GcsClient(address=self.gcs).drain_node(self.node, reason, str(given), deadline_ms)
+        except RayError as error:
+            print(f"{given}; Ray could not be told: {error}")  # noqa: T201
+
+
+def _cloud(session: requests.Session) -> Ask | None:
+    """Which cloud's metadata service answers, if any."""
+    off = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+    for cloud in CLOUDS:
+        if cloud is aws and off:
+            continue
+        try:
+            cloud(session)
+        except (requests.RequestException, ValueError, KeyError):
+            continue
+        return cloud
+    return None
+
+
+def _asked(cloud: Ask, session: requests.Session) -> Given | None:
+    try:
+        return cloud(session)
+    except (requests.RequestException, ValueError, KeyError):  # the next time, then
+        return None
+
+
+_listening: list[Notice] = []
+"""Of this process, which trains one trial after another."""
+
+
+def listen() -> Notice:
+    """This process's notice, listened for from now on."""
+    if not _listening:
+        _listening.append(Notice())
+        _listening[0].start()
+    return _listening[0]
