@@ -129,7 +129,7 @@ class Site:
     def user(self, *command: str) -> str:
         """What a command of the user's, typed in the home folder on the login host, prints."""
         ids = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-        return self.login.run(*ids, "env", f"HOME={HOME}", f"USER={USER}", *command, cwd=HOME).stdout
+        return self.login.run(*ids, "env", f"HOME={HOME}", f"USER={USER}", *command, cwd=HOME, timeout=300).stdout
 
     def job(self, number: int) -> dict[str, str]:
         """What Slurm says of a job: JobState, Restarts, Reason, BatchHost and so on."""
