@@ -101,13 +101,13 @@ def _first_job(site: Site, steps: Steps) -> Path:
             busy.update(_training(site))
             return len(busy) == len(site.nodes)
 
-        wait_until(watch, 300, "trials on all nodes")
+        wait_until(watch, 900, "trials on all nodes")
         mode = token.stat().st_mode & 0o777
         assert mode == 0o600, f"{token.name} has mode {mode:o}"
         seen.append(f"trials on {', '.join(sorted(busy))}; token file 0600")
     with steps.step("the study") as seen:
         folder = site.home / "results" / "lab"
-        wait_until(lambda: _all_complete(folder), 600, f"{TRIALS} trials")
+        wait_until(lambda: _all_complete(folder), 1200, f"{TRIALS} trials")
         seen.append(f"{TRIALS} trials")
     with steps.step("the end of its job") as seen:
         _wait_for_the_end(site, job, "COMPLETED")
@@ -123,7 +123,7 @@ def _second_job(site: Site, steps: Steps) -> None:
     folder = site.home / "results" / "later"
     with steps.step("a second job, until its study has measured something") as seen:
         job = _submit(site, LATER)
-        wait_until(lambda: len(_measured(folder).epochs) >= 6, 300, "six epochs")
+        wait_until(lambda: len(_measured(folder).epochs) >= 6, 900, "six epochs")
         before = _measured(folder)
         seen.append(f"{len(before.epochs)} epochs")
     with steps.step("its first node, where the study is driven, loses power; Slurm queues the job again") as seen:
@@ -178,8 +178,8 @@ def _limit(site: Site, job: int, minutes: int) -> None:
 
 def _goes_on(site: Site, job: int, folder: Path, before: Measured) -> str:
     """Wait until the study measures again; nothing that it had reported may be lost or changed."""
-    wait_until(lambda: site.job(job)["JobState"] == "RUNNING", 180, "the job to start again")
-    wait_until(lambda: len(_measured(folder).epochs) > len(before.epochs) + 1, 300, "epochs after it")
+    wait_until(lambda: site.job(job)["JobState"] == "RUNNING", 300, "the job to start again")
+    wait_until(lambda: len(_measured(folder).epochs) > len(before.epochs) + 1, 900, "epochs after it")
     return _of_epochs(_measured(folder), before)
 
 
@@ -191,7 +191,7 @@ def _of_epochs(now: Measured, before: Measured) -> str:
 
 def _wait_for_the_end(site: Site, job: int, how: str) -> None:
     """Wait for a job to end; its token and every process of its user must be gone."""
-    wait_until(lambda: site.job(job)["JobState"] not in ("RUNNING", "COMPLETING", "PENDING"), 900, f"job {job} to end")
+    wait_until(lambda: site.job(job)["JobState"] not in ("RUNNING", "COMPLETING", "PENDING"), 1200, f"job {job} to end")
     state = site.job(job)
     assert state["JobState"] == how, f"job {job}: {state}"
     left = {node.name: found for node in site.nodes if (found := site.processes(node))}

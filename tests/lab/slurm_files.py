@@ -12,7 +12,7 @@ import yaml
 from tests.lab.hosts import CHECKOUT
 
 SCRIPT, STUDY, LATER = "clusters/slurm.sh", "search_spaces/lab.yaml", "search_spaces/later.yaml"
-TRIALS, EPOCHS = 6, {STUDY: 6, LATER: 10}
+TRIALS, EPOCHS = 4, {STUDY: 6, LATER: 10}
 FILLED_IN = {"<your-partition>": "batch", "<your-account>": "lab"}
 OVERLAY = (
     ("#SBATCH --gpus-per-node=1\n", "", "there is no GPU"),
