@@ -1,6 +1,6 @@
 """The whole of clusters/aws.yaml, run for real without a cloud: prepared, started, used, robbed of machines, ended.
 
-    python -m tests.lab.aws            # from the root of a checkout, as root; about six minutes on two cores
+    python -m tests.lab.aws            # from the root of a checkout, as root; ten to fifteen minutes on two cores
 
 Needs the packages of `uv sync --extra test` and Debian's openssh-server, rsync and iproute2. moto answers the calls to
 AWS, a host in namespaces is each machine, and everything else is what users run. Exit code 1 where a step fails.
@@ -8,9 +8,9 @@ AWS, a host in namespaces is each machine, and everything else is what users run
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -32,12 +32,13 @@ TRIALS, EPOCHS, ENOUGH = 2, 30, 12
 
 
 @click.command()
-@click.option("--write", type=click.Path(path_type=Path), help="Write the table of steps into this file.")
+@click.option("--write", type=click.Path(exists=True, path_type=Path), help="Write the table of steps into this file.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Copy what the hosts left behind to this folder.")
 def main(write: Path | None, logs: Path | None) -> None:
-    """Run clusters/aws.yaml from `prepare` to `ray down` on hosts of this machine, as root; about six minutes."""
+    """Run clusters/aws.yaml from `prepare` to `ray down` on hosts of this machine, as root; ten to fifteen minutes."""
     if lacks := missing():
         raise click.ClickException(f"the lab needs: {lacks}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is left in order
     steps = Steps()
     try:
         with Lab(ec2.NETWORK, environment=ec2.ENVIRONMENT | {"RAY_AUTH_MODE": "token"}) as lab:
@@ -52,7 +53,7 @@ def main(write: Path | None, logs: Path | None) -> None:
     except (AssertionError, ClientError, requests.RequestException, subprocess.TimeoutExpired) as error:
         raise click.ClickException(str(error)) from error
     if write:
-        steps.write(write, f"{os.cpu_count()} cores")
+        steps.write(write)
 
 
 def _run(lab: Lab, steps: Steps) -> None:

@@ -16,6 +16,7 @@ import ipaddress
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,9 @@ Subsystem sftp internal-sftp
 def missing() -> str:
     """What this machine lacks for a lab, in words; empty where it has all."""
     lacks = ["root"] if os.geteuid() != 0 else []
+    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
+    if not lacks and subprocess.run(unshare, capture_output=True, check=False).returncode != 0:
+        lacks.append("the right to make namespaces, as a container has with --privileged")
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     packages = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)})
     return "; ".join([*lacks, *([f"apt-get install {' '.join(packages)}"] if packages else [])])
@@ -91,9 +95,9 @@ class Lab:
             f"ip address add {gateway} dev br0",
             "ip link set br0 up",
             "ip route add unreachable default",  # so that who calls the world hears at once that there is none
-            "sysctl --quiet --write net.ipv4.ip_forward=1",
         ):
             self.switch(*command.split())
+        self.switch("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,7 +128,7 @@ class Lab:
         inside = {os.stat(f"/proc/{host.pid}/ns/pid").st_ino for host in list(self.hosts.values())}
         found = []
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            with suppress(OSError):  # it has ended, or is none of ours
                 if os.stat(process / "ns" / "pid").st_ino in inside:
                     found.append(int(process.name))
         return found
@@ -148,6 +152,7 @@ class Host:
         self.authorized, self.own = authorized, (*OWN, *own)
         self.folder = lab.folder / f"{name}-{port}"
         self.pid = 0
+        self._is_plugged_in = False
         self._process: subprocess.Popen[str] | None = None
 
     def boot(self) -> None:
@@ -176,8 +181,12 @@ class Host:
         if self._process is None:
             return
         if self._process.poll() is None:
-            self.cut_off()  # or the kernel would close the connections of the killed
-        self._process.kill()  # --kill-child takes the processes along
+            if self._is_plugged_in:
+                self.cut_off()  # or the kernel would close the connections of the killed
+            if self.pid:
+                os.kill(self.pid, signal.SIGKILL)  # its init, which ends when all others have, and `unshare` then
+            else:
+                self._process.kill()
         self._process.wait()
         self._process = None
         self.lab.forget(self)
@@ -254,6 +263,7 @@ class Host:
 
     def _plug_in(self) -> None:
         self.lab.switch(*f"ip link add {self.port} type veth peer name eth0 netns {self.pid}".split())
+        self._is_plugged_in = True
         self.lab.switch(*f"ip link set {self.port} master br0 up".split())
         network = self.lab.network
         for command in (

@@ -9,10 +9,8 @@ and iproute2. Exit code 1 where a step fails.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -37,7 +35,7 @@ class Measured(NamedTuple):
 
 
 @click.command()
-@click.option("--write", type=click.Path(path_type=Path), help="Write the table of steps into this file.")
+@click.option("--write", type=click.Path(exists=True, path_type=Path), help="Write the table of steps into this file.")
 def main(write: Path | None) -> None:
     """Run clusters/slurm.sh by a real Slurm on hosts of this machine, as root; about ten minutes."""
     if lacks := "; ".join(each for each in (hosts.missing(), slurm_site.missing()) if each):
@@ -49,8 +47,7 @@ def main(write: Path | None) -> None:
     except AssertionError as error:
         raise click.ClickException(str(error)) from error
     if write:
-        version = subprocess.run(["sbatch", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-        steps.write(write, f"{os.cpu_count()} cores, {version}", mark="lab: slurm")
+        steps.write(write, mark="lab: slurm")
 
 
 def _run(steps: Steps) -> None:
@@ -78,7 +75,7 @@ def _all(site: Site, steps: Steps) -> None:
     with steps.step("three nodes are switched on") as seen:
         site.start()
         wait_until(lambda: site.states() == {"idle"}, 60, "three idle nodes")
-        seen.append("munge and slurmd; idle")
+        seen.append(f"{site.user('sbatch', '--version').strip()}; idle")
     with steps.step("`arat-ray cluster check` of the file filled in") as seen:
         slurm_files.put(site.home, slurm_site.UID)
         seen.append(site.user("arat-ray", "cluster", "check", SCRIPT, "--experiment", STUDY).splitlines()[0])
