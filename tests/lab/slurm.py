@@ -65,7 +65,7 @@ def _run(steps: Steps) -> None:
         for folder in (lab.folder, site.shared, *Path("/sys/fs/cgroup").glob(f"*/{site.group}")):
             assert not folder.exists(), f"left: {folder}"
             assert not machine.mounts(folder), f"left: {machine.mounts(folder)}"
-        assert not machine.living(namespaces), f"processes left: {machine.living(namespaces)}"
+        wait_until(lambda: not machine.living(namespaces), 10, "the last processes to end")
         changed = [name for name, found in machine.state().items() if found != before[name]]
         assert not changed, f"the machine is not as it was: {changed}"
         seen.append("no process, no mount; accounts, names, munge and Slurm of the machine as before")
