@@ -8,6 +8,9 @@
 #   sbatch clusters/slurm.sh search_spaces/layers.yaml     # the same again goes on where a job was cut off
 #   tail -f arat-ray-*.log
 #
+# At its time limit, and when a node is lost, the job goes back into the queue by itself, until the study has all its
+# trials; `scancel` ends it.
+#
 # Cost per hour: what your site charges for the nodes below (`sacct --format=JobID,Elapsed,AllocTRES` after a job); waiting
 # in the queue costs nothing.
 #
@@ -26,15 +29,18 @@
 #SBATCH --time=24:00:00
 #SBATCH --exclusive
 #SBATCH --requeue
+#SBATCH --signal=B:USR1@120
 #SBATCH --open-mode=append
 #SBATCH --output=arat-ray-%j.log
 
 set -euo pipefail
 experiment=${1:?usage: sbatch clusters/slurm.sh EXPERIMENT.yaml}
 export PATH=$HOME/venv/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300  # nodes that read Ray from a shared disk may take their time
 
 # A token of this job's own, in a file that only its owner can read, in the folder that all nodes see.
 umask 077
+export RAY_TMPDIR=/tmp/ray-$SLURM_JOB_USER  # in /tmp/ray, files of one user's Ray keep the next user's from starting
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/.ray-token.$SLURM_JOB_ID
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TOKEN_PATH"
@@ -42,7 +48,10 @@ python -c 'import secrets; print(secrets.token_hex(32), end="")' > "$RAY_AUTH_TO
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
 
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --kill-on-bad-exit=1 \
-  ray symmetric-run --address "$address:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
+# Two minutes before its time limit the job goes back into the queue. Steps do not inherit --cpus-per-task (Slurm 22.05).
+trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+  --kill-on-bad-exit=1 ray symmetric-run --address "$address:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" --dashboard-host=127.0.0.1 -- \
-  arat-ray tune "$experiment" --results results --resume --address "$address:6379"
+  arat-ray tune "$experiment" --results results --resume --address "$address:6379" &
+wait $!

@@ -143,6 +143,12 @@ def _inside_srun(script: Script) -> Iterator[Found]:
                 yield Found(("ray symmetric-run", wanted))
 
 
+def _all_cpus(script: Script) -> Iterator[Found]:
+    for run in _runs(script):
+        if not re.search(r"\bsrun\b.*--cpus-per-task\b.*ray symmetric-run", run):
+            yield Found(("ray symmetric-run", "--cpus-per-task"))
+
+
 def _dashboard(script: Script) -> Iterator[Found]:
     for run in _runs(script):
         hosts = re.findall(r"--dashboard-host[= ](\S+)", run) or [None]
@@ -181,6 +187,12 @@ RULES = (
         "a node that is missing or dead would leave the others waiting",
         "start Ray by `srun --kill-on-bad-exit=1 ray symmetric-run --min-nodes $SLURM_JOB_NUM_NODES`",
         _inside_srun,
+    ),
+    Rule(
+        "all-cpus",
+        "steps do not inherit it since Slurm 22.05, and all of Ray may run on one CPU",
+        'add --cpus-per-task="$SLURM_CPUS_PER_TASK" to srun',
+        _all_cpus,
     ),
     Rule("dashboard-local", "the dashboard takes jobs, which are code", "add --dashboard-host=127.0.0.1", _dashboard),
     Rule("no-usage-statistics", "Ray reports home", "export RAY_USAGE_STATS_ENABLED=0", _usage_statistics),

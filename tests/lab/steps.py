@@ -10,8 +10,6 @@ from pathlib import Path
 
 import click
 
-BEGIN, END = "<!-- lab -->", "<!-- /lab -->"
-
 
 class Steps:
     """What was done, how long it took and what was seen."""
@@ -31,15 +29,16 @@ class Steps:
         self.rows.append((what, took, "; ".join(seen)))
         click.echo(f"{time.monotonic() - self.began:6.1f} s      {took:.1f} s; {'; '.join(seen)}")
 
-    def write(self, file: Path) -> None:
-        """Put the table between the markers of a file."""
-        before, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        assert end, f"{file} lacks {BEGIN} or {END}"
+    def write(self, file: Path, *, mark: str = "lab") -> None:
+        """Put the table between the marks `<!-- mark -->` and `<!-- /mark -->` of a file."""
+        begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+        before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+        _, found, after = rest.partition(end)
+        assert found, f"{file} lacks {begin} or {end}"
         lines = ["", self.conditions, "", "| step | s | seen |", "|---|---|---|"]
         lines += [f"| {what} | {took:.1f} | {seen} |" for what, took, seen in self.rows]
         lines.append(f"| all of it | {time.monotonic() - self.began:.0f} | |")
-        file.write_text("\n".join([before + BEGIN, *lines, "", END + after]), encoding="utf-8")
+        file.write_text("\n".join([before + begin, *lines, "", end + after]), encoding="utf-8")
 
 
 def wait_until(is_so: Callable[[], object], seconds: float, what: str, *, every: float = 0.5) -> None:

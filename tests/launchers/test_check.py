@@ -234,6 +234,7 @@ BROKEN = [
     ("slurm.sh", "set -euo pipefail", "export RAY_AUTH_TOKEN=abc", "[token-hidden]"),
     ("slurm.sh", " --kill-on-bad-exit=1", "", "[one-cluster]"),
     ("slurm.sh", '--min-nodes "$SLURM_JOB_NUM_NODES"', "", "[one-cluster]"),
+    ("slurm.sh", ' --cpus-per-task="$SLURM_CPUS_PER_TASK"', "", "[all-cpus]"),
     ("slurm.sh", " --dashboard-host=127.0.0.1", "", "[dashboard-local]"),
     ("slurm.sh", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "is 0.0.0.0 [dashboard-local]"),
     ("slurm.sh", " RAY_USAGE_STATS_ENABLED=0", "", "[no-usage-statistics]"),
