@@ -121,17 +121,8 @@ class Study:
 
     def check(self, code: int, undisturbed: Rows) -> None:
         """All that must be so at the end. Raises BrokenPromiseError with what is not."""
-        rows, wrong = self.rows(), list[str]()
-        if code != 0:
-            wrong.append(f"exit code {code}")
-        if lost := self.before.keys() - rows.keys():
-            wrong.append(f"reported before the fault and lost: {sorted(lost)}")
-        if changed := [key for key in self.before.keys() & rows.keys() if rows[key] != self.before[key]]:
-            wrong.append(f"reported before the fault and changed: {sorted(changed)}")
-        if len(rows) != self.trials * EPOCHS:
-            wrong.append(f"{len(rows)} epochs in the place of {self.trials * EPOCHS}")
-        if other := [key for key in rows if rows[key] != undisturbed.get(key)]:
-            wrong.append(f"not as undisturbed: {sorted(other)}")
+        wrong = [f"exit code {code}"] if code else []
+        wrong += broken(self.before, self.rows(), undisturbed)
         complete = [row for row in self.table("trials") if row["status"] == "complete"]
         if len(complete) != self.trials or any(row["epochs_done"] != EPOCHS for row in complete):
             wrong.append(f"{len(complete)} of {self.trials} trials are complete")
@@ -206,6 +197,23 @@ def experiment(workers: int, trials: int, timeout_minutes: float | None) -> dict
         "budget": {"trials": trials},
         "resources": resources,
     }
+
+
+def broken(before: Rows, rows: Rows, undisturbed: Rows) -> list[str]:
+    """Which promises about the epochs of a study do not hold, in words."""
+    found = {
+        "reported before the fault and lost": before.keys() - rows.keys(),
+        "reported before the fault and changed": {
+            key for key in before.keys() & rows.keys() if rows[key] != before[key]
+        },
+        "missing": undisturbed.keys() - rows.keys(),
+        "not as undisturbed": {key for key in rows if rows[key] != undisturbed.get(key)},
+    }
+    return [
+        f"{what}: {', '.join(f'{trial} {epoch}' for trial, epoch in sorted(keys))}"
+        for what, keys in found.items()
+        if keys
+    ]
 
 
 def by_key(rows: list[dict[str, Any]]) -> Rows:

@@ -36,21 +36,23 @@ def line(row: Row) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def write(rows: Sequence[Row], caption: str) -> None:
-    """Put the table between its marks, below a caption."""
+def write(rows: Sequence[Row], caption: str, *, order: Sequence[str]) -> None:
+    """Put the table between its marks, below a caption; rows of other sentences in `order` stay as they are."""
     before, begin, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    there, end, after = rest.partition(END)
     assert begin, f"{PAGE} has no {BEGIN}"
     assert end, f"{PAGE} has no {END}"
-    PAGE.write_text("\n".join([f"{before}{begin}", caption, "", *lines(rows), f"{end}{after}"]))
+    known = {each.split(" | ")[0].removeprefix("| "): each for each in there.splitlines() if each.startswith("| ")}
+    known |= {row.sentence: line(row) for row in rows}
+    kept = [known[sentence] for sentence in order if sentence in known]
+    PAGE.write_text("\n".join([f"{before}{begin}", caption, "", *lines([]), *kept, f"{end}{after}"]))
 
 
-def caption(*, seconds: float, load: float) -> str:
+def caption(*, load: float) -> str:
     """Where and how it was measured; `load` is the mean number of busy processes in the minute before."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch"))
-    others = "nothing else ran there" if load < 0.5 else f"other work kept {load:.1f} processes busy there"
+    others = "nothing else ran there" if load < 0.5 else f"other work kept {load:.0f} more processes busy there"
     return (
-        f"`python -m tests.lab.faults --write` on {datetime.date.today()}, {seconds / 60:.0f} minutes: the whole lab on "
-        f"one machine of {os.cpu_count()} cores without a GPU; {others} when it began. "
-        f"Python {platform.python_version()}, {libraries}."
+        f"`python -m tests.lab.faults --write` on {datetime.date.today()}: the whole lab on one machine of "
+        f"{os.cpu_count()} cores without a GPU; {others}. Python {platform.python_version()}, {libraries}."
     )
