@@ -30,6 +30,9 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, Signature=any"}
+"""This server wants a request to be signed, and does not look by whom."""
+
 
 def mount_shared_folders() -> None:
     """Give this process /mnt/shared and a disk of 4 MiB, which all that it starts sees, and which end with it."""
@@ -143,7 +146,7 @@ class Cluster:
         with self.bucket.network():
             connection = http.client.HTTPConnection(*S3, timeout=3)
             try:
-                connection.request(method, path)
+                connection.request(method, path, headers=SIGNED)
                 answer = connection.getresponse()
                 content = answer.read()
             finally:
