@@ -19,6 +19,7 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from arat_ray.results import reader
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.place import mirror_of, parse, uri_of
@@ -124,6 +125,16 @@ def _receive(path: Path, device: torch.device) -> None:
                 dist.broadcast(part, 0)
                 file.write(part.cpu().numpy().tobytes())
                 left -= len(part)
+
+
+def any_missing(folder: Path) -> bool:
+    """Whether networks of trials that are complete are not in the bucket: the node that trained them may have them."""
+    address = uri_of(folder)
+    if address is None or not reader.part_files(folder / "trials"):
+        return False
+    there = objects.stats(parse(address), "checkpoints/")
+    trials = reader.read(folder, "trials", ["status", "checkpoint"]).to_pylist()
+    return any(row["status"] == "complete" and row["checkpoint"] not in there for row in trials if row["checkpoint"])
 
 
 def push_left(folder: Path, console: Console) -> None:

@@ -32,8 +32,9 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     address = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
     if not verbose:
-        for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told in one line, not in twenty
     if address and address not in ("auto", "local"):
         _check_answers(address)
     try:
