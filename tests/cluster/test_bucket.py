@@ -17,7 +17,7 @@ from arat_ray.results import reader
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import TABLES, Mirror
 from arat_ray.storage.place import Mirrored, mirror_of, parse, root
-from tests.cluster.studies import COMMAND, EXPERIMENT, tune, wait_until
+from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, wait_until
 from tests.storage.conftest import Server, _server, address, server, there
 
 __all__ = ["_server", "address", "server"]
@@ -36,6 +36,12 @@ def rows(study: Path, table: str, key: tuple[str, ...]) -> dict[tuple[Any, ...],
 
 def arat_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+def lose_machine() -> None:
+    """What it had of the study is gone; a worker whose driver was killed lives on for a moment, and writes."""
+    wait_until(lambda: not ray_processes(), 90, "Ray's processes to end")
+    shutil.rmtree(root())
 
 
 def epochs_there(study: Mirrored) -> int:
@@ -72,18 +78,18 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
         driver.wait()
     reported = epochs_there(study)
     assert 10 <= reported < 16
-    shutil.rmtree(root())
+    lose_machine()
 
     refused = arat_ray("tune", str(file), "--results", results)
     assert refused.returncode == 2
     assert f"{address} holds an interrupted study; go on with --resume" in refused.stderr
-    shutil.rmtree(root())
+    lose_machine()
     resumed = arat_ray("tune", str(file), "--results", results, "--resume")
     assert resumed.returncode == 0, resumed.stderr + resumed.stdout
     assert f"drew {address}/front.png" in resumed.stdout
     assert str(root()) not in resumed.stdout + resumed.stderr
 
-    shutil.rmtree(root())
+    lose_machine()
     front = arat_ray("pareto", address, "--json")
     assert front.returncode == 0, front.stderr
     shown = json.loads(front.stdout)
