@@ -19,7 +19,6 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from arat_ray.results import reader
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.place import mirror_of, parse, uri_of
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from arat_ray.cluster.launch import TrialConfig
 
 FILES = (LAST, BEST)
+LEFT = "left-on-nodes.txt"
+"""In a study that ended while its bucket was gone: the nodes that have something of it."""
 PATIENCE_S = 60.0
 """How long a trial waits for a bucket that is gone, when it begins and when it ends."""
 NOT_SECRET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -127,14 +128,10 @@ def _receive(path: Path, device: torch.device) -> None:
                 left -= len(part)
 
 
-def any_missing(folder: Path) -> bool:
-    """Whether networks of trials that are complete are not in the bucket: the node that trained them may have them."""
-    address = uri_of(folder)
-    if address is None or not reader.part_files(folder / "trials"):
-        return False
-    there = objects.stats(parse(address), "checkpoints/")
-    trials = reader.read(folder, "trials", ["status", "checkpoint"]).to_pylist()
-    return any(row["status"] == "complete" and row["checkpoint"] not in there for row in trials if row["checkpoint"])
+def are_left(folder: Path) -> bool:
+    """Whether nodes had something of a study that has ended which its bucket has not."""
+    note = folder / LEFT
+    return note.exists() and note.read_text() != ""
 
 
 def push_left(folder: Path, console: Console) -> None:
@@ -150,10 +147,15 @@ def push_left(folder: Path, console: Console) -> None:
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[task.options(scheduling_strategy=place).remote(address)] = node
     done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S) if asked else ([], [])
+    lines = []
     for reference, node in asked.items():
         left = ray.get(reference) if reference in done else "it does not answer"
         if left:
-            console.print(f"[bold red]{folder}: not all of node {node['NodeName']} is in the bucket: {left}")
+            lines.append(f"not all of node {node['NodeName']} is in the bucket: {left}")
+            console.print(f"[bold red]{folder}: {lines[-1]}; --resume has it asked again")
+    note = folder / LEFT
+    if lines or note.exists():  # emptied and not removed: nothing is ever deleted in the bucket
+        note.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _push_all(address: str) -> str:

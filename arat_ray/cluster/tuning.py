@@ -19,7 +19,7 @@ from rich.console import Console
 
 from arat_ray.cluster import early_stopping, launch, nodes
 from arat_ray.cluster.callback import StudyCallback
-from arat_ray.cluster.checkpoints import any_missing, push_left
+from arat_ray.cluster.checkpoints import are_left, push_left
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.cluster.watchdog import Watchdog
@@ -119,7 +119,7 @@ def run(
         ended = len(ledger.ended())
         total = experiment.trials
         if total is not None and ended >= total:
-            if any_missing(folder):  # the bucket was gone when the study ended
+            if are_left(folder):
                 with nodes.cluster(address, verbose=verbose):
                     push_left(folder, console)
             console.print(f"all {total} trials of {folder} have ended already; more with --trials")

@@ -58,6 +58,7 @@ FAULTS = (
     Fault(injected.bucket_hangs, place="bucket"),
     Fault(injected.bucket_gone_at_the_end, place="bucket", after=2 * EPOCHS - 3),
     Fault(injected.last_node_killed),
+    Fault(injected.node_drained, nodes=2),
     Fault(injected.node_killed, nodes=2),
     Fault(injected.link_down_for_long, nodes=2),
     Fault(injected.one_of_two_killed, workers=2, nodes=2),

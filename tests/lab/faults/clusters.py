@@ -89,6 +89,16 @@ class Cluster:
         self.workers.remove(worker)
         worker.kill()
 
+    def drain(self, worker: Host) -> None:
+        """Tell Ray that a worker's machine is taken away in two minutes."""
+        shown = (
+            f"next(n['NodeID'] for n in ray.nodes() if n['Alive'] and n['NodeManagerAddress'] == '{worker.address}')"
+        )
+        connected = f"import ray; ray.init(address='{ADDRESS}', logging_level='ERROR'); print({shown})"
+        node = self.head.run("python", "-c", connected).stdout.split()[-1]
+        why = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=a notice", "--deadline-remaining-seconds=120")
+        self.head.run("ray", "drain-node", f"--address={ADDRESS}", f"--node-id={node}", *why)
+
     def have_workers(self, count: int) -> None:
         """See to it that so many workers are there; those too many leave in order."""
         while len(self.workers) < count:
@@ -116,6 +126,7 @@ class Cluster:
     def signal_bucket(self, number: int) -> None:
         for pid in processes(self.bucket, b"moto_server"):
             os.kill(pid, number)
+        self._moto.send_signal(number)  # what entered the host for it stops along with it, and does not go on by itself
 
     def download(self, prefix: str, into: Path) -> None:
         """The tables below a prefix of the bucket, as they are there now; OSError where it does not answer."""

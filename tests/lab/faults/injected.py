@@ -45,6 +45,14 @@ def node_killed(study: Study) -> None:
     study.cluster.lose(node)
 
 
+def node_drained(study: Study) -> None:
+    """a worker's node is about to be taken away (`ray drain-node`, as on a spot notice), and there is a spare one"""
+    node, _ = study.cluster.at_work()
+    study.cluster.drain(node)
+    study.goes_on()
+    study.cluster.lose(node)
+
+
 def last_node_killed(study: Study) -> None:
     """a worker's node is lost, there is no other, and one is added when the study says what it waits for"""
     node, _ = study.cluster.at_work()
