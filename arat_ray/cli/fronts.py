@@ -28,13 +28,14 @@ def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--norm", type=click.Choice(["linf", "l2"]), help="Where there are several."),
             click.option("--epsilon", help="Where there are several: 8/255."),
             click.option("--images", type=click.IntRange(min=1), help="Where there are several: how many."),
+            click.option("--mode", type=click.Choice(["exact", "fast"]), help="Of autoattack.  [default: exact first]"),
         ]
     ):
         command = option(command)
     return command
 
 
-def _asked(epsilon: str | None, **conditions: Any) -> Asked:
+def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
     from arat_ray.frontier.evaluations import Asked, radius
 
     return Asked(epsilon=None if epsilon is None else radius(epsilon), **conditions)
@@ -50,16 +51,12 @@ def _asked(epsilon: str | None, **conditions: Any) -> Asked:
 @click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
 def pareto(
     studies: tuple[Path, ...],
-    attack: str | None,
-    split: str | None,
-    norm: str | None,
-    epsilon: str | None,
-    images: int | None,
     plot: Path | None,
     as_csv: bool,
     as_json: bool,
     infeasible: bool,
     partial: bool,
+    **conditions: Any,
 ) -> None:
     """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
 
@@ -72,7 +69,7 @@ def pareto(
     """
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
-    if infeasible and (plot or partial or any(value is not None for value in (attack, split, norm, epsilon, images))):
+    if infeasible and (plot or partial or any(value is not None for value in conditions.values())):
         raise click.UsageError("--infeasible lists trials and draws no front: it goes with --csv and --json alone")
     if infeasible:
         _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
@@ -82,7 +79,7 @@ def pareto(
         from arat_ray.frontier.pareto import load_front
 
         bring(*studies, names=FRONT)
-        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        asked = _asked(**conditions)
         front = load_front(studies, include_partial=partial, asked=asked)
         if as_json:
             click.echo(json.dumps(show.as_json(front), indent=2, default=str))
@@ -119,16 +116,7 @@ def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool)
 @_choosing_evaluations
 @click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
 def pick(
-    study: Path,
-    least: tuple[str, ...],
-    best: str | None,
-    knee: bool,
-    attack: str | None,
-    split: str | None,
-    norm: str | None,
-    epsilon: str | None,
-    images: int | None,
-    output: Path | None,
+    study: Path, least: tuple[str, ...], best: str | None, knee: bool, output: Path | None, **conditions: Any
 ) -> None:
     """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
 
@@ -148,7 +136,7 @@ def pick(
         from arat_ray.study import derived
 
         bring(study, names=FRONT)
-        front = load_front([study], asked=_asked(epsilon, attack=attack, split=split, norm=norm, images=images))
+        front = load_front([study], asked=_asked(**conditions))
         chosen = choose(front, least=least, best=best, knee=knee)
         lines = show.choice_lines(chosen, front)
         text = derived.run_of(study, chosen.trial["trial_id"], comments=lines)
@@ -169,16 +157,7 @@ def pick(
 @click.argument("b", type=PATH)
 @_choosing_evaluations
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def compare(
-    a: Path,
-    b: Path,
-    attack: str | None,
-    split: str | None,
-    norm: str | None,
-    epsilon: str | None,
-    images: int | None,
-    as_json: bool,
-) -> None:
+def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
     """Is A more accurate than B, clean or under attack? McNemar's paired test on the images that both measured.
 
     A and B are checkpoints that `arat-ray evaluate` measured, or the folder of a trial, for the checkpoint that it
@@ -194,7 +173,7 @@ def compare(
         from arat_ray.frontier import compare as comparing
         from arat_ray.frontier import show
 
-        asked = _asked(epsilon, attack=attack, split=split, norm=norm, images=images)
+        asked = _asked(**conditions)
         for each in (a, b):
             bring_any(each)
         found = comparing.compare(a, b, asked)

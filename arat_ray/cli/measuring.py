@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, bring, shown, tell, user_errors
+from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, NotSaved, bring, shown, tell, user_errors
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
+
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 @click.command()
@@ -41,11 +44,11 @@ if TYPE_CHECKING:
     type=click.Choice(["exact", "fast"]),
     default="exact",
     show_default=True,
-    help="Of an ensemble: the reference's verdicts bit for bit, or up to rounding in less time.",
+    help="Of autoattack and its parts: the reference's verdicts bit for bit, or up to rounding in less time.",
 )
 @click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
-@click.option("--workers", type=click.IntRange(min=1), help="Spread the batches of an ensemble over so many on Ray.")
+@click.option("--workers", type=click.IntRange(min=1), help="Spread the batches over so many on Ray.")
 @click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
 @click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
@@ -104,21 +107,25 @@ def evaluate(
             bring(records, names=[""])
             stack.enter_context(opening.evaluating(records, [""], tell=tell))
         checkpoints = checkpoints_of(target, front=front, fetch=fetch)
-        on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if on.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
         runner: Runner = one_after_another
+        hardware = None
         if workers:
+            from arat_ray.cluster import evaluate as on_cluster
             from arat_ray.cluster import nodes
-            from arat_ray.cluster.evaluate import spread
 
             stack.enter_context(nodes.cluster(address, verbose=False))
-            runner = spread(workers, device=on)
+            theirs = torch.device(device) if device else on_cluster.device_of_cluster()
+            runner, hardware = on_cluster.spread(workers, device=theirs), on_cluster.hardware(theirs)
+            on = torch.device("cpu")  # this machine need not have what the workers have
+        else:
+            on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            if on.type == "cuda" and not torch.cuda.is_available():
+                raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
         rows, studies, show = [], set(), _Line()
         for number, checkpoint in enumerate(checkpoints, start=1):
             if len(checkpoints) > 1:
                 click.echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
-            try:
+            with _going_on(batch_size):
                 report = accuracy.evaluate(
                     checkpoint,
                     split=split,
@@ -130,13 +137,11 @@ def evaluate(
                     device=on,
                     records=records,
                     runner=runner,
+                    hardware=hardware,
                     progress=show,
                 )
-            except KeyboardInterrupt:
-                click.echo("interrupted; the same command goes on from the finished batches", err=True)
-                sys.exit(INTERRUPTED)
-            with opening.adding(study, tell=tell):
-                studies.add(record(report))
+                with opening.adding(study, tell=tell):
+                    studies.add(record(report))
             rows += report.rows()
             if not as_json:
                 _print_report(report)
@@ -145,6 +150,27 @@ def evaluate(
             return
         for study in filter(None, studies):
             click.echo(f"added to {shown(study)}/evaluations and examples")
+
+
+@contextmanager
+def _going_on(batch_size: int) -> Iterator[None]:
+    """What ends an evaluation in the middle leaves what was finished."""
+    import torch
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from the finished batches", err=True)
+        sys.exit(INTERRUPTED)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--batch-size {batch_size}: {reason}; lower it, and name it beside the result") from error
+    except OSError as error:
+        if error.errno not in OF_A_DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        kept = "when that is mended the same command goes on from the finished batches"
+        raise NotSaved(f"{where}{error.strerror}; {kept}") from error
 
 
 class _Line:

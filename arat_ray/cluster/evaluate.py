@@ -12,11 +12,27 @@ from typing import Any
 import ray
 import torch
 
-from arat_ray.evaluation.autoattack import Attacker, Job, Runner, Verdicts
+from arat_ray.evaluation.autoattack import Attacker, Job, Runner, Verdicts, on_cpu
 from arat_ray.training.memory import keep_freed_memory
+
+KIND = "accelerator_type:"
+"""The resource by which Ray tells what a node's GPUs are."""
 
 _attackers: dict[str, Attacker] = {}
 """The last one that this worker process was given."""
+
+
+def hardware(device: torch.device) -> str:
+    """What runs a job on this cluster, as `autoattack.hardware` has it of one process."""
+    if device.type == "cpu":
+        return on_cpu(1)
+    kinds = sorted(name.removeprefix(KIND) for name in ray.cluster_resources() if name.startswith(KIND))
+    return ", ".join(["cuda", *kinds])
+
+
+def device_of_cluster() -> torch.device:
+    """GPUs where the cluster that this process has joined has any."""
+    return torch.device("cuda" if ray.cluster_resources().get("GPU") else "cpu")
 
 
 def spread(workers: int, *, device: torch.device) -> Runner:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from arat_ray.evaluation import reliability
-from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another, run
-from arat_ray.evaluation.ensembles import Ensemble, Plan
+from arat_ray.evaluation import autoattack, reliability
+from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another
+from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
 from arat_ray.evaluation.records import Records
-from arat_ray.evaluation.reliability import Signs
 from arat_ray.frontier.pareto import wilson
 from arat_ray.training import checkpoint, data
 from arat_ray.training.attacks import Attack
-from arat_ray.training.counting import judge, to_unit
 from arat_ray.training.data import ImageSet
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.timing import duration
@@ -32,7 +28,7 @@ SplitName = Literal["train", "validation", "test"]
 class Evaluation:
     """Numbers of images right on clean input (`attack` None) or under an attack, of so many."""
 
-    attack: Attack | Plan | None
+    attack: Plan | None
     correct: int
     images: int
     wall_s: float
@@ -63,12 +59,6 @@ class Examples:
     margins: Tensor
     """float32 [N]: true logit less the highest other, at the adversarial image where there is one, else at x."""
 
-    @property
-    def robust(self) -> int:
-        """How many are right without and under every attack."""
-        pairs = zip(self.clean_correct.tolist(), self.broken_by, strict=True)
-        return sum(correct and attack is None for correct, attack in pairs)
-
 
 @dataclass(frozen=True)
 class Report:
@@ -89,7 +79,7 @@ class Report:
     warnings: tuple[str, ...]
     """Why the robust accuracy may be too high."""
     key: str
-    """Tells evaluations apart: the digest of all that an ensemble's verdicts depend on, or the time of the others."""
+    """Tells evaluations apart: the digest of all that their verdicts depend on."""
 
     def evaluation_id(self, evaluation: Evaluation) -> str:
         return f"{self.checkpoint_sha256[:12]}-{self.split}-{evaluation.name}-{self.key}"
@@ -147,12 +137,14 @@ def evaluate(
     averaged: bool = True,
     records: Path | None = None,
     runner: Runner = one_after_another,
+    hardware: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Measure a checkpoint's deployed network on the first `images` of a split (None: on all of it).
 
-    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last. An ensemble
-    keeps records of its finished jobs in `records`, beside the checkpoint where not given, and goes on from them.
+    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last. Finished
+    jobs are recorded in `records`, beside the checkpoint where not given, and are not run again. `hardware` says what
+    the `runner` runs jobs on, where that is not this process.
 
     `progress` gets a line after each batch. Raises ValueError for a file that is no checkpoint, missing data, and more
     images than there are.
@@ -161,20 +153,16 @@ def evaluate(
     state = checkpoint.load(path, device=device)
     chosen, indices = _images(state, split, images)
     model = checkpoint.network(state, averaged=averaged).to(device)
-    key = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    run_as: Attack | Plan
-    if isinstance(attack, Ensemble):
-        run_as = attack.plan(state.train_spec.dataset.num_classes)
-        attacker = Attacker(model, chosen, run_as, seed=seed)
-        kept = Records(records or path.parent / "attacks", run_as.label, attacker.identity(batch_size))
-        key = kept.digest
-        measured = _under_ensemble(attacker, indices, batch_size, kept, runner, progress)
-    else:
-        run_as = attack
-        layout = torch.channels_last if state.train_spec.channels_last else torch.contiguous_format
-        model = model.to(memory_format=layout)
-        measured = _under_attack(model, chosen, indices, attack, seed, batch_size, device, progress)
-    examples, warnings, wall_s = measured
+    plan = plan_of(attack, state.train_spec.dataset.num_classes)
+    attacker = Attacker(model, chosen, plan, seed=seed)
+    identity = attacker.identity(batch_size, hardware or autoattack.hardware(device))
+    kept = Records(records or path.parent / "attacks", plan.label, identity)
+    found = autoattack.run(
+        attacker, batch_size=batch_size, records=kept, runner=runner, progress=lambda now: progress(_show(now))
+    )
+    broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
+    examples = Examples(indices, chosen.labels, found.clean_correct, broken_by, found.margins)
+    warnings = reliability.warnings(found.signs, found.clean_correct, broken_by, found.attacks[1:])
     return Report(
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256(path),
@@ -184,72 +172,18 @@ def evaluate(
         indices_sha256=data.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
-        clean=Evaluation(None, int(examples.clean_correct.sum()), len(indices), wall_s),
-        robust=Evaluation(run_as, examples.robust, len(indices), wall_s),
+        clean=Evaluation(None, int(found.clean_correct.sum()), len(indices), found.wall_s),
+        robust=Evaluation(plan, int(found.robust.sum()), len(indices), found.wall_s),
         examples=examples,
         warnings=tuple(warnings),
-        key=key,
+        key=kept.digest,
     )
 
 
-class Measured(NamedTuple):
-    """What an attack or an ensemble found."""
-
-    examples: Examples
-    warnings: list[str]
-    wall_s: float
-
-
-def _under_attack(
-    model: nn.Module,
-    chosen: ImageSet,
-    indices: Tensor,
-    attack: Attack,
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-    progress: Callable[[str], None],
-) -> Measured:
-    on_device = chosen._replace(images=chosen.images.to(device), labels=chosen.labels.to(device))
-    total, began, seen, right, parts, signs = len(indices), time.perf_counter(), 0, torch.zeros(2), [], []
-    for judged in judge(model, on_device, attack=attack, seed=seed, batch_size=batch_size):
-        parts.append(judged)
-        rows = slice(seen, seen + len(judged.clean))
-        signs.append(reliability.probe(model, to_unit(on_device.images[rows]), on_device.labels[rows], pgd=None))
-        seen += len(judged.clean)
-        right += torch.stack([judged.clean.sum(), judged.robust.sum()]).cpu()
-        clean, robust = (100 * right / seen).tolist()
-        progress(f"{seen}/{total} images, clean {clean:.1f} %, robust {robust:.1f} %")
-    clean_correct, robust_too, margin = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
-    broken_by = [attack.label if each else None for each in (clean_correct & ~robust_too).tolist()]
-    seen_signs = Signs(*(torch.cat(each).cpu() for each in zip(*signs, strict=True)))
-    return Measured(
-        Examples(indices, chosen.labels, clean_correct, broken_by, margin),
-        reliability.warnings(seen_signs, clean_correct, broken_by, [attack.label]),
-        time.perf_counter() - began,
-    )
-
-
-def _under_ensemble(
-    attacker: Attacker,
-    indices: Tensor,
-    batch_size: int,
-    records: Records,
-    runner: Runner,
-    progress: Callable[[str], None],
-) -> Measured:
-    def show(now: Progress) -> None:
-        share = 100 * now.unbroken / now.images
-        left = "" if now.left_s is None else f", about {duration(now.left_s)} left"
-        progress(f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images unbroken{left}")
-
-    found = run(attacker, batch_size=batch_size, records=records, runner=runner, progress=show)
-    broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
-    return Measured(
-        Examples(indices, attacker.data.labels, found.clean_correct, broken_by, found.margins),
-        reliability.warnings(found.signs, found.clean_correct, broken_by, found.attacks[1:]),
-        found.wall_s,
-    )
+def _show(now: Progress) -> str:
+    share = 100 * now.unbroken / now.images
+    left = "" if now.left_s is None else f", about {duration(now.left_s)} left"
+    return f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images unbroken{left}"
 
 
 def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) -> tuple[ImageSet, Tensor]:

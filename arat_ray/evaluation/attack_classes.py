@@ -48,6 +48,10 @@ class Step(Spec):
     """Square's squares shrink along `steps` queries instead of along 10,000."""
 
     @property
+    def label(self) -> str:
+        return self.name
+
+    @property
     def passes(self) -> int:
         """Passes through the network, forward or backward, that a robust image takes at most."""
         each = {"square": 1, "fab-t": 3}.get(self.name, 2)

@@ -25,7 +25,7 @@ from arat_ray.evaluation.reliability import Signs, probe
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.counting import margins, to_unit
 from arat_ray.training.data import ImageSet
-from arat_ray.training.randomness import generator
+from arat_ray.training.randomness import Noise, generator
 
 CLEAN = "clean"
 
@@ -33,13 +33,13 @@ CLEAN = "clean"
 class Job(NamedTuple):
     """One attack on one batch; without a step, the batch as it is."""
 
-    step: Step | None
+    step: Step | Pgd | None
     number: int
     indices: Tensor  # int64 [n], ascending positions in the data
 
     @property
     def attack(self) -> str:
-        return self.step.name if self.step else CLEAN
+        return self.step.label if self.step else CLEAN
 
 
 class Verdicts(NamedTuple):
@@ -64,20 +64,19 @@ class Attacker:
         self.model, self.data, self.plan, self.seed, self.keep_images = model, data, plan, seed, keep_images
         self._copies: tuple[nn.Module, nn.Module] | None = None
 
-    def identity(self, batch_size: int) -> dict[str, Any]:
-        """All that the verdicts depend on, as JSON."""
-        device = next(self.model.parameters()).device
+    def identity(self, batch_size: int, hardware: str) -> dict[str, Any]:
+        """All that the verdicts depend on, as JSON; `hardware` says what runs the jobs."""
         return {
             "network_sha256": network_sha256(self.model),
             "images_sha256": images_sha256(self.data),
-            "records": 2,
+            "records": 3,
             "plan": self.plan.model_dump(),
             "version": self.plan.version,
             "seed": self.seed,
             "batch_size": batch_size,
             "keep_images": self.keep_images,
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "hardware": hardware,
         }
 
     def __call__(self, job: Job) -> Verdicts:
@@ -90,7 +89,11 @@ class Attacker:
         if job.step is None:
             pgd = Pgd(**ball, step_size=self.plan.epsilon / 4, steps=20)
             draw = generator(device, self.seed, "probe", job.number)
-            signs = torch.stack(probe(search, x, y, pgd=(pgd, draw)))
+            beside = None if isinstance(self.plan.steps[0], Pgd) else (pgd, draw)
+            signs = torch.stack(probe(search, x, y, pgd=beside))
+        elif isinstance(job.step, Pgd):
+            noise = Noise(generator(device, self.seed, "attack", job.number), len(x))
+            x_adv = job.step(network, x, y, noise=noise)
         elif self.plan.mode == "exact":
             x_adv = perturb(job.step, network, x, y, **ball, seed=self.seed)
         else:
@@ -115,6 +118,17 @@ class Attacker:
 
 Runner = Callable[[Attacker, Sequence[Job]], Iterable[tuple[Job, Verdicts]]]
 """Runs all jobs and gives each with its verdicts as soon as it is done, in any order."""
+
+
+def hardware(device: torch.device) -> str:
+    """What runs the jobs of this process: the last bits of a sum depend on it, on a CPU also on the threads it has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return on_cpu(torch.get_num_threads())
+
+
+def on_cpu(threads: int) -> str:
+    return f"cpu, {threads} thread{'s' * (threads > 1)}"
 
 
 def one_after_another(attacker: Attacker, jobs: Sequence[Job]) -> Iterator[tuple[Job, Verdicts]]:
@@ -194,14 +208,14 @@ def run(
             standing = int((broken_by == -1).sum())
             left_s = clock.tick(place, len(job.indices) if is_new else 0, waiting, standing)
             progress(Progress(job.attack, done, len(jobs), standing, n, left_s))
-    names = tuple(step.name if step else CLEAN for step in steps)
+    names = tuple(step.label if step else CLEAN for step in steps)
     return Outcome(names, broken_by, margin, images, Signs(*signs), wall_s)
 
 
 class _Clock:
     """How long it will take, from the passes that are done and those that would be left if no more images fell."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step | Pgd]) -> None:
         self.passes = [0, *(step.passes for step in steps)]
         self.began, self.done = time.perf_counter(), 0
 

@@ -1,4 +1,4 @@
-"""Ensembles of attacks by name, and what each consists of for a number of classes.
+"""Ensembles of attacks by name, and what each consists of for a number of classes; a single attack is a plan as well.
 
 Robust accuracy under an ensemble counts the images that no attack in it breaks. `autoattack` is the standard version of
 Croce and Hein (https://arxiv.org/abs/2003.01690), the number that papers and RobustBench report.
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from arat_ray import __version__
 from arat_ray.evaluation.attack_classes import VERSION, Step
 from arat_ray.spec import Pixels, Spec
-from arat_ray.training.attacks import check_pixel_units, format_pixels
+from arat_ray.training.attacks import Attack, Pgd, check_pixel_units, format_pixels
 
 Mode = Literal["exact", "fast"]
 EnsembleName = Literal["autoattack", "autoattack-10-steps", "apgd", "square"]
@@ -26,13 +26,13 @@ ENSEMBLES: dict[EnsembleName, str] = {
 
 
 class Plan(Spec):
-    """The attacks of an ensemble for networks of one number of classes, in their order."""
+    """The attacks of an ensemble for networks of one number of classes, in their order; or a training attack alone."""
 
     label: str
     """The name under which the accuracy is reported."""
     norm: Literal["linf", "l2"]
     epsilon: Pixels
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Pgd, ...]
     mode: Mode = "exact"
 
     def __str__(self) -> str:
@@ -41,6 +41,8 @@ class Plan(Spec):
     @property
     def version(self) -> str:
         """Whose code attacks, and how: exactly as its authors run it, or the same up to rounding."""
+        if isinstance(self.steps[0], Pgd):
+            return Pgd.version
         return f"{VERSION}, exact" if self.mode == "exact" else f"arat-ray {__version__}, fast"
 
 
@@ -90,3 +92,10 @@ class Ensemble(Spec):
 
     def _plan(self, label: str, *steps: Step) -> Plan:
         return Plan(label=label, norm=self.norm, epsilon=self.epsilon, steps=steps, mode=self.mode)
+
+
+def plan_of(attack: Attack | Ensemble, num_classes: int) -> Plan:
+    """What measures a network with so many classes."""
+    if isinstance(attack, Ensemble):
+        return attack.plan(num_classes)
+    return Plan(label=attack.label, norm=attack.norm, epsilon=attack.epsilon, steps=(attack,))

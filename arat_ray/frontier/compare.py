@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from arat_ray.frontier.evaluations import AVERAGES, Asked, Evaluation, command, listed, read, sha256
+from arat_ray.frontier.evaluations import AVERAGES, Asked, Evaluation, command, exact_first, listed, read, sha256
 from arat_ray.results import reader
 
 LEVEL = 0.05
@@ -203,13 +203,14 @@ def _of_checkpoint(study: Path, path: Path, asked: Asked) -> Evaluation:
     of_file = [row for row in rows if row.checkpoint_sha256 == digest]
     fitting = [row for row in of_file if asked.fits(row)]
     fitting = [row for row in fitting if row.checkpoint in AVERAGES] or fitting  # raw weights are not deployed
+    fitting = exact_first(fitting)
     newest = {(row.conditions, row.indices_sha256, row.attack_version): row for row in fitting}
     if len(newest) == 1:
         return newest.popitem()[1]
     if newest:
         raise ValueError(
-            f"{path} has {len(newest)} evaluations{words}; choose with --attack, --split, --norm, --epsilon or "
-            f"--images, or name one:{_by_id(study, newest.values())}"
+            f"{path} has {len(newest)} evaluations{words}; choose with --attack, --split, --norm, --epsilon, "
+            f"--images or --mode, or name one:{_by_id(study, newest.values())}"
         )
     there = listed(of_file) if of_file else f"nothing of this file, and of the study's others {listed(rows)}"
     fix = f"measure it with: {command(path, study, asked)}"

@@ -47,10 +47,16 @@ class Evaluation(NamedTuple):
         """By the names of CONDITIONS."""
         return self.attack, self.norm, self.epsilon, self.split, self.images
 
+    @property
+    def mode(self) -> str:
+        """fast, or exact as everything else is."""
+        return "fast" if self.attack_version.endswith(", fast") else "exact"
+
     def __str__(self) -> str:
         """`pgd-20 linf 8/255, test split, 1,000 images`."""
         parts = [self.attack, self.norm, None if self.epsilon is None else pixels(self.epsilon)]
-        return f"{' '.join(filter(None, parts))}, {self.split} split, {self.images:,} images"
+        fast = ", fast mode" if self.mode == "fast" else ""
+        return f"{' '.join(filter(None, parts))}{fast}, {self.split} split, {self.images:,} images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,8 @@ class Asked:
     norm: str | None = None
     epsilon: float | None = None
     images: int | None = None
+    mode: str | None = None
+    """How an ensemble ran, exact or fast; where that is not said, exact ones count before fast ones."""
 
     def __post_init__(self) -> None:
         if self.attack == NO_ATTACK:
@@ -85,6 +93,7 @@ class Asked:
             and self.norm in (None, row.norm)
             and (self.epsilon is None or isclose(self.epsilon, row.epsilon or 0, rel_tol=1e-4))
             and self.images in (None, row.images)
+            and self.mode in (None, row.mode)
         )
 
 
@@ -126,12 +135,17 @@ def read(study: Path) -> list[Evaluation]:
     return found
 
 
+def exact_first(rows: list[Evaluation]) -> list[Evaluation]:
+    """Of those of one network, the exact ones where there are any."""
+    return [row for row in rows if row.mode == "exact"] or rows
+
+
 def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) -> list[pa.Table]:
     """The trials of each study that have the evaluation, its accuracies and conditions in the place of their own.
 
     An evaluation counts for its trial when it measured the checkpoint that the trial names, as deployed: the average
-    where there is one, as `config` says. Of several under equal conditions the newest counts. Its warnings take the
-    place of the column `config`.
+    where there is one, as `config` says. Of several under equal conditions exact ones count before fast ones, then the
+    newest. Its warnings take the place of the column `config`.
     ValueError where the attack or the split is not said, where a study has no such evaluation, and where those of all
     trials have not the same conditions.
     """
@@ -152,7 +166,11 @@ def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) 
         if len(counts) > 1:
             there = "; ".join(f"{value[:40]} ({count} of the trials)" for value, count in counts.items())
             again = " and ".join(command(study, study, asked) for study in studies)
-            raise ValueError(f"the evaluations with {asked} differ in {name}: {there}; measure all anew with: {again}")
+            modes = {row.mode for of_study in newest for row in of_study.values()}
+            choose = "choose with --mode, or " if len(modes) > 1 else ""
+            raise ValueError(
+                f"the evaluations with {asked} differ in {name}: {there}; {choose}measure all anew with: {again}"
+            )
     pairs = zip(trials, newest, strict=True)
     return [_with_evaluations(table, of_study) for table, of_study in pairs]
 
@@ -189,7 +207,7 @@ def _of_trials(study: Path, trials: pa.Table, rows: Iterable[Evaluation]) -> dic
         if checkpoint and trial in by_trial:
             is_averaged = '"averaging": {' in (config or "")
             deployed[trial] = _of_named(study, checkpoint, by_trial[trial], is_averaged=is_averaged)
-    return {trial: of_trial for trial, of_trial in deployed.items() if of_trial}
+    return {trial: exact_first(of_trial) for trial, of_trial in deployed.items() if of_trial}
 
 
 def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averaged: bool) -> list[Evaluation]:
@@ -241,6 +259,7 @@ def command(target: Path, study: Path, asked: Asked) -> str:
         "epsilon": pixels(*epsilon) if len(epsilon) == 1 and None not in epsilon else "EPSILON",
         "split": asked.split or "SPLIT",
         "images": asked.images,
+        "mode": asked.mode,
     }
     return f"arat-ray evaluate {target} " + " ".join(f"--{name} {value}" for name, value in words.items() if value)
 

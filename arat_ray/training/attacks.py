@@ -70,6 +70,11 @@ class Pgd(Spec):
         is_fgsm = self.steps == 1 and self.start == "center" and self.step_size == self.epsilon
         return "fgsm" if is_fgsm else f"pgd-{self.steps}"
 
+    @property
+    def passes(self) -> int:
+        """Passes through the network, forward or backward, for each image."""
+        return 2 * self.steps
+
     def __call__(
         self, logits: Logits, x: Tensor, y: Tensor, *, noise: Noise | None, loss: Loss | None = None
     ) -> Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.ensembles import Ensemble, EnsembleName, Plan
-from arat_ray.training import data
+from arat_ray.training import checkpoint, data
 from arat_ray.training.data import Digits, ImageSet
+from arat_ray.training.loop import Context, fit
+from arat_ray.training.run import Train, Validate
 
 
 def digits(images: int, *, classes: int = 10) -> ImageSet:
@@ -27,6 +32,23 @@ def nearest_mean(*, classes: int = 10) -> nn.Module:
     return nn.Sequential(nn.Flatten(), linear)
 
 
+def trained_in(folder: Path) -> nn.Module:
+    """A convolutional network trained for seconds by the real loop against PGD."""
+    attack = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 2}
+    train = {
+        "dataset": {"name": "digits"},
+        "model": {"name": "tiny", "width": 4},
+        "method": {"name": "pgd_at"},
+        "attack": attack,
+        "epochs": 8,
+        "batch_size": 64,
+        "seed": 0,
+    }
+    validate = {"every": 8, "images": 300, "attack": attack}
+    fit(Train.model_validate(train), Validate.model_validate(validate), Context(folder, lambda row, replayed: False))
+    return checkpoint.network(checkpoint.load(folder / checkpoint.LAST))
+
+
 def plan(
     name: EnsembleName, epsilon: float, *, norm: str = "linf", classes: int = 10, steps: int | None = None
 ) -> Plan:
@@ -41,14 +63,18 @@ def plan(
                 "targets": each.targets and min(2, each.targets),
             }
         )
-        for each in full.steps
+        for each in steps_of(full)
     ]
     return full.model_copy(update={"steps": tuple(short)})
 
 
+def steps_of(plan: Plan) -> list[Step]:
+    return [step for step in plan.steps if isinstance(step, Step)]
+
+
 def with_queries(plan: Plan, queries: int) -> Plan:
     """The plan with so many queries of Square, whose loop takes longest where few images are attacked."""
-    steps = [step.model_copy(update={"steps": queries}) if step.name == "square" else step for step in plan.steps]
+    steps = [step.model_copy(update={"steps": queries}) if step.name == "square" else step for step in steps_of(plan)]
     return plan.model_copy(update={"steps": tuple(steps)})
 
 

@@ -21,11 +21,8 @@ from arat_ray.evaluation import autoattack
 from arat_ray.evaluation.autoattack import Attacker, Job, Outcome, Progress, Verdicts, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble, Plan
 from arat_ray.evaluation.records import Records
-from arat_ray.training import checkpoint
 from arat_ray.training.data import ImageSet
-from arat_ray.training.loop import Context, fit
-from arat_ray.training.run import Train, Validate
-from tests.evaluation.nets import digits, nearest_mean, plan, unit, with_queries
+from tests.evaluation.nets import digits, nearest_mean, plan, steps_of, trained_in, unit, with_queries
 
 BATCH = 8
 """Of 12 digits: ragged without an attack, and again of those that an attack leaves."""
@@ -33,29 +30,14 @@ BATCH = 8
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
-    """A convolutional network trained for seconds by the real loop against PGD."""
-    attack = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 2}
-    train = {
-        "dataset": {"name": "digits"},
-        "model": {"name": "tiny", "width": 4},
-        "method": {"name": "pgd_at"},
-        "attack": attack,
-        "epochs": 8,
-        "batch_size": 64,
-        "seed": 0,
-    }
-    validate = {"every": 8, "images": 300, "attack": attack}
-    folder = tmp_path_factory.mktemp("trained")
-    context = Context(folder, lambda row, replayed: False)
-    fit(Train.model_validate(train), Validate.model_validate(validate), context)
-    return checkpoint.network(checkpoint.load(folder / checkpoint.LAST))
+    return trained_in(tmp_path_factory.mktemp("trained"))
 
 
 def reference(model: nn.Module, data: ImageSet, chosen: Plan, *, seed: int, batch_size: int) -> Tensor:
     """Adversarial images [N, C, H, W] of the published code's standard version, with a plan's targets and steps."""
     norm = {"linf": "Linf", "l2": "L2"}[chosen.norm]
     attack = AutoAttack(model, norm=norm, eps=chosen.epsilon, seed=seed, version="standard")
-    fab, square = chosen.steps[-2:]
+    fab, square = steps_of(chosen)[-2:]
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = fab.targets
     attack.square.n_queries = square.steps
     if fab.steps != 100:
@@ -137,9 +119,9 @@ def test_few_classes_have_fewer_targets_and_equal_the_reference_given_them() -> 
 def test_two_and_three_classes_are_attacked_under_another_name(classes: int, label: str, attacks: list[str]) -> None:
     chosen = plan("autoattack", 0.1, classes=classes)
     assert chosen.label == label
-    assert [step.name for step in chosen.steps] == attacks
-    assert [step.restarts for step in chosen.steps if "ce" in step.name] == [5 if classes < 4 else 1]
-    assert {step.targets for step in chosen.steps if step.targets} == {min(9, classes - 1)}
+    assert [step.name for step in steps_of(chosen)] == attacks
+    assert [step.restarts for step in steps_of(chosen) if "ce" in step.name] == [5 if classes < 4 else 1]
+    assert {step.targets for step in steps_of(chosen) if step.targets} == {min(9, classes - 1)}
     if classes < 10:
         model, data = nearest_mean(classes=classes), digits(8, classes=classes)
         short = plan("autoattack", 0.3, classes=classes, steps=10)
@@ -149,7 +131,7 @@ def test_two_and_three_classes_are_attacked_under_another_name(classes: int, lab
 
 def test_the_ten_step_variant_has_torchattacks_settings() -> None:
     chosen = plan("autoattack-10-steps", 0.1, classes=100)
-    assert [(step.name, step.steps, step.targets, step.rescaled) for step in chosen.steps] == [
+    assert [(step.name, step.steps, step.targets, step.rescaled) for step in steps_of(chosen)] == [
         ("apgd-ce", 10, None, False),
         ("apgd-t", 10, 99, False),
         ("fab-t", 10, 99, False),
@@ -228,7 +210,7 @@ def test_images_that_are_not_bytes_are_refused() -> None:
 
 
 def records(who: Attacker, folder: Path, batch_size: int = 4) -> Records:
-    return Records(folder, who.plan.label, who.identity(batch_size))
+    return Records(folder, who.plan.label, who.identity(batch_size, "cpu"))
 
 
 class KilledError(Exception):
