@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -320,6 +321,31 @@ def test_fast_mode_is_asked_for_and_named_in_the_result(trained: Path) -> None:
     (row,) = (row for row in _evaluations(trained) if row["attack_version"].endswith(", fast"))
     assert (row["attack"], row["images"]) == ("apgd", 6)
     assert "--mode fast is for autoattack" in refused("evaluate", last(trained), "--attack", "pgd", *options)
+
+
+def test_pgd_leaves_records_too_and_the_same_measurement_has_one_row(trained: Path, tmp_path: Path) -> None:
+    options = (*PGD, "--images", "30", "--batch-size", "8", "--records", tmp_path, "--json")
+    rows = json.loads(call("evaluate", last(trained), *options).stdout)
+    records = sorted(tmp_path.glob("pgd-2-*/*.safetensors"))
+    assert {path.name[:-18] for path in records} == {"clean", "pgd-2"}
+    before = reader.read(trained, "evaluations").num_rows
+    assert json.loads(call("evaluate", last(trained), *options).stdout) == rows
+    assert reader.read(trained, "evaluations").num_rows == before
+
+
+def test_a_full_disk_ends_an_evaluation_with_a_message_and_it_goes_on(trained: Path, tmp_path: Path) -> None:
+    options = ("evaluate", last(trained), *PGD, "--images", "300", "--batch-size", "300", "--records", tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))  # the record is larger, what it is a record of smaller
+    try:
+        full = call(*options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.exit_code == 3, full.output
+    assert "when that is mended the same command goes on from the finished batches" in full.output
+    assert list(tmp_path.glob("pgd-2-*/identity.json"))
+    assert not list(tmp_path.glob("pgd-2-*/*.safetensors"))
+    assert call(*options).exit_code == 0
 
 
 def test_a_network_with_masked_gradients_is_measured_under_a_warning(trained: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, NotSaved, bring, show
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
 
-OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 @click.command()

@@ -136,8 +136,9 @@ def read(study: Path) -> list[Evaluation]:
 
 
 def exact_first(rows: list[Evaluation]) -> list[Evaluation]:
-    """Of those of one network, the exact ones where there are any."""
-    return [row for row in rows if row.mode == "exact"] or rows
+    """Of those of one network, without the fast ones of which there is an exact one under equal conditions."""
+    exact = {row.conditions for row in rows if row.mode == "exact"}
+    return [row for row in rows if row.mode == "exact" or row.conditions not in exact]
 
 
 def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) -> list[pa.Table]:

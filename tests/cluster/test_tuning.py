@@ -26,7 +26,7 @@ from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoLedger
-from tests.cluster.studies import EXPERIMENT, ray_processes, tune, tune_command, wait_until
+from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
 Write = Callable[..., Path]
@@ -69,10 +69,28 @@ def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) 
     more = tune(file, "--trials", "3")
     assert more.returncode == 0, more.stderr
     assert_whole(file, trials=3)
+    assert_front_is_attacked(file.parent / "results" / "small")
     other = write(search={"method.invariance_weight": {"loguniform": [0.1, 100]}})
     refused = tune(other)
     assert refused.returncode == 2
     assert "search.method.invariance_weight.loguniform is [0.1, 10.0] there and [0.1, 100.0] here" in refused.stderr
+
+
+def assert_front_is_attacked(study: Path) -> None:
+    """With AutoAttack, spread over Ray, into the tables that the front is then drawn from."""
+    conditions = ("--attack", "autoattack", "--split", "test")
+    asked = ("evaluate", str(study), "--front", *conditions, "--epsilon", "0.05", "--images", "4", "--batch-size", "2")
+    done = subprocess.run([*COMMAND, *asked, "--workers", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    members = {row["trial_id"] for row in reader.read(study, "trials").to_pylist() if row["on_front"]}
+    found = [row for row in reader.read(study, "evaluations").to_pylist() if row["attack"] == "autoattack"]
+    assert {row["trial_id"] for row in found} == members
+    assert [row["attack_version"] for row in found] == ["pyautoattack 0.2.0, exact"] * len(members)
+    drawn = subprocess.run([*COMMAND, "pareto", str(study), *conditions, "--json"], capture_output=True, text=True)
+    front = json.loads(drawn.stdout)
+    assert (front["attack"], front["images"], front["coverage"]["evaluated"]) == ("autoattack", 4, len(members))
+    measured = {(row["trial_id"], row["accuracy"]) for row in found}
+    assert {(row["trial_id"], row["robust_accuracy"]) for row in front["trials"]} <= measured
 
 
 def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row(write: Write) -> None:

@@ -185,6 +185,17 @@ def test_of_equal_conditions_the_newest_counts(study: Path) -> None:
     assert find(checkpoint(study, 0), ANY) == find(study / newer, ANY)
 
 
+def test_an_exact_evaluation_counts_before_a_fast_one_under_equal_conditions_only(study: Path) -> None:
+    fast = {"attack_version": "arat-ray 0.1, fast"}
+    exact = measure(study, 0, "rrr")
+    measure(study, 0, "rrc", key="fast", **fast)
+    assert find(checkpoint(study, 0), ANY)[1].evaluation_id == exact
+    assert find(checkpoint(study, 0), Asked(mode="fast"))[1].evaluation_id.endswith("-fast")
+    measure(study, 0, "rrc", key="other", norm="l2", **fast)
+    with pytest.raises(ValueError, match=r"has 2 evaluations; choose with .* or --mode"):
+        find(checkpoint(study, 0), ANY)
+
+
 def test_several_evaluations_are_listed_with_how_to_choose(study: Path) -> None:
     changes: list[dict[str, Any]] = [{}, {"attack": "pgd-20"}, {"epsilon": 0.5, "key": "wide"}]
     ids = [measure(study, 0, "rr", **change) for change in changes]

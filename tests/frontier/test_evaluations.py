@@ -221,6 +221,25 @@ def test_another_version_or_other_images_are_refused_until_all_are_measured_anew
     assert shown(front_of(study)) == [(0, 0.801, 0.3), (1, 0.7, 0.4)]
 
 
+FAST = {"attack_version": "arat-ray 0.1, fast", "key": "fast"}
+
+
+def test_exact_evaluations_count_before_fast_ones_and_mode_chooses(tmp_path: Path) -> None:
+    study = write(tmp_path, trial(0), trial(1))
+    evaluated(study, "t0", clean=800, robust=300)
+    evaluated(study, "t0", clean=800, robust=301, **FAST)
+    evaluated(study, "t1", clean=700, robust=402, **FAST)
+    message = refused(study)
+    assert "differ in attack_version: " in message
+    assert "choose with --mode, or measure all anew with: arat-ray evaluate" in message
+    assert shown(front_of(study, mode="fast")) == [(0, 0.8, 0.301), (1, 0.7, 0.402)]
+    assert shown(front_of(study, mode="exact")) == [(0, 0.8, 0.3)]
+    evaluated(study, "t1", clean=700, robust=400)
+    evaluated(study, "t1", clean=700, robust=402, **FAST)
+    assert shown(front_of(study)) == [(0, 0.8, 0.3), (1, 0.7, 0.4)]
+    assert "--mode fast" in refused(study, mode="fast", norm="l2")
+
+
 def test_a_row_without_its_clean_accuracy_is_no_evaluation(tmp_path: Path) -> None:
     study = write(tmp_path, trial(0))
     assert read(study) == []
