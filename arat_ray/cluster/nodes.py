@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 
 from arat_ray.cluster import ENVIRONMENT, autoscaler
 from arat_ray.cluster.checkpoints import server
@@ -39,7 +41,8 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
         _check_answers(address)
     try:
         if address:
-            ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT | server()}, **quiet)
+            variables = {name: value for name, value in (ENVIRONMENT | server()).items() if name not in _of_job()}
+            ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, object_store_memory=100 << 20, **quiet)
     except ConnectionError as error:
@@ -49,6 +52,13 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _of_job() -> Container[str]:
+    """Variables that this process's job was submitted with: all its workers have them, and Ray takes none twice."""
+    config: dict[str, Any] = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    variables: dict[str, str] = (config.get("runtime_env") or {}).get("env_vars") or {}
+    return variables.keys()
 
 
 def _check_answers(address: str) -> None:

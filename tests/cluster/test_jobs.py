@@ -23,8 +23,12 @@ import requests
 
 from arat_ray.results import reader
 from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
+from tests.storage.conftest import CREDENTIALS, _server, address, server
+
+__all__ = ["_server", "address", "server"]
 
 pytestmark = pytest.mark.ray
+QUICKSTART = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
 Write = Callable[..., Path]
 
 
@@ -186,6 +190,22 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     assert "has ended already: succeeded" in head.run("stop", last["job"]).stdout
     unknown = head.run("stop", "small-1")
     assert (unknown.returncode, "knows no job 'small-1'" in unknown.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("is_in_bucket", [False, True], ids=["on the head", "in a bucket"])
+def test_the_quick_start_is_submitted_and_its_results_are_where_they_were_to_go(
+    head: Head, address: str, is_in_bucket: bool
+) -> None:
+    results = address.removesuffix("/small") if is_in_bucket else str(head.home / "elsewhere")
+    server = (*CREDENTIALS, "AWS_ENDPOINT_URL") if is_in_bucket else ()
+    variables = [word for name in server for word in ("--env", f"{name}={os.environ[name]}")]
+    done = head.run("submit", str(QUICKSTART), "--follow", "--results", results, *variables, "--", "--trials", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "budget.trials: all 2 trials have ended" in done.stdout
+    command = [*COMMAND, "results", "trials", f"{results}/quickstart", "--json"]
+    trials = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert [(trial["status"], trial["epochs_done"]) for trial in trials] == [("complete", 10)] * 2
+    assert all(trial["clean_accuracy"] > 0.8 for trial in trials)
 
 
 @contextmanager
