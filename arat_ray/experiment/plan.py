@@ -75,9 +75,9 @@ def describe(experiment: Experiment) -> Iterator[str]:
             f"{' and '.join(experiment.maximize)} goes on"
         )
         if experiment.sampler and experiment.sampler.name == "nsga2":
-            yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe uses stopped ones too"
+            yield "    note: nsga2 breeds from complete trials, of which few are left; tpe begins after five of them"
         if experiment.sampler and experiment.sampler.name == "gp":
-            yield "    note: gp models complete trials only, of which few are left; tpe uses stopped ones too"
+            yield "    note: gp models complete trials and waits for ten of them; tpe begins after five"
     resources = experiment.resources
     yield (
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "

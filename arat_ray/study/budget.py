@@ -40,6 +40,7 @@ class Watch:
         self._front: list[list[float]] = []
         self._volume = 0.0
         self._since = 0
+        self._ended: set[str] = set()
         if reader.part_files(folder / "trials"):
             self._recall(folder)
 
@@ -71,14 +72,21 @@ class Watch:
         self._usd += (usd or 0.0) - (before_usd or 0.0)
         self._unpriced_s += (device_s if usd is None else 0.0) - (before_s if before_usd is None else 0.0)
 
-    def ended(self, goals: Sequence[float | None] | None) -> None:
-        """A trial ended and will not run again; `goals` where it competes for the front."""
+    def ended(self, trial_id: str, goals: Sequence[float | None] | None) -> None:
+        """A trial ended and will not run again; `goals` where it competes for the front.
+
+        One that the tables have as ended ends once more where the driver was killed before the ledger heard of it.
+        """
         volume = self._volume
         if goals is not None and None not in goals:
             points = [*self._front, [float(goal) for goal in goals if goal is not None]]
             self._front = [point for point, on in zip(points, non_dominated(points), strict=True) if on]
             volume = hypervolume(self._front, [0.0] * len(self.goals))
-        self._since = 0 if volume > self._volume else self._since + 1
+        if volume > self._volume:
+            self._since = 0
+        elif trial_id not in self._ended:
+            self._since += 1
+        self._ended.add(trial_id)
         self._volume = max(volume, self._volume)
 
     def over(self) -> Over | None:
@@ -107,4 +115,4 @@ class Watch:
         ended = [row for row, last in zip(rows, is_latest, strict=True) if last and row["status"] in ENDED]
         for row in sorted(ended, key=lambda row: (row["ended_at"] is None, row["ended_at"])):
             competes = row["status"] == "complete" and row["is_full_fidelity"] and row["feasible"] is not False
-            self.ended([row[goal] for goal in self.goals] if competes else None)
+            self.ended(row["trial_id"], [row[goal] for goal in self.goals] if competes else None)

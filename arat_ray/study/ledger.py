@@ -189,7 +189,10 @@ class Ledger:
         waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
         if number is not None and number not in self._numbers(waiting):
             attrs = {key: value for key, value in trial.user_attrs.items() if key in (NUMBER, POINT)}
-            self.study.enqueue_trial(trial.params or trial.system_attrs.get("fixed_params", {}), user_attrs=attrs)
+            known = (
+                trial.system_attrs.get("fixed_params", {}) | trial.params
+            )  # killed within `ask`, it has some of them
+            self.study.enqueue_trial(known, user_attrs=attrs)
         self._set(trial.number, REASON, INTERRUPTED)
         self.study.tell(trial.number, state=TrialState.FAIL)
 

@@ -61,6 +61,8 @@ class Running:
     epochs: dict[int, int]
     """Epoch -> the attempt that its row is stored under."""
     train_s_before: float = 0.0
+    device_s_before: float = 0.0
+    """Of this attempt until it was interrupted, on the workers that it had then."""
     curve: dict[int, list[float | None]] = field(default_factory=dict)
     """Epoch -> the goals measured after it."""
     measured: dict[str, float] = field(default_factory=dict)
@@ -117,7 +119,7 @@ class Recorder:
             "is_full_fidelity": False,
             "started_at": before.get("started_at") or datetime.now(UTC),
         }
-        self.running[number] = Running(row, epochs, before.get("train_s") or 0.0)
+        self.running[number] = Running(row, epochs, before.get("train_s") or 0.0, before.get("device_s") or 0.0)
         self._write(number)
         self.progress.started(number, sampled)
 
@@ -185,7 +187,7 @@ class Recorder:
             self.interrupt(number, "interrupted")
             return
         competes = row["status"] == "complete" and row.get("feasible") is not False
-        self.watch.ended([row[goal] for goal in goals] if competes else None)
+        self.watch.ended(row["trial_id"], [row[goal] for goal in goals] if competes else None)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
@@ -208,7 +210,7 @@ class Recorder:
         trial = self.running[number]
         trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
         self._write(number)
-        trial.train_s_before, trial.began = 0.0, time.monotonic()
+        trial.train_s_before, trial.device_s_before, trial.began = 0.0, 0.0, time.monotonic()
         trial.row |= {
             "attempt": trial.row["attempt"] + 1,
             "status": "running",
@@ -274,9 +276,10 @@ class Recorder:
     def _count(self, number: int) -> None:
         """Wall time, device time and cost of this attempt up to now."""
         trial = self.running[number]
-        seconds = trial.train_s_before + time.monotonic() - trial.began
-        resources = self.experiment.resources
-        device_s = seconds * resources.devices * (trial.workers or resources.workers) / resources.workers
+        now, resources = time.monotonic() - trial.began, self.experiment.resources
+        seconds = trial.train_s_before + now
+        devices = resources.devices * (trial.workers or resources.workers) / resources.workers
+        device_s = trial.device_s_before + now * devices
         cost_usd = self.watch.attempt(trial.row["trial_id"], trial.row["attempt"], device_s)
         trial.row |= {"train_s": seconds, "device_s": device_s, "cost_usd": cost_usd}
 
@@ -302,7 +305,7 @@ def sampled_before(folder: Path, experiment: Experiment) -> dict[int, dict[str, 
 
 def _latest(folder: Path) -> dict[str, dict[str, Any]]:
     """Last row of each trial that an earlier driver started."""
-    columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "started_at"]
+    columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "device_s", "started_at"]
     trials = reader.read(folder, "trials", columns)
     rows = zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True)
     return {row["trial_id"]: row for row, is_latest in rows if is_latest}

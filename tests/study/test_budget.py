@@ -106,6 +106,21 @@ def test_what_was_spent_before_an_interruption_counts_and_is_not_counted_twice(
     assert resumed.watch.usd == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize(("workers", "later"), [(1, 4), (4, 1)])
+def test_other_resources_count_from_now_on(
+    workers: int, later: int, make: Make, tmp_path: Path, clock: Callable[[float], None]
+) -> None:
+    recorder = started(tmp_path, make(resources={"workers": workers}))
+    clock(10)
+    recorder.close("interrupted")
+    resumed = started(tmp_path, make(resources={"workers": later}))
+    clock(5)
+    resumed.tick()
+    assert resumed.watch.device_s == 10 * workers + 5 * later
+    resumed.close("interrupted")
+    assert [(row["train_s"], row["device_s"]) for row in rows(tmp_path)] == [(15, 10 * workers + 5 * later)]
+
+
 def test_a_new_price_counts_from_now_on(make: Make, tmp_path: Path, clock: Callable[[float], None]) -> None:
     recorder = started(tmp_path, make(resources=PRICE))
     clock(10)
@@ -169,6 +184,15 @@ def test_a_study_stalls_when_its_front_has_not_grown_for_so_many_trials(make: Ma
     assert (over.budget, over.reason) == ("stall", "the hypervolume of the front has not grown for 2 trials")
     assert Watch(tmp_path, experiment).over() == over, "a resumed study knows it from its tables"
     assert Watch(tmp_path, make(budget={"stall": 3})).over() is None
+
+
+def test_a_trial_whose_end_the_ledger_did_not_hear_of_counts_once(make: Make, tmp_path: Path) -> None:
+    experiment = make(budget={"stall": 1})
+    recorder, _, _ = open_study(tmp_path, experiment)
+    assert end(recorder, experiment, 0, 0.8, 0.4) is None
+    resumed, _, _ = open_study(tmp_path, experiment)
+    assert end(resumed, experiment, 0, 0.8, 0.4) is None, "it grew when it ended first"
+    assert end(resumed, experiment, 1, 0.7, 0.3) is not None
 
 
 def test_an_interrupted_trial_has_not_ended(make: Make, tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from arat_ray.experiment.config import Experiment, Sampler
-from arat_ray.study.ledger import NUMBER, Ledger, make_sampler
+from arat_ray.study.ledger import JOURNAL, NUMBER, Ledger, make_sampler
 
 Make = Callable[..., Experiment]
+TWO = {"choice": {"last": ["bn3"], "two": ["bn2", "bn3"]}}
 
 
 def states(ledger: Ledger) -> list[str]:
@@ -60,6 +62,32 @@ def test_a_process_that_died_between_enqueueing_and_telling_leaves_no_double(mak
     resumed = Ledger(tmp_path, make())
     assert resumed.ask() == asked
     assert resumed.ask().number == 1
+
+
+GRID = {
+    "search": {"method.invariance_weight": {"choice": [0.5, 5.0]}, "method.layers": TWO},
+    "sampler": {"name": "grid", "seed": 0},
+    "budget": {},
+}
+FIRST = {"first": [{"method.invariance_weight": float(n), "method.layers": "two"} for n in (1, 2, 3, 4)]}
+
+
+@pytest.mark.parametrize("fields", [GRID, FIRST], ids=["grid", "first"])
+def test_a_process_that_died_within_any_write_to_the_journal_changes_no_trial(
+    fields: dict[str, Any], make: Make, tmp_path: Path
+) -> None:
+    """Asking for a trial writes a line for each parameter; one that is put back is asked for once more."""
+    whole = Ledger(tmp_path / "whole", make(**fields))
+    known = {asked.number: asked.sampled for asked in (whole.ask(), whole.ask())}
+    again = Ledger(tmp_path / "whole", make(**fields))
+    known |= {asked.number: asked.sampled for asked in (again.ask() for _ in range(4))}
+    lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
+    for count in range(1, len(lines) + 1):
+        journal = tmp_path / f"{count}" / JOURNAL
+        journal.parent.mkdir(parents=True)
+        journal.write_bytes(b"".join(lines[:count]))
+        ledger = Ledger(tmp_path / f"{count}", make(**fields))
+        assert {asked.number: asked.sampled for asked in (ledger.ask() for _ in range(4))} == known, f"{count} lines"
 
 
 def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(make: Make, tmp_path: Path) -> None:
