@@ -189,15 +189,12 @@ class Ledger:
         waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
         if number is not None and number not in self._numbers(waiting):
             attrs = {key: value for key, value in trial.user_attrs.items() if key in (NUMBER, POINT)}
-            known = (
-                trial.system_attrs.get("fixed_params", {}) | trial.params
-            )  # killed within `ask`, it has some of them
-            self.study.enqueue_trial(known, user_attrs=attrs)
+            self.study.enqueue_trial(known_of(trial), user_attrs=attrs)
         self._set(trial.number, REASON, INTERRUPTED)
         self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _points_to_come(self) -> list[tuple[int, Sampled]]:
-        """The known good points, or all combinations of a grid, that no trial was given yet.
+        """The known good points, or all combinations of a grid, that no trial was given yet, whatever their order was.
 
         Each is enqueued when its turn has come, because Optuna takes what waits in the order in which it was enqueued:
         an interrupted trial would come after a whole grid, and early stopping decide in another order.
@@ -205,8 +202,22 @@ class Ledger:
         sampler = self.experiment.sampler
         grid = sampler is not None and sampler.name == "grid"
         points = list(self.experiment.grid()) if grid else self.experiment.first
-        known = {trial.user_attrs.get(POINT) for trial in self.study.get_trials(deepcopy=False)}
-        return [(index, point) for index, point in enumerate(points) if index not in known]
+        trials = self.study.get_trials(deepcopy=False)
+        given = {trial.user_attrs[NUMBER]: known_of(trial) for trial in trials if POINT in trial.user_attrs}
+        taken, coming = set[int](), []
+        by_values: dict[tuple[str, ...], dict[tuple[Any, ...], list[int]]] = {}
+        for index, point in enumerate(points):
+            paths = tuple(point)
+            if paths not in by_values:
+                numbers = by_values.setdefault(paths, {})
+                for number, values in given.items():
+                    numbers.setdefault(tuple(values.get(path) for path in paths), []).append(number)
+            alike = by_values[paths].get(tuple(point.values()), [])
+            if left := [number for number in alike if number not in taken]:
+                taken.add(left[0])
+            else:
+                coming.append((index, point))
+        return coming
 
     def _set(self, optuna_number: int, key: str, value: Any) -> None:
         trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
@@ -215,6 +226,12 @@ class Ledger:
     @staticmethod
     def _numbers(trials: Any) -> set[int]:
         return {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
+
+
+def known_of(trial: FrozenTrial) -> Sampled:
+    """What a trial was given and has sampled; one whose process was killed within `ask` has sampled some of it."""
+    given: Sampled = trial.system_attrs.get("fixed_params", {})
+    return given | trial.params
 
 
 def distribution(domain: Domain) -> optuna.distributions.BaseDistribution:

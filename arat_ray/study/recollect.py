@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment
 from arat_ray.study import recorder
-from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NUMBER, REASON
+from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NUMBER, REASON, known_of
 from arat_ray.training import checkpoint
 
 Row = dict[str, Any]
@@ -96,7 +96,7 @@ def _of_journal(study: Path, experiment: Experiment, say: Callable[[str], None])
 
 
 def _row(experiment: Experiment, number: int, trial: FrozenTrial | None, history: Sequence[Row]) -> Row:
-    sampled = {} if trial is None else trial.params or trial.system_attrs.get("fixed_params", {})
+    sampled = {} if trial is None else known_of(trial)
     train = experiment.resolve(sampled)
     row = recorder.described(experiment, number, sampled, train)
     row |= {"attempt": max((each["attempt"] for each in history), default=1)}

@@ -90,6 +90,35 @@ def test_a_process_that_died_within_any_write_to_the_journal_changes_no_trial(
         assert {asked.number: asked.sampled for asked in (ledger.ask() for _ in range(4))} == known, f"{count} lines"
 
 
+def test_a_point_put_before_those_that_ran_is_the_one_that_is_new(make: Make, tmp_path: Path) -> None:
+    old = {"method.invariance_weight": 3.0, "method.layers": "two"}
+    new = {"method.invariance_weight": 5.0}
+    ledger = Ledger(tmp_path, make(first=[old]))
+    assert ledger.ask().sampled == old
+    ledger.complete(0, [0.5, 0.5])
+    resumed = Ledger(tmp_path, make(first=[new, old, old]))
+    assert resumed.ask().sampled["method.invariance_weight"] == 5.0
+    assert resumed.ask().sampled == old, "written twice, it is to run twice"
+    assert resumed.ask().sampled["method.invariance_weight"] not in (3.0, 5.0)
+
+
+def test_a_search_that_becomes_a_grid_runs_the_combinations_that_were_not_given(make: Make, tmp_path: Path) -> None:
+    point = {"method.invariance_weight": 5.0, "method.layers": "last"}
+    ledger = Ledger(
+        tmp_path, make(**GRID | {"sampler": {"name": "random", "seed": 0}, "first": [point], "budget": {"trials": 1}})
+    )
+    assert ledger.ask().sampled == point
+    ledger.complete(0, [0.5, 0.5])
+    grid = Ledger(tmp_path, make(**GRID))
+    asked = [grid.ask().sampled for _ in range(3)]
+    assert sorted([tuple(each.values()) for each in [*asked, point]]) == [
+        (0.5, "last"),
+        (0.5, "two"),
+        (5.0, "last"),
+        (5.0, "two"),
+    ]
+
+
 def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(make: Make, tmp_path: Path) -> None:
     points = [{"method.invariance_weight": 2.0, "method.layers": "two"}, {"method.invariance_weight": 3.0}]
     ahead = Ledger(tmp_path / "ahead", make(first=points))
