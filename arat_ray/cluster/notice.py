@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -26,6 +26,8 @@ from ray.exceptions import RayError
 
 EVERY_S = 5.0
 ANSWER_S = 1.0
+LOOK_FOR_S = 300.0
+"""How long it is asked which cloud this is: the first answer of Azure's service may take two minutes."""
 LINK_LOCAL = "http://169.254.169.254"
 
 
@@ -88,6 +90,29 @@ def _left(at: datetime) -> float:
     return max(0.0, (at - datetime.now(UTC)).total_seconds())
 
 
+class Service:
+    """The metadata service of the cloud that this machine is in, looked for until one answers or LOOK_FOR_S end."""
+
+    def __init__(self, session: requests.Session) -> None:
+        self.session, self.until = session, time.monotonic() + LOOK_FOR_S
+        self.cloud: Ask | None = None
+
+    def asked(self) -> Given | None:
+        """A notice, if there is one; None as well where the service does not answer: it is asked again."""
+        off = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+        candidates: Sequence[Ask] = [self.cloud] if self.cloud else [c for c in CLOUDS if not (c is aws and off)]
+        if not self.cloud and time.monotonic() >= self.until:
+            return None
+        for cloud in candidates:
+            try:
+                given = cloud(self.session)
+            except (requests.RequestException, ValueError, KeyError):
+                continue
+            self.cloud = cloud
+            return given
+        return None
+
+
 class Notice(threading.Thread):
     """In a worker: listens until there is a notice, which then stays `given`."""
 
@@ -100,9 +125,9 @@ class Notice(threading.Thread):
     def run(self) -> None:
         with requests.Session() as session:
             session.trust_env = False  # no proxy knows this machine
-            cloud = _cloud(session)
+            service = Service(session)
             while self.given is None:
-                if cloud and (given := _asked(cloud, session)):
+                if given := service.asked():
                     self._pass_on(given)
                     self.given = given
                     return
@@ -124,27 +149,6 @@ class Notice(threading.Thread):
             GcsClient(address=self.gcs).drain_node(self.node, reason, str(given), deadline_ms)
         except RayError as error:
             print(f"{given}; Ray could not be told: {error}")  # noqa: T201
-
-
-def _cloud(session: requests.Session) -> Ask | None:
-    """Which cloud's metadata service answers, if any."""
-    off = os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
-    for cloud in CLOUDS:
-        if cloud is aws and off:
-            continue
-        try:
-            cloud(session)
-        except (requests.RequestException, ValueError, KeyError):
-            continue
-        return cloud
-    return None
-
-
-def _asked(cloud: Ask, session: requests.Session) -> Given | None:
-    try:
-        return cloud(session)
-    except (requests.RequestException, ValueError, KeyError):  # the next time, then
-        return None
 
 
 _listening: list[Notice] = []

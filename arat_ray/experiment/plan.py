@@ -74,10 +74,12 @@ def describe(experiment: Experiment) -> Iterator[str]:
             f"  early stopping: {stopping.name}, at the epochs {rungs} the best 1 in {stopping.reduction_factor} by "
             f"{' and '.join(experiment.maximize)} goes on"
         )
+        if experiment.constraints:
+            yield f"    note: {stopping.name} ranks by the goals alone, constraints do not spare a trial"
         if experiment.sampler and experiment.sampler.name == "nsga2":
-            yield "    note: nsga2 breeds from complete trials, of which few are left; tpe begins after five of them"
+            yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe begins after five"
         if experiment.sampler and experiment.sampler.name == "gp":
-            yield "    note: gp models complete trials and waits for ten of them; tpe begins after five"
+            yield "    note: gp models complete trials only, and waits for ten; tpe begins after five"
     resources = experiment.resources
     yield (
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from arat_ray.cluster.notice import aws, azure, google
+from arat_ray.cluster.notice import Service, aws, azure, google
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
 from tests.cluster.test_failures import assert_second_attempt, rows
 
@@ -120,6 +121,19 @@ def test_a_notice_of_azure_is_read_where_it_is_about_this_machine(
     assert given is not None
     assert given.by == "Azure"
     assert 115 < given.seconds <= 120
+
+
+def test_a_service_that_does_not_answer_yet_is_asked_again_for_some_minutes(
+    metadata: Metadata, session: requests.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("GCE_METADATA_HOST", metadata.base.removeprefix("http://"))
+    early, late = Service(session), Service(session)
+    assert early.asked() is None
+    metadata.texts["/computeMetadata/v1/instance/preempted"] = "TRUE"
+    assert early.asked() == ("Google Cloud", 30.0)
+    late.until = time.monotonic()
+    assert late.asked() is None
 
 
 CLUSTER = """

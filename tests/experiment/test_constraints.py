@@ -84,6 +84,13 @@ def test_the_plan_says_the_constraints_and_what_gp_makes_of_conditions(tmp_path:
     assert "search: gp, 4 trials" in text
     assert "constraints: epoch_s at least 1 and at most 60" in text
     assert "note: gp" not in text
+    assert "note: pareto_asha" not in text
+    stopped = (
+        path.read_text().replace("epochs: 2", "epochs: 3") + "early_stopping: {name: pareto_asha, min_epochs: 1}\n"
+    )
+    path.write_text(stopped)
+    assert "note: pareto_asha ranks by the goals alone" in "\n".join(plan.describe(load(path)))
+    path.write_text(stopped.partition("early_stopping")[0])
     path.write_text(path.read_text().replace("[1, 30]}", "[1, 30], when: {epochs: 2}}"))
     path.write_text(
         path.read_text().replace("search:\n", "search:\n  epochs: {choice: [2, 3]}\n").replace("first:", "# ")
