@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
 from arat_ray.cli import main
 from arat_ray.launchers.check import check
-from arat_ray.launchers.prepare_aws import Aws, connect, one_address
+from arat_ray.launchers.prepare_aws import Aws, Wanted, connect, one_address, plan
 from tests.launchers.filled import CLUSTERS
 
 REGION, BUCKET = "us-west-2", "lab-results"
@@ -134,6 +135,20 @@ def test_a_lost_key_is_said_and_no_other_file_overwritten(aws: Aws, tmp_path: Pa
     (tmp_path / "arat-ray.pem").unlink()
     aws.ec2.create_key_pair(KeyName="arat-ray")
     assert "AWS has the key pair arat-ray, but" in prepare(tmp_path, *FROM, "--yes").output
+
+
+def test_a_key_that_aws_refuses_leaves_no_empty_file_in_the_way(aws: Aws, tmp_path: Path) -> None:
+    key = tmp_path / "new" / "arat-ray.pem"
+    steps, _ = plan(aws, Wanted(REGION, BUCKET, FROM[1], key, POLICIES))
+    (make,) = [step for step in steps if "key pair" in step.says]
+    aws.ec2.create_key_pair(KeyName="arat-ray")  # somebody was faster
+    with pytest.raises(ClientError, match="Duplicate"):
+        make.act()
+    assert not key.exists()
+    aws.ec2.delete_key_pair(KeyName="arat-ray")
+    make.act()
+    assert "PRIVATE KEY" in key.read_text()
+    assert key.stat().st_mode & 0o777 == 0o600
 
 
 def test_ssh_is_opened_for_one_address_only() -> None:
