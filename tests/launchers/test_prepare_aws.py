@@ -82,6 +82,7 @@ def test_all_is_made_once_as_closed_as_the_files_say_and_taken_away_again(aws: A
     assert [line for line in check(file).problems if "<your-ami>" not in line] == []
     assert re.search(r"SubnetIds: \[subnet-\w+, subnet-\w+", file.read_text())
     assert "availability_zone: us-west-2a,us-west-2b" in file.read_text()
+    assert f"--results s3://{BUCKET}/results" in file.read_text(), "the commands at its head are ready as well"
 
     again = prepare(tmp_path, *FROM)
     assert again.exit_code == 0, again.output
@@ -183,6 +184,9 @@ def test_the_roles_may_do_what_they_need_and_nothing_else() -> None:
         "iam:PassRole",
     }
     for kind in ("head", "worker"):
+        (shows,) = [each for each in statements(kind) if each["Action"] == "s3:ListBucket"]
+        prefixes = ["results", "results/*", "data", "data/*"]
+        assert shows["Condition"] == {"StringLikeIfExists": {"s3:prefix": prefixes}}
         for each in statements(kind):
             assert each["Effect"] == "Allow"
             for resource in listed(each["Resource"]):
@@ -190,7 +194,9 @@ def test_the_roles_may_do_what_they_need_and_nothing_else() -> None:
                     continue  # EC2 knows no resources for these
                 assert resource.startswith("arn:aws:"), resource
             if set(listed(each["Action"])) & results:
-                assert listed(each["Resource"]) == ["arn:aws:s3:::<your-bucket>/results/*"]
+                reads_only = listed(each["Action"]) == ["s3:GetObject"]
+                where = "data" if reads_only else "results"  # data sets are read, not written
+                assert listed(each["Resource"]) == [f"arn:aws:s3:::<your-bucket>/{where}/*"]
 
 
 def test_the_head_ends_its_own_machines_and_passes_the_workers_role_only() -> None:
