@@ -17,7 +17,8 @@
 # To be filled in:
 #   <your-partition>   sinfo --format='%P %G %l'  lists partitions with their GPUs and time limits
 #   <your-account>     sacctmgr show associations user=$USER format=account
-# To be adapted: nodes, GPUs, CPUs and time below. Results go to ./results, in a folder that all nodes mount.
+# To be adapted: nodes, GPUs, CPUs and time below. Tables and checkpoints go to ./results: submit from a folder that all
+# nodes mount.
 #
 #SBATCH --job-name=arat-ray
 #SBATCH --partition=<your-partition>

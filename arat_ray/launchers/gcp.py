@@ -143,7 +143,7 @@ RULES = (
     Rule("disk-ends", "disks that outlive their machines go on costing", "write autoDelete: true", _disks),
     Rule(
         "own-worker-account",
-        "the default account may edit the whole project, and without any, workers cannot reach a bucket",
+        "the default account may edit the whole project, and Ray's may start machines; one of its own has no role",
         "write serviceAccounts: [{email: arat-ray-worker@<project>.iam.gserviceaccount.com, "
         "scopes: [.../devstorage.read_write]}]",
         _worker_account,

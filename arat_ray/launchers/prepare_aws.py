@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,10 +191,14 @@ def _key(aws: Aws, file: Path) -> Iterator[Step]:
 
     def make() -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-            tags = [{"ResourceType": "key-pair", "Tags": TAGS}]
-            made = aws.ec2.create_key_pair(KeyName=NAME, KeyType="ed25519", TagSpecifications=tags)
-            handle.write(made["KeyMaterial"])
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # before AWS makes what it shows once
+        with ExitStack() as refused:
+            refused.callback(file.unlink)
+            with os.fdopen(descriptor, "w") as handle:
+                tags = [{"ResourceType": "key-pair", "Tags": TAGS}]
+                made = aws.ec2.create_key_pair(KeyName=NAME, KeyType="ed25519", TagSpecifications=tags)
+                handle.write(made["KeyMaterial"])
+            refused.pop_all()
 
     if there and not file.exists():
         raise ValueError(f"AWS has the key pair {NAME}, but {file} is not here: bring it, or begin anew with --destroy")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -68,6 +70,52 @@ def test_a_shipped_file_opens_with_its_commands_its_cost_and_what_to_fill_in(nam
     unfilled = {line.split(" is not filled in")[0].rsplit(" ", 1)[-1] for line in check(CLUSTERS / name).problems}
     assert unfilled <= set(PLACEHOLDER.findall(fill)) | {"<your-worker-2>"}
     assert unfilled <= VALUES.keys()
+
+
+def test_what_the_commands_of_a_shipped_file_run_writes_where_all_nodes_see_it_and_it_stays() -> None:
+    for name in SHIPPED:
+        text = (CLUSTERS / name).read_text().replace("\\\n#", "").replace("\\\n", "")
+        runs = [line for line in text.splitlines() if re.search(r"arat-ray (submit|tune) ", line)]
+        assert runs, name
+        places = [found for line in runs for found in re.findall(r"--results[ =](\S+)", line)]
+        assert len(places) == len(runs), f"{name}: {runs}"
+        (place,) = set(places)
+        if name == "aws.yaml":
+            head, worker = (aws_policies()[kind] for kind in ("head", "worker"))
+            for policy in (head, worker):
+                assert f"arn:aws:s3:::{place.removeprefix('s3://')}/*" in json.dumps(policy)
+        elif name == "kuberay.yaml":
+            pods = [pod for _, each in kuberay.clusters(loaded(name)) for pod in pods_of(each)]
+            assert len(pods) == 4
+            for pod in pods:
+                (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == place]
+                (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+                assert volume["persistentVolumeClaim"] == {"claimName": "<your-results-claim>"}
+            assert "PersistentVolumeClaim" not in {each["kind"] for each in loaded(name)}, "`kubectl delete` would"
+        elif name != "slurm.sh":
+            (config,) = loaded(name)
+            used = [line for _, line in ray_up.commands(config, "initialization_commands") if place in line]
+            assert any(re.search(rf"mount -t nfs.* {place}|test -w {place} \|\| {{ echo", line) for line in used), name
+
+
+def loaded(name: str) -> list[Any]:
+    return [each.data for each in documents(CLUSTERS / name)]
+
+
+def aws_policies() -> Any:
+    return json.loads((CLUSTERS / "aws-iam.json").read_text())
+
+
+def pods_of(cluster: Any) -> list[Any]:
+    return [each["template"]["spec"] for each in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_placeholders_that_are_left_in_comments_do_not_matter(name: str, tmp_path: Path) -> None:
+    head, separator, _ = (CLUSTERS / name).read_text().partition("\n#SBATCH" if name.endswith(".sh") else "\n\n")
+    body = filled(name).partition(separator)[2]
+    assert PLACEHOLDER.search(head)
+    assert problems(tmp_path, name, head + separator + body) == []
 
 
 BROKEN = [
@@ -383,22 +431,84 @@ def test_a_missing_package_is_named_with_the_extra() -> None:
         folder_of("kubernetes_of_nowhere")
 
 
-def test_ssh_setup_commands_prepare_a_home_once_and_again(tmp_path: Path) -> None:
-    from arat_ray.launchers.ray_up import commands
-
-    file = tmp_path / "local.yaml"
-    file.write_text(filled("local.yaml"))
-    (config,) = (each.data for each in documents(file))
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("secret")
-    (tmp_path / ".bashrc").write_text("# mine\n")
+def shell(name: str, home: Path, command: str) -> subprocess.CompletedProcess[str]:
     bash = shutil.which("bash")
     assert bash is not None
-    shell = [command for _, command in commands(config, "initialization_commands", "setup_commands")]
-    for command in (shell[:3]) * 2:  # what follows installs packages
-        subprocess.run([bash, "-c", command], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, check=True)
+    environment = {"HOME": str(home), "PATH": f"{home}/stand-ins:/usr/bin:/bin"}
+    return subprocess.run([bash, "-c", command], env=environment, capture_output=True, text=True, check=False)
+
+
+def commands_of(name: str, *keys: str, **replaced: str) -> list[str]:
+    config = yaml.safe_load(filled(name))
+    found = [command for _, command in ray_up.commands(config, *keys)]
+    return [command.replace("/shared/results", replaced.get("shared", "/shared/results")) for command in found]
+
+
+RAY_UP = ("aws.yaml", "gcp.yaml", "azure.yaml", "local.yaml")
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_setup_commands_prepare_a_home_once_and_again(name: str, tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    (tmp_path / ".bashrc").write_text("export RAY_AUTH_MODE=token\n")  # as the commands at the file's head say
+    dist = tmp_path / "arat-ray" / "dist"
+    dist.mkdir(parents=True)
+    (dist / "arat_ray-0.1.0-py3-none-any.whl").touch()
+    prepare = [each for each in commands_of(name, "setup_commands") if "/uv" not in each]  # which installs packages
+    for command in [commands_of(name, "initialization_commands")[0], *prepare] * 2:
+        done = shell(name, tmp_path, command)
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
     first, *rest = (tmp_path / ".bashrc").read_text().splitlines()
     assert first.startswith("export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 PATH=$HOME/venv/bin:")
-    assert rest == ["# mine"]
+    assert rest == ["export RAY_AUTH_MODE=token"]
+    assert [each.name for each in dist.iterdir()] == ["arat_ray-0.1.0-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_a_node_that_lives_on_installs_the_newest_wheel_alone(name: str, tmp_path: Path) -> None:
+    dist = tmp_path / "arat-ray" / "dist"
+    dist.mkdir(parents=True)
+    for version, built in (("0.9.0", 2), ("0.10.0", 3), ("0.8.0", 1)):
+        wheel = dist / f"arat_ray-{version}-py3-none-any.whl"
+        wheel.touch()
+        os.utime(wheel, (built, built))
+    steps = commands_of(name, "setup_commands")
+    (clean,) = [step for step in steps if "rm --" in step]
+    assert steps.index(clean) < next(i for i, step in enumerate(steps) if "dist/*.whl" in step and "install" in step)
+    done = shell(name, tmp_path, clean)
+    assert done.returncode == 0, done.stderr
+    assert [each.name for each in dist.iterdir()] == ["arat_ray-0.10.0-py3-none-any.whl"]
+
+
+def test_machines_of_your_own_without_the_shared_folder_are_refused(tmp_path: Path) -> None:
+    (look,) = [each for each in commands_of("local.yaml", "initialization_commands") if "/shared" in each]
+    done = shell("local.yaml", tmp_path, look)
+    assert (done.returncode, done.stderr) == (1, "/shared/results is not there or cannot be written\n")
+    assert shell("local.yaml", tmp_path, look.replace("/shared/results", str(tmp_path))).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["gcp.yaml", "azure.yaml"])
+def test_nodes_of_a_cloud_mount_the_share_and_stop_where_they_cannot(name: str, tmp_path: Path) -> None:
+    (tmp_path / "stand-ins").mkdir()
+    sudo = tmp_path / "stand-ins" / "sudo"
+    sudo.write_text('#!/bin/sh\necho "$@"\n')
+    sudo.chmod(0o700)
+    install, mount = [each for each in commands_of(name, "initialization_commands") if "nfs" in each]
+    assert shell(name, tmp_path, f"{{ {install}; }} && {{ {mount}; }}").returncode == 0
+    make, last = shell(name, tmp_path, mount).stdout.splitlines()
+    assert make == "mkdir -p /results"
+    assert re.fullmatch(r"mount -t nfs( -o \S+)? 10\.84\.0\.9:/results /results", last)
+    sudo.write_text('#!/bin/sh\n[ "$1" != mount ]\n')
+    assert shell(name, tmp_path, mount).returncode == 1
+
+
+def test_the_laptop_gets_the_versions_of_azures_packages_that_the_head_gets() -> None:
+    text = (CLUSTERS / "azure.yaml").read_text()
+    (laptop,) = re.findall(r"^#   pip install (.*\\\n.*)$", text, re.MULTILINE)
+    head = " ".join(commands_of("azure.yaml", "head_setup_commands"))
+    pins = re.compile(r"[\w-]+==[\w.]+")
+    assert len(pins.findall(head)) == 8
+    assert sorted(pins.findall(laptop)) == sorted(pins.findall(head))

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
 from arat_ray.cli import main
 from arat_ray.launchers.check import check
-from arat_ray.launchers.prepare_aws import Aws, connect, one_address
+from arat_ray.launchers.prepare_aws import Aws, Wanted, connect, one_address, plan
 from tests.launchers.filled import CLUSTERS
 
 REGION, BUCKET = "us-west-2", "lab-results"
@@ -81,6 +82,7 @@ def test_all_is_made_once_as_closed_as_the_files_say_and_taken_away_again(aws: A
     assert [line for line in check(file).problems if "<your-ami>" not in line] == []
     assert re.search(r"SubnetIds: \[subnet-\w+, subnet-\w+", file.read_text())
     assert "availability_zone: us-west-2a,us-west-2b" in file.read_text()
+    assert f"--results s3://{BUCKET}/results" in file.read_text(), "the commands at its head are ready as well"
 
     again = prepare(tmp_path, *FROM)
     assert again.exit_code == 0, again.output
@@ -136,6 +138,20 @@ def test_a_lost_key_is_said_and_no_other_file_overwritten(aws: Aws, tmp_path: Pa
     assert "AWS has the key pair arat-ray, but" in prepare(tmp_path, *FROM, "--yes").output
 
 
+def test_a_key_that_aws_refuses_leaves_no_empty_file_in_the_way(aws: Aws, tmp_path: Path) -> None:
+    key = tmp_path / "new" / "arat-ray.pem"
+    steps, _ = plan(aws, Wanted(REGION, BUCKET, FROM[1], key, POLICIES))
+    (make,) = [step for step in steps if "key pair" in step.says]
+    aws.ec2.create_key_pair(KeyName="arat-ray")  # somebody was faster
+    with pytest.raises(ClientError, match="Duplicate"):
+        make.act()
+    assert not key.exists()
+    aws.ec2.delete_key_pair(KeyName="arat-ray")
+    make.act()
+    assert "PRIVATE KEY" in key.read_text()
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
 def test_ssh_is_opened_for_one_address_only() -> None:
     assert one_address("203.0.113.7") == "203.0.113.7/32"
     assert one_address("2001:db8::7") == "2001:db8::7/128"
@@ -168,6 +184,9 @@ def test_the_roles_may_do_what_they_need_and_nothing_else() -> None:
         "iam:PassRole",
     }
     for kind in ("head", "worker"):
+        (shows,) = [each for each in statements(kind) if each["Action"] == "s3:ListBucket"]
+        prefixes = ["results", "results/*", "data", "data/*"]
+        assert shows["Condition"] == {"StringLikeIfExists": {"s3:prefix": prefixes}}
         for each in statements(kind):
             assert each["Effect"] == "Allow"
             for resource in listed(each["Resource"]):
@@ -175,7 +194,9 @@ def test_the_roles_may_do_what_they_need_and_nothing_else() -> None:
                     continue  # EC2 knows no resources for these
                 assert resource.startswith("arn:aws:"), resource
             if set(listed(each["Action"])) & results:
-                assert listed(each["Resource"]) == ["arn:aws:s3:::<your-bucket>/results/*"]
+                reads_only = listed(each["Action"]) == ["s3:GetObject"]
+                where = "data" if reads_only else "results"  # data sets are read, not written
+                assert listed(each["Resource"]) == [f"arn:aws:s3:::<your-bucket>/{where}/*"]
 
 
 def test_the_head_ends_its_own_machines_and_passes_the_workers_role_only() -> None:
