@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import FILE, POSITIVE, user_errors
+from arat_ray.cli.submitting import name_of
 
 
 @click.command()
@@ -18,7 +19,10 @@ from arat_ray.cli.common import FILE, POSITIVE, user_errors
 @click.option("--results", default="results", show_default=True, help="Where results would go; a folder or an URL.")
 @click.option("--timeout", type=POSITIVE, default=180.0, show_default=True, help="Seconds that one check may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
-def doctor(experiment: Path | None, address: str | None, results: str, timeout: float, as_json: bool) -> None:
+@click.option("--no-validate", is_flag=True, help="Through a job server, where only the cluster has the data set.")
+def doctor(
+    experiment: Path | None, address: str | None, results: str, timeout: float, as_json: bool, no_validate: bool
+) -> None:
     """Examine a cluster before money is spent: software, GPUs, storage, data, network, gradients, speed and cost.
 
     With an EXPERIMENT a trial of it is rehearsed: a few steps on its own network and data, and from them the forecast
@@ -31,10 +35,14 @@ def doctor(experiment: Path | None, address: str | None, results: str, timeout: 
     with user_errors():
         from arat_ray.experiment.config import load
 
-        loaded = load(experiment) if experiment else None
         if address and address.startswith(("http://", "https://")):
-            _as_a_job(experiment, address, results, ["--timeout", f"{timeout:g}", *(["--json"] if as_json else [])])
+            if experiment is None:
+                raise ValueError("through a job server the doctor needs an experiment file, which is sent along")
+            name = name_of(experiment) if no_validate else load(experiment).name
+            options = ["--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
+            _as_a_job(experiment, name, address, results, options)
             return
+        loaded = load(experiment) if experiment else None
         from arat_ray.cluster.doctor import examine
         from arat_ray.cluster.nodes import cluster
 
@@ -59,16 +67,13 @@ def doctor(experiment: Path | None, address: str | None, results: str, timeout: 
         sys.exit(1)
 
 
-def _as_a_job(experiment: Path | None, address: str, results: str, options: list[str]) -> None:
+def _as_a_job(experiment: Path, name: str, address: str, results: str, options: list[str]) -> None:
     """The same on the head of a cluster that is reached through its job server alone."""
-    if experiment is None:
-        raise ValueError("through a job server the doctor needs an experiment file, which is sent along")
     from arat_ray.cli.jobs import follow_to_end
     from arat_ray.cluster import jobs, submission
-    from arat_ray.experiment.config import load
 
     connected = jobs.connect(address)
-    sent = submission.Submission(f"doctor-{load(experiment).name}", "doctor", experiment, results, options)
+    sent = submission.Submission(f"doctor-{name}", "doctor", experiment, results, options)
     folder = experiment.absolute().parent
     job = submission.submit(connected, sent, folder=folder, say=lambda text: click.echo(text, err=True))
     follow_to_end(connected, job)

@@ -49,7 +49,7 @@ def submit(
              arat-ray submit layers.yaml --results s3://bucket/studies --resume -- --trials 200
     """
     with user_errors():
-        study = _name(file) if no_validate else _check(file, options)
+        study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(text) for text in env)
         from arat_ray.cluster import jobs, submission
 
@@ -126,7 +126,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
     return experiment.name
 
 
-def _name(file: Path) -> str:
+def name_of(file: Path) -> str:
+    """The study's name, of a file of which nothing else was checked."""
     from arat_ray.experiment.errors import read_yaml
 
     name = read_yaml(file).get("name")

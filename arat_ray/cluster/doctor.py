@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from arat_ray.cluster import everywhere, probes, rehearsing
 from arat_ray.cluster.everywhere import Trouble, troubles
-from arat_ray.cluster.nodes import PlacementError, check_placeable, wake
+from arat_ray.cluster.nodes import PlacementError, check_placeable, slots, wake
 from arat_ray.experiment.config import Experiment
 from arat_ray.experiment.plan import estimate
 from arat_ray.training.rehearsal import ROUNDING
@@ -91,15 +91,19 @@ def _experiment_checks(
         yield Check("placement", "failed", str(room))
         yield from (Check(name, "skipped", "no trial can be placed") for name in names[2:])
         return
-    yield Check("placement", "ok", f"{room} trial(s) at once")
+    resources, batch = experiment.resources, experiment.base.batch_size
+    free = sum(slots(resources, node["Resources"]) for node in everywhere.nodes().values())
+    workers = next((count for count in resources.counts(batch) if count <= free), resources.workers)
+    fewer = f", with {workers} of its {resources.workers} workers" if workers < resources.workers else ""
+    yield Check("placement", "ok", f"{room} trial(s) at once{fewer}")
     missing = "a data set on every node" if data.status == "failed" else None
-    if experiment.resources.workers > 1 and not storage_is_shared:
+    if workers > 1 and not storage_is_shared:
         missing = "storage that the workers share"
     if missing:
         yield from (Check(name, "skipped", f"needs {missing}") for name in names[2:])
         return
     say(f"rehearsal of a trial (at most {limit_s:g} s) ...")
-    measured = rehearsing.run(experiment, storage=folder, limit_s=limit_s)
+    measured = rehearsing.run(experiment, workers=workers, storage=folder, limit_s=limit_s)
     if isinstance(measured, Trouble):
         advice = "raise --timeout if a step takes long; otherwise it is the network between the nodes, or their GPUs"
         yield Check("rehearsal", "failed", measured.why, advice)
@@ -107,7 +111,6 @@ def _experiment_checks(
         return
     yield check_collective(measured)
     yield check_gradients(measured, synchronized=experiment.base.sync_batch_norm)
-    batch = experiment.base.batch_size
     yield Check(
         "step",
         "ok",

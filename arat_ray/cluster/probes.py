@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from arat_ray.storage import objects
+from arat_ray.storage.place import is_uri, parse
 from arat_ray.training.run import Train
 
 
@@ -54,39 +58,35 @@ def gpus(node: str) -> list[str]:
 
 
 def leave_a_file(name: str, folder: str, text: str) -> None:
-    """Write `text` into `folder`, by default under the node's name. Raises OSError where that cannot be."""
-    files, path = _file_system(folder)
-    files.create_dir(path, recursive=True)
-    with files.open_output_stream(f"{path}/{name}") as stream:
-        stream.write(text.encode())
+    """Write `text` into a folder, or below the address of a bucket, by default under the node's name; or OSError."""
+    if is_uri(folder):
+        objects.put(parse(folder), name, io.BytesIO(text.encode()))
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / name).write_text(text)
 
 
 def read_file(name: str, folder: str) -> str:
-    files, path = _file_system(folder)
-    return str(files.open_input_stream(f"{path}/{name}").read().decode())
+    if is_uri(folder):
+        return (objects.read(parse(folder), name) or b"").decode()
+    return (Path(folder) / name).read_text()
 
 
 def files_left(node: str, folder: str) -> dict[str, str]:
     """What the nodes wrote into `folder`, as this one sees it."""
-    from pyarrow.fs import FileSelector
-
-    files, path = _file_system(folder)
-    found = files.get_file_info(FileSelector(path, allow_not_found=True))
-    return {info.base_name: read_file(info.base_name, folder) for info in found if info.is_file}
+    if is_uri(folder):
+        names = list(objects.stats(parse(folder), ""))
+    else:
+        names = [path.name for path in Path(folder).glob("*") if path.is_file()]
+    return {name: read_file(name, folder) for name in names}
 
 
 def remove(folder: str) -> None:
-    files, path = _file_system(folder)
-    files.delete_dir(path)
-
-
-def _file_system(folder: str) -> tuple[Any, str]:
-    from pyarrow.fs import FileSystem, LocalFileSystem
-
-    if "://" not in folder:
-        return LocalFileSystem(), folder
-    files, path = FileSystem.from_uri(folder)
-    return files, path
+    """Of a bucket, pyarrow leaves the empty object that marks the folder above."""
+    if is_uri(folder):
+        objects.filesystem(parse(folder)).delete_dir(parse(folder).location)
+    else:
+        shutil.rmtree(folder)
 
 
 def data_set(node: str, train: dict[str, Any]) -> dict[str, Any]:
@@ -103,4 +103,4 @@ def data_set(node: str, train: dict[str, Any]) -> dict[str, Any]:
 
 def resolved(results: str) -> str:
     """Where `--results` is for every node: a relative path is that of this process."""
-    return results if "://" in results else str(Path(results).absolute())
+    return results.rstrip("/") if is_uri(results) else str(Path(results).absolute())

@@ -26,9 +26,12 @@ TIMED_S = 10.0
 MEASURED = "rehearsal.json"
 
 
-def run(experiment: Experiment, *, storage: str, limit_s: float) -> Any:
-    """A rehearsal's measurements as a dict, or the Trouble with it. `storage`: a folder that all nodes see."""
-    resources = experiment.resources
+def run(experiment: Experiment, *, workers: int, storage: str, limit_s: float) -> Any:
+    """A rehearsal's measurements as a dict, or the Trouble with it. `storage`: a folder or address that all nodes see.
+
+    `workers` may be fewer than a trial wants.
+    """
+    resources = experiment.resources.model_copy(update={"workers": workers, "min_workers": None})
     config = {
         "train": experiment.base.model_dump(mode="json"),
         "validate": experiment.validation.model_dump(mode="json"),
@@ -50,21 +53,22 @@ def _alone(config: dict[str, Any]) -> dict[str, Any]:
 def _together(config: dict[str, Any]) -> dict[str, Any]:
     """The workers of one trial, through Ray Train, as `launch` places them."""
     resources = Resources.model_validate(config["resources"])
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config=config,
-        scaling_config=ray_train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker=per_worker(resources),
-        ),
-        run_config=ray_train.RunConfig(
-            name="rehearsal",
-            storage_path=config["storage"],
-            failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=1),
-        ),
-    )
-    trainer.fit()
+    with tempfile.TemporaryDirectory(prefix="arat-ray-") as scratch:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=per_worker(resources),
+            ),
+            run_config=ray_train.RunConfig(
+                name="rehearsal",
+                storage_path=scratch,
+                failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=1),
+            ),
+        )
+        trainer.fit()
     return dict(json.loads(probes.read_file(MEASURED, config["storage"])))
 
 

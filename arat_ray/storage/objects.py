@@ -177,10 +177,6 @@ def read(place: Place, name: str) -> bytes | None:
     return content
 
 
-def remove(place: Place, name: str) -> None:
-    filesystem(place).delete_file(_join(place, name))
-
-
 def _chunks(content: IO[bytes]) -> Iterator[bytes]:
     while chunk := content.read(CHUNK):
         yield chunk

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -180,13 +180,23 @@ class Naive:
         self.search.on_trial_complete(self.trials[number].trial_id, self.last[number])
 
 
-def simulate(problem: Problem, strategy: Ours | Naive, seed: int, epochs: int) -> tuple[list[int], list[float]]:
+class Run(NamedTuple):
+    """A simulated study, each time that a trial ended."""
+
+    epochs: list[int]
+    """Trained so far by all trials."""
+    trials: list[int]
+    """Ended so far, whole or stopped."""
+    share: list[float]
+
+
+def simulate(problem: Problem, strategy: Ours | Naive, seed: int, epochs: int) -> Run:
     """Epochs trained so far and the share of the true hypervolume reached, after each trial that ran to its end."""
     last, every = problem.experiment.base.epochs, problem.experiment.validation.every
     spent, time, queue, points = 0, 0, list[tuple[int, int, int, int]](), list[Floats]()
     samples: dict[int, Sampled] = {}
     noises: dict[int, np.random.Generator] = {}
-    when, share = [0], [0.0]
+    run = Run([0], [0], [0.0])
 
     def start() -> None:
         number, sampled = strategy.ask()
@@ -206,10 +216,11 @@ def simulate(problem: Problem, strategy: Ours | Naive, seed: int, epochs: int) -
         strategy.ended(number, goals, whole=epoch == last)
         if epoch == last:
             points.append(problem.truth(samples[number], last))
-            when.append(spent)
-            share.append(hypervolume(np.array(points), [0, 0]) / problem.best)
+        run.epochs.append(spent)
+        run.trials.append(run.trials[-1] + 1)
+        run.share.append(hypervolume(np.array(points), [0, 0]) / problem.best if epoch == last else run.share[-1])
         start()
-    return when, share
+    return run
 
 
 STRATEGIES: dict[str, Callable[[Problem, int, Path], Ours | Naive]] = {
@@ -222,15 +233,24 @@ STRATEGIES: dict[str, Callable[[Problem, int, Path], Ours | Naive]] = {
 }
 
 
-def curves(problem: Problem, name: str, seeds: int, epochs: int, at: Floats) -> Floats:
-    """[S, T]: the share at each of the T moments `at`, for each seed."""
-    rows = []
+def runs(problem: Problem, name: str, seeds: int, epochs: int) -> list[Run]:
+    found = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
-            when, share = simulate(problem, STRATEGIES[name](problem, seed, Path(folder)), seed, epochs)
-        rows.append(np.array(share)[np.searchsorted(when, at, side="right") - 1])
-        print(f"{name}, seed {seed}: {share[-1]:.4f}", flush=True)
-    return np.stack(rows)
+            found.append(simulate(problem, STRATEGIES[name](problem, seed, Path(folder)), seed, epochs))
+        print(f"{name}, seed {seed}: {found[-1].share[-1]:.4f}", flush=True)
+    return found
+
+
+def by_epochs(found: Sequence[Run], at: Floats) -> Floats:
+    """[S, T]: the share at each of the T moments, for each seed."""
+    return np.stack([np.array(run.share)[np.searchsorted(run.epochs, at, side="right") - 1] for run in found])
+
+
+def by_trials(found: Sequence[Run], at: Floats) -> Floats:
+    """[S, T]: as `by_epochs`, NaN where the compute was spent before so many trials had ended."""
+    rows = [np.array(run.share)[np.searchsorted(run.trials, at, side="right") - 1] for run in found]
+    return np.stack([np.where(at <= run.trials[-1], row, np.nan) for run, row in zip(found, rows, strict=True)])
 
 
 def compare(title: str, problem: Problem, seeds: int, picture: Path | None) -> Iterator[str]:
@@ -238,7 +258,8 @@ def compare(title: str, problem: Problem, seeds: int, picture: Path | None) -> I
     assert trials is not None
     epochs = trials * problem.experiment.base.epochs
     at = np.linspace(0, epochs, 301)[1:]
-    found = {name: curves(problem, name, seeds, epochs, at) for name in STRATEGIES}
+    simulated = {name: runs(problem, name, seeds, epochs) for name in STRATEGIES}
+    found = {name: by_epochs(of_name, at) for name, of_name in simulated.items()}
     goal = float(np.median(found["random"][:, -1]))
     yield f"## {title}"
     yield ""
@@ -255,31 +276,45 @@ def compare(title: str, problem: Problem, seeds: int, picture: Path | None) -> I
         reached = np.flatnonzero(np.median(share, axis=0) >= goal)
         when = f"{at[reached[0]] / epochs:.2f}" if len(reached) else "never"
         yield f"| {name} | {' | '.join(cells)} | {when} |"
+    yield ""
+    yield "The same after so many trials have ended, whole or stopped, of which one costs a fraction of the other."
+    yield ""
+    counts = np.array([1 / 4, 1 / 2, 1, 2]) * trials
+    yield f"| | {' | '.join(f'after {count:.0f}' for count in counts)} | trials at the end |"
+    yield "|---" * (len(counts) + 2) + "|"
+    many = np.arange(1.0, 3 * trials + 1)
+    after = {name: by_trials(of_name, many) for name, of_name in simulated.items()}
+    for name, share in after.items():
+        cells = [_cell(share[:, int(count) - 1]) for count in counts]
+        yield f"| {name} | {' | '.join(cells)} | {np.median([run.trials[-1] for run in simulated[name]]):.0f} |"
     if picture:
-        draw(found, at, title, picture)
+        draw({"epochs trained": (at, found), "trials ended": (many, after)}, title, picture)
         yield ""
         yield f"![{title}]({picture.name})"
 
 
 def _cell(values: Floats) -> str:
+    if np.isnan(values).any():
+        return "-"
     low, middle, high = np.percentile(values, [10, 50, 90])
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def draw(found: Mapping[str, Floats], at: Floats, title: str, path: Path) -> None:
+def draw(panels: Mapping[str, tuple[Any, Mapping[str, Floats]]], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.4), dpi=160, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(11, 4.4), dpi=160, layout="constrained")
+    figure.suptitle(title)
     colours = ["#999999", "#E69F00", "#56B4E9", "#666666", "#D55E00", "#009E73"]
     styles: Sequence[str] = ["-", "-", "-", "--", "-", ":"]
-    for (name, share), colour, style in zip(found.items(), colours, styles, strict=True):
-        low, middle, high = np.percentile(share, [10, 50, 90], axis=0)
-        axes.plot(at, middle, style, color=colour, label=name, linewidth=1.6)
-        axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
-    bottom = min(float(np.median(share[:, len(at) // 10])) for share in found.values())
-    axes.set(xlabel="epochs trained", ylabel="share of the true hypervolume", ylim=(bottom - 0.05, 1.0), title=title)
-    axes.legend(loc="lower right", fontsize=8)
+    for axes, (label, (at, found)) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
+        for (name, share), colour, style in zip(found.items(), colours, styles, strict=True):
+            low, middle, high = np.percentile(share, [10, 50, 90], axis=0)
+            axes.plot(at, middle, style, color=colour, label=name, linewidth=1.6)
+            axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.set(xlabel=label, ylim=(0.5, 1.0))
+    figure.axes[0].set(ylabel="share of the true hypervolume")
+    figure.axes[0].legend(loc="lower right", fontsize=8)
     figure.savefig(path)
 
 

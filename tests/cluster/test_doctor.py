@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import FileSelector
 
 from arat_ray.cluster import probes
 from arat_ray.cluster.doctor import check_data, check_gpus, check_gradients, check_storage, check_versions
 from arat_ray.cluster.everywhere import Trouble
+from arat_ray.storage.objects import filesystem
+from arat_ray.storage.place import parse
 from arat_ray.training.rehearsal import Rehearsal
 from tests.cluster.studies import COMMAND, EXPERIMENT
+from tests.storage.conftest import _server, address, server
+
+__all__ = ["_server", "address", "server"]
 
 Write = Callable[..., Path]
 TWO_NODES = """
@@ -34,17 +40,17 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.ray
-def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(write: Write) -> None:
-    resources = {"workers": 2, "cpus_per_worker": 1, "price": {"usd_per_device_hour": 2}}
+def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(write: Write, address: str) -> None:
+    """Its results go to a bucket, and a trial wants more workers than there are, but can do with two."""
+    resources = {"workers": 4, "min_workers": 2, "cpus_per_worker": 1, "price": {"usd_per_device_hour": 2}}
     file = write(resources=resources, train=EXPERIMENT["train"] | {"sync_batch_norm": True})
     host = subprocess.Popen([sys.executable, "-c", TWO_NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
-    address = host.stdout.readline().strip()
-    assert address, "the cluster did not start"
-    doctor = [*COMMAND, "doctor", "--address", address, "--timeout", "300", "--json"]
-    results = file.parent / "results"
+    cluster = host.stdout.readline().strip()
+    assert cluster, "the cluster did not start"
+    doctor = [*COMMAND, "doctor", "--address", cluster, "--timeout", "300", "--json"]
     try:
-        sound = run([*doctor, str(file), "--results", str(results)])
+        sound = run([*doctor, str(file), "--results", address])
         ill = run([*doctor, "--results", str(file / "below-a-file")])
     finally:
         host.communicate("", timeout=120)
@@ -59,7 +65,8 @@ def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(wri
     assert "equal to one worker's, up to rounding" in checks["gradients"]["seen"]
     assert "ms a training step of 64 images on cpu" in checks["step"]["seen"]
     assert "usd" in checks["forecast"]["seen"]
-    assert not list(results.iterdir()), "nothing stays behind"
+    assert checks["placement"]["seen"] == "1 trial(s) at once, with 2 of its 4 workers"
+    assert everything_in(address) == [], "nothing stays behind"
 
     assert ill.returncode == 1
     assert "Traceback" not in ill.stderr
@@ -81,6 +88,25 @@ def test_another_version_on_one_node_is_named_with_its_nodes() -> None:
     assert (check.status, "missing on b" in check.seen) == ("failed", True)
     check = check_versions({"a": here, "b": Trouble("no answer within 3 s")})
     assert (check.status, check.seen) == ("failed", "b: no answer within 3 s")
+
+
+def everything_in(address: str) -> list[str]:
+    """What is in a bucket but for the folder itself, and those that it is in."""
+    place = parse(address)
+    found = filesystem(place).get_file_info(FileSelector(place.bucket, recursive=True))
+    return [info.path for info in found if not place.location.startswith(info.path)]
+
+
+def test_a_bucket_is_written_to_by_every_node_and_left_as_it_was(address: str) -> None:
+    folder = f"{address}/.doctor-1"
+    for node in "ab":
+        probes.leave_a_file(node, folder, "said")
+    seen = {node: probes.files_left(node, folder) for node in "ab"}
+    assert check_storage("r", {"a": None, "b": None}, seen, "said").status == "ok"
+    probes.remove(folder)
+    assert everything_in(address) == []
+    with pytest.raises(OSError, match="NO_SUCH_BUCKET"):
+        probes.leave_a_file("a", "s3://no-such-bucket/results", "said")
 
 
 def test_folders_that_only_look_the_same_on_each_node_are_found(tmp_path: Path) -> None:

@@ -208,6 +208,16 @@ def test_the_quick_start_is_submitted_and_its_results_are_where_they_were_to_go(
     assert all(trial["clean_accuracy"] > 0.8 for trial in trials)
 
 
+def test_the_doctor_examines_a_cluster_through_its_job_server(head: Head, write: Write) -> None:
+    found = head.run("doctor", str(write()), "--results", str(head.home / "shared"), "--no-validate")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert re.search(r"^ok +storage +\S+/shared: every node writes there", found.stdout, re.MULTILINE)
+    assert re.search(r"^ok +step .* ms a training step of 64 images on cpu", found.stdout, re.MULTILINE)
+    refused = head.run("doctor")
+    assert refused.returncode == 2
+    assert "through a job server the doctor needs an experiment file" in refused.stderr
+
+
 @contextmanager
 def interrupted_connection(head: Head) -> Iterator[tuple[Head, Callable[[], None], Callable[[], None]]]:
     """The same head behind a tunnel, what brings the tunnel down, and what digs it again."""

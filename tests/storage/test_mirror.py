@@ -130,8 +130,8 @@ def test_an_object_that_is_replaced_while_it_is_read_arrives_whole(
 
 
 def test_what_is_removed_from_the_bucket_goes_from_the_mirrors_but_not_what_was_never_pushed(study: Mirror) -> None:
-    objects.remove(study.place, TRIALS)
-    objects.remove(study.place, EPOCHS)
+    objects.filesystem(study.place).delete_file(f"{study.place.location}/{TRIALS}")
+    objects.filesystem(study.place).delete_file(f"{study.place.location}/{EPOCHS}")
     write(study, EPOCHS, b"more epochs")
     study.pull(TABLES)
     assert TRIALS not in content(study)

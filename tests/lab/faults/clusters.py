@@ -59,6 +59,10 @@ class Cluster:
         self.workers: list[Host] = []
         self.head = self.boot_head()
 
+    def close(self) -> None:
+        """What entered the bucket's host may still be stopped, and then would outlive it."""
+        self._moto.kill()
+
     def boot_head(self) -> Host:
         """A head at its address, which it has from here on; the one before must be gone."""
         self.head = self.lab.boot("head", HEAD)
@@ -170,7 +174,11 @@ class Cluster:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     with Lab(environment=ENVIRONMENT) as lab:
-        yield Cluster(lab)
+        here = Cluster(lab)
+        try:
+            yield here
+        finally:
+            here.close()
 
 
 def processes(host: Host, words: bytes) -> list[int]:
