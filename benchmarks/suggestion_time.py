@@ -99,6 +99,21 @@ def seconds(experiment: Experiment, trials: list[optuna.trial.FrozenTrial], runn
     return statistics.median(took[1:])
 
 
+def grid_seconds(base: Experiment, count: int, folder: Path) -> float:
+    """The median time of asking for the next of a grid's combinations after so many."""
+    weights = {"choice": [float(1 + number) for number in range(count + 1 + REPEATS)]}
+    text = base.model_dump(mode="json", by_alias=True) | {"search": {"method.invariance_weight": weights}, "first": []}
+    text |= {"sampler": {"name": "grid", "seed": 0}, "budget": {}, "early_stopping": None}
+    ledger = Ledger(folder, Experiment.model_validate(text))
+    took = []
+    for _ in range(count + REPEATS):
+        began = time.perf_counter()
+        asked = ledger.ask()
+        took.append(time.perf_counter() - began)
+        ledger.complete(asked.number, [0.85, 0.45])
+    return statistics.median(took[-REPEATS:])
+
+
 def main() -> None:
     torch.set_num_threads(1)
     base = load(SPACE)
@@ -120,6 +135,12 @@ def main() -> None:
                         cells.append(f"> {LIMIT_S:g}")
             lines.append(f"| `{name}` | {running} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)
+    cells = []
+    for count in TOLD[:-1]:
+        with tempfile.TemporaryDirectory() as folder:
+            cells.append(f"{grid_seconds(base, count, Path(folder)):.3f}")
+    lines.append(f"| `grid` | 0 | {' | '.join([*cells, '-'])} |")
+    print(lines[-1], flush=True)
     versions = ", ".join(f"{library} {version(library)}" for library in ("optuna", "torch", "scipy", "numpy"))
     header = f"| sampler | running | {' | '.join(f'{count:,} told' for count in TOLD)} |"
     print("", header, "|---|" + "---|" * (1 + len(TOLD)), *lines, sep="\n")
