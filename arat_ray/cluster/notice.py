@@ -135,8 +135,11 @@ class Notice(threading.Thread):
                 time.sleep(EVERY_S)
 
     def _drained(self) -> Given | None:
-        """Whether Ray was told."""
-        deadline_ms = state.get_draining_nodes().get(self.node)
+        """Whether Ray was told; None as well where it cannot be asked just now."""
+        try:
+            deadline_ms = state.get_draining_nodes().get(self.node)
+        except (RayError, RuntimeError):
+            return None
         if deadline_ms is None:
             return None
         return Given("Ray", max(0.0, deadline_ms / 1000 - time.time()))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -30,7 +31,7 @@ class Metadata:
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
-        self.once: set[str] = set()
+        self.for_one: dict[str, str | None] = {}  # paths that have a text for one session alone: for whom
         metadata = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,12 +46,16 @@ class Metadata:
                     else "Metadata-Flavor" in self.headers or "Metadata" in self.headers
                 )
                 text = metadata.texts.get(self.path) if allowed else None
-                if self.path in metadata.once:
-                    metadata.texts.pop(self.path, None)
+                if text is not None and self.path in metadata.for_one:
+                    who = self.headers.get("Cookie")
+                    metadata.for_one[self.path] = metadata.for_one[self.path] or who
+                    text = text if who and who == metadata.for_one[self.path] else None
                 self.answer(text)
 
             def answer(self, text: str | None) -> None:
                 self.send_response(404 if text is None else 200)
+                if "Cookie" not in self.headers:
+                    self.send_header("Set-Cookie", f"session={uuid.uuid4()}")
                 self.end_headers()
                 self.wfile.write((text or "").encode())
 
@@ -153,7 +158,7 @@ def test_a_trial_saves_on_a_notice_and_goes_on_elsewhere_in_the_middle_of_its_ep
     write: Write, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.base)
-    metadata.once.add(ACTION)
+    metadata.for_one[ACTION] = None
     command = [sys.executable, "-c", CLUSTER]
     host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
@@ -165,7 +170,7 @@ def test_a_trial_saves_on_a_notice_and_goes_on_elsewhere_in_the_middle_of_its_ep
             tune_command(file, "--address", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         wait_until(lambda: driver.poll() is not None or len(rows(file, "epochs")) >= 1, 240, "an epoch")
-        metadata.texts[ACTION] = action()  # for whoever asks first
+        metadata.texts[ACTION] = action()  # for whoever asks first, however often an answer comes too late
         stdout, stderr = driver.communicate(timeout=300)
     finally:
         host.communicate("", timeout=120)

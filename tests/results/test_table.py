@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -248,8 +249,16 @@ def test_after_kill_9_in_the_midst_of_flushing_every_flushed_row_is_there_once(t
         assert [row["loss_clean"] for row in rows(tmp_path)] == [epoch / 2 for epoch in epochs]
 
 
+def duckdb_count(query: str) -> int:
+    """It opens a file more than once: what two versions make is an error, never a number, and the README's advice."""
+    for _ in range(5):
+        with suppress(duckdb.Error):
+            return len(duckdb_rows(query))
+    return len(duckdb_rows(query))
+
+
 def test_readers_beside_a_writer_always_see_whole_files(tmp_path: Path) -> None:
-    """Each opens a file once; polars 2 opens a path twice, which may meet two versions, hence the bytes."""
+    """pyarrow and pandas open a file once; polars 2 opens a path twice and panics at two versions, hence the bytes."""
     process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(tmp_path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
@@ -262,7 +271,7 @@ def test_readers_beside_a_writer_always_see_whole_files(tmp_path: Path) -> None:
                 len(reader.read(tmp_path.parent, tmp_path.name)),
                 len(pd.read_parquet(tmp_path)),
                 sum(len(pl.read_parquet(part.read_bytes())) for part in reader.part_files(tmp_path)),
-                len(duckdb_rows(f"select epoch from '{glob}'")),
+                duckdb_count(f"select epoch from '{glob}'"),
             ]
             assert seen <= counts[0]
             assert counts == sorted(counts)
