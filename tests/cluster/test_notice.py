@@ -68,7 +68,8 @@ class Metadata:
 
 
 @pytest.fixture
-def metadata() -> Iterator[Metadata]:
+def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
     metadata = Metadata()
     yield metadata
     metadata.server.shutdown()

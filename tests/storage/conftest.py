@@ -62,13 +62,9 @@ class Server:
 
 @pytest.fixture(scope="session")
 def _server() -> Iterator[Server]:
-    before = dict(os.environ)
-    os.environ.update(CREDENTIALS)
     server = Server()
     yield server
     server.kill()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 _count = iter(range(1000))
