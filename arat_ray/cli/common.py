@@ -61,6 +61,22 @@ def user_errors() -> Iterator[None]:
         raise NotSaved(str(error)) from error
 
 
+def refuse_second(file: Path, results: Path) -> None:
+    """HeldError where another driver writes to the study of an experiment file; at once, before torch and Ray load.
+
+    What is wrong with the file is told when it is read for good.
+    """
+    from arat_ray import locks
+    from arat_ray.experiment.errors import ExperimentError, read_yaml
+
+    try:
+        name = read_yaml(file).get("name")
+    except ExperimentError:
+        return
+    if isinstance(name, str):
+        locks.refuse(results / name / ".lock")
+
+
 def tell(text: str) -> None:
     """What the user should know while a command goes on."""
     click.secho(text, fg="red", bold=True, err=True)

@@ -50,6 +50,12 @@ def confirm(
     """
     del resume
     with user_errors(), ExitStack() as stack:
+        from arat_ray import locks
+        from arat_ray.study import derived
+
+        folder = derived.confirmation_of(study, results)
+        if not dry_run:
+            locks.refuse(folder / ".lock")  # before torch and Ray are loaded
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
         from arat_ray.storage import opening
@@ -57,7 +63,6 @@ def confirm(
 
         bring(study)
         members = [trial["trial_id"] for trial in load_front([study]).trials]
-        folder = confirmation.place(study, results)
         if dry_run:
             bring(folder)
         else:

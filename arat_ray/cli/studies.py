@@ -17,6 +17,7 @@ from arat_ray.cli.common import (
     POSITIVE,
     bring,
     console,
+    refuse_second,
     shown,
     tell,
     user_errors,
@@ -59,6 +60,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
     with user_errors(), ExitStack() as stack:
+        refuse_second(file, results)
         from arat_ray.experiment.config import load
         from arat_ray.storage import mirror, opening
 
@@ -144,6 +146,8 @@ def tune(
              arat-ray tune wider.yaml --from results/quickstart
     """
     with user_errors(), ExitStack() as stack:
+        if not dry_run:
+            refuse_second(file, results)
         from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
