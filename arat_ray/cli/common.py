@@ -14,7 +14,7 @@ from arat_ray.storage.place import is_uri, path_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
+BAD_INPUT, NOT_SAVED, RAY_GONE, INTERRUPTED = 2, 3, 9, 130
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 

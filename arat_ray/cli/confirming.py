@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
-from arat_ray.cli.studies import settle
+from arat_ray.cli.studies import end_over_budget, settle
 
 
 @click.command()
@@ -89,6 +89,7 @@ def confirm(
                     console=console(stderr=as_json),
                 )
                 settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+                end_over_budget(outcome)
         _print_confirmation(study, shown(folder), as_json=as_json)
 
 

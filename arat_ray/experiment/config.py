@@ -62,6 +62,8 @@ class Budget(Spec):
     usd: float | None = Field(None, gt=0)
     stall: int | None = Field(None, ge=1)
     """Trials in a row that may end without the hypervolume of the front growing."""
+    max_failures: int | None = Field(5, ge=1)
+    """Trials in a row that may fail before the study ends, since its last start; null: any number."""
 
 
 class Price(Spec):
