@@ -17,6 +17,10 @@ from pydantic_core import PydanticCustomError
 
 from arat_ray.storage.place import is_uri, parse
 
+NAME_AT_MOST = 100
+NAME_BYTES_AT_MOST = 255 - len("-00000")
+"""File systems count bytes, of which a character has up to four; a trial's folder adds its number to the name."""
+
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
@@ -25,6 +29,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+
+
+def shortened(name: str, *, room: int = 0, keep_end: bool = False) -> str:
+    """As much of a name as may be one, with room left for so many ASCII characters; its beginning, or its end."""
+    most, bytes_at_most = NAME_AT_MOST - room, NAME_BYTES_AT_MOST - room
+    name = name[-most:] if keep_end else name[:most]
+    while len(name.encode()) > bytes_at_most:
+        name = name[1:] if keep_end else name[:-1]
+    return name
 
 
 def parse_fraction(value: object) -> object:

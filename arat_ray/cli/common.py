@@ -14,7 +14,7 @@ from arat_ray.storage.place import is_uri, path_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
+BAD_INPUT, NOT_SAVED, RAY_GONE, INTERRUPTED = 2, 3, 9, 130
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -59,6 +59,22 @@ def user_errors() -> Iterator[None]:
         raise BadInput(str(error)) from error
     except NotPushedError as error:
         raise NotSaved(str(error)) from error
+
+
+def refuse_second(file: Path, results: Path) -> None:
+    """HeldError where another driver writes to the study of an experiment file; at once, before torch and Ray load.
+
+    What is wrong with the file is told when it is read for good.
+    """
+    from arat_ray import locks
+    from arat_ray.experiment.errors import ExperimentError, read_yaml
+
+    try:
+        name = read_yaml(file).get("name")
+    except ExperimentError:
+        return
+    if isinstance(name, str):
+        locks.refuse(results / name / ".lock")
 
 
 def tell(text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
-from arat_ray.cli.studies import settle
+from arat_ray.cli.studies import end_over_budget, settle
 
 
 @click.command()
@@ -50,6 +50,12 @@ def confirm(
     """
     del resume
     with user_errors(), ExitStack() as stack:
+        from arat_ray import locks
+        from arat_ray.study import derived
+
+        folder = derived.confirmation_of(study, results)
+        if not dry_run:
+            locks.refuse(folder / ".lock")  # before torch and Ray are loaded
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
         from arat_ray.storage import opening
@@ -57,7 +63,6 @@ def confirm(
 
         bring(study)
         members = [trial["trial_id"] for trial in load_front([study]).trials]
-        folder = confirmation.place(study, results)
         if dry_run:
             bring(folder)
         else:
@@ -84,6 +89,7 @@ def confirm(
                     console=console(stderr=as_json),
                 )
                 settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+                end_over_budget(outcome)
         _print_confirmation(study, shown(folder), as_json=as_json)
 
 

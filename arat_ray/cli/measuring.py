@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, NotSaved, bring, shown, tell, user_errors
+from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, RAY_GONE, NotSaved, bring, shown, tell, user_errors
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
@@ -111,8 +113,9 @@ def evaluate(
         hardware = None
         if workers:
             from arat_ray.cluster import evaluate as on_cluster
-            from arat_ray.cluster import nodes
+            from arat_ray.cluster import local, nodes
 
+            stack.enter_context(local.watched(_end_with_ray))
             stack.enter_context(nodes.cluster(address, verbose=False))
             theirs = torch.device(device) if device else on_cluster.device_of_cluster()
             runner, hardware = on_cluster.spread(workers, device=theirs), on_cluster.hardware(theirs)
@@ -150,6 +153,15 @@ def evaluate(
             return
         for study in filter(None, studies):
             click.echo(f"added to {shown(study)}/evaluations and examples")
+
+
+def _end_with_ray(how: str, over: threading.Event) -> None:
+    """In a thread: the main one waits for an answer of Ray that cannot come."""
+    from arat_ray.storage import pushing
+
+    tell(f"{how}; the same command goes on from the finished batches")
+    pushing.close_all()
+    os._exit(RAY_GONE)
 
 
 @contextmanager

@@ -15,17 +15,20 @@ from arat_ray.cli.common import (
     INTERRUPTED,
     NOT_SAVED,
     POSITIVE,
+    RAY_GONE,
     bring,
     console,
+    refuse_second,
     shown,
     tell,
     user_errors,
 )
+from arat_ray.text import plain
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
 
-OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
+OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
 """Exit codes of a study that a budget ended before its last trial."""
 
 
@@ -59,6 +62,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
     with user_errors(), ExitStack() as stack:
+        refuse_second(file, results)
         from arat_ray.experiment.config import load
         from arat_ray.storage import mirror, opening
 
@@ -111,6 +115,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 @click.option("--device-hours", type=POSITIVE, help="Hours of GPUs, or of CPU workers, instead of budget.device_hours.")
 @click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
 @click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
+@click.option("--max-failures", type=click.IntRange(min=1), help="Failed trials in a row.  [default: the file's, or 5]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
 @click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
@@ -124,6 +129,7 @@ def tune(
     device_hours: float | None,
     budget_usd: float | None,
     stall: int | None,
+    max_failures: int | None,
     resume: bool,
     earlier: tuple[Path, ...],
     address: str | None,
@@ -138,17 +144,24 @@ def tune(
     A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130. With --from the
     sampler learns from the complete trials of an earlier study that was measured alike.
 
+    Exit codes: 0 all trials have ended, 1 all have failed, 2 bad input, 3 rows not saved; ended before by its budget:
+    4 hours, 5 device-hours, 6 usd, 7 stall, 8 failures in a row; 9 Ray on this machine has ended; 130 interrupted.
+    After any of them --resume goes on.
+
     \b
     Example: arat-ray tune search_spaces/quickstart.yaml
              arat-ray tune search_spaces/quickstart.yaml --trials 24
              arat-ray tune wider.yaml --from results/quickstart
     """
     with user_errors(), ExitStack() as stack:
+        if not dry_run:
+            refuse_second(file, results)
         from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
+        given["max_failures"] = max_failures
         experiment = load(file).with_budget(**given)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
@@ -176,9 +189,7 @@ def tune(
         )
         settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
         _show_front(outcome, folder)
-        if outcome.over:
-            click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
-            sys.exit(OVER[outcome.over.budget])
+        end_over_budget(outcome)
         click.echo(f"budget.trials: all {experiment.trials} trials have ended")
 
 
@@ -200,17 +211,28 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
 
             plot_front(front, folder / "front.png")
             click.echo(f"drew {folder}/front.png")
-    elif outcome.failed:
+    elif outcome.failed and not outcome.over:
         sys.exit(1)
 
 
+def end_over_budget(outcome: Outcome) -> None:
+    """Say which budget ended a study before its last trial, if one did, and end with its exit code."""
+    if outcome.over:
+        click.echo(plain(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}"), err=True)
+        sys.exit(OVER[outcome.over.budget])
+
+
 def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
-    """Say how a study on Ray ended; exit code 130 where it was interrupted, 3 where rows are not on disk."""
+    """Say how a study on Ray ended; exit code 130 where it was interrupted, 9 where Ray has ended, 3 where
+    rows are not on disk."""
     if outcome.failed:
         click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
     if not outcome.saved:
         click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
         sys.exit(NOT_SAVED)
+    if outcome.ray_is_gone:
+        click.echo(f"{outcome.stopped}; everything measured is in {folder}; go on with: {go_on}", err=True)
+        sys.exit(RAY_GONE)
     if outcome.stopped == "interrupted":
         click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
         sys.exit(INTERRUPTED)

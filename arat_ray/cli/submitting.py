@@ -119,7 +119,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
         if not earlier.is_absolute() and "://" not in str(earlier):
             raise ValueError(f"--from {earlier} is relative, and a job has a folder of its own; write the whole path")
     experiment.with_budget(
-        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall")}, usd=given["budget_usd"]
+        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall", "max_failures")},
+        usd=given["budget_usd"],
     )
     if not experiment.search:
         raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `arat-ray train` runs it")

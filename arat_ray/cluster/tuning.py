@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ray import tune
 from rich.console import Console
 
-from arat_ray.cluster import early_stopping, launch, nodes
+from arat_ray.cluster import early_stopping, launch, local, nodes
 from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.checkpoints import are_left, push_left
 from arat_ray.cluster.launch import TrialConfig
@@ -43,21 +43,24 @@ NOT_SAVED, INTERRUPTED = 3, 130
 
 class Outcome(NamedTuple):
     """How a study ended: what stopped it before its last trial, if anything; which budget, if it was one; how many
-    trials failed; whether all rows are on disk."""
+    trials failed; whether all rows are on disk; whether the Ray that it had started has ended under it."""
 
     stopped: str | None
     failed: int
     saved: bool
     over: Over | None = None
+    ray_is_gone: bool = False
 
 
 class Stop(tune.Stopper):
-    """Ends the study, its running trials too, when a budget is spent or when it was interrupted."""
+    """Ends the study, its running trials too, when a budget is spent, it was interrupted, or Ray has ended."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.over: Over | None = None
         self.interrupted = False
+        self.gone: str | None = None
+        """How Ray on this machine has ended."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -67,6 +70,8 @@ class Stop(tune.Stopper):
 
     @property
     def reason(self) -> str | None:
+        if self.gone:
+            return self.gone
         if self.interrupted:
             return "interrupted"
         self.over = self.over or self.watch.over()
@@ -130,14 +135,23 @@ def run(
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, ledger, console), progress:
+        with (
+            _ending_with_ray(stop, recorder, ledger, warn),
+            nodes.cluster(address, verbose=verbose),
+            _interruptible(stop, recorder, ledger, console),
+            progress,
+        ):
             room = nodes.check_placeable(experiment.resources)
             _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room)
-            push_left(folder, console)
+            if not stop.gone:
+                push_left(folder, console)
         ended = len(ledger.ended())
-        reason = None if total is not None and ended >= total and not stop.interrupted else stop.reason
-        saved = _close(recorder, ledger, reason or "interrupted")
-        return Outcome(reason, recorder.failed, saved, stop.over if reason else None)
+        has_all = total is not None and ended >= total and not stop.interrupted
+        reason = None if has_all else stop.reason
+        saved = _close(recorder, ledger, "interrupted" if stop.gone else reason or "interrupted")
+        return Outcome(
+            reason, recorder.failed, saved, stop.over if reason else None, ray_is_gone=bool(stop.gone) and not has_all
+        )
 
 
 def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
@@ -225,6 +239,25 @@ def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -
 
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config['number']:05d}"
+
+
+@contextmanager
+def _ending_with_ray(stop: Stop, recorder: Recorder, ledger: Ledger, warn: Callable[[str], None]) -> Iterator[None]:
+    """Where the Ray that this process started has ended, so does the study, within PATIENCE_S even if Tune does not."""
+
+    def end(how: str, over: threading.Event) -> None:
+        stop.gone = how
+        warn(f"{how}; the study ends")
+        if over.wait(PATIENCE_S):
+            return
+        saved = _close(recorder, ledger, "interrupted")
+        close_all()
+        what = "everything measured is saved" if saved else "some rows could not be written"
+        warn(f"{what}; go on with --resume")
+        os._exit(local.RAY_GONE if saved else NOT_SAVED)
+
+    with local.watched(end):
+        yield
 
 
 @contextmanager

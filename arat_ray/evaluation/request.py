@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from arat_ray import locks
 from arat_ray.evaluation.accuracy import Report
 from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.results import reader
@@ -97,8 +97,7 @@ def record(report: Report) -> Path | None:
     if not reader.part_files(study / "trials"):
         return None
     (study / "evaluations").mkdir(exist_ok=True)
-    with (study / "evaluations" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another evaluation may be writing
+    with locks.held(study / "evaluations" / ".lock", wait=True):  # another evaluation may be writing
         log_evaluation(study, report.rows(), report.example_rows())
         _add(study, "examples", report.example_rows())  # first, so that no accuracy is there without its verdicts
         _add(study, "evaluations", report.rows())

@@ -135,7 +135,7 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
             next(experiment.grid())
         except ValueError as error:
             yield str(error)
-    elif not experiment.budget.model_dump(exclude_none=True):
+    elif not experiment.budget.model_dump(exclude_none=True, exclude={"max_failures"}):
         yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
 
 

@@ -17,7 +17,7 @@ from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
-from arat_ray.spec import Spec, did_you_mean
+from arat_ray.spec import NAME_AT_MOST, NAME_BYTES_AT_MOST, Spec, did_you_mean
 from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Sampled = dict[str, Any]
 MEMBER = "member"
 """The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
 GRID_AT_MOST = 100_000
-NAME_AT_MOST = 100
 
 
 def _is_a_file_name(name: str) -> str:
@@ -38,6 +37,11 @@ def _is_a_file_name(name: str) -> str:
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
     if len(name) > NAME_AT_MOST:
         raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
+    if (size := len(name.encode())) > NAME_BYTES_AT_MOST:
+        raise ValueError(
+            f"becomes a folder: use at most {NAME_BYTES_AT_MOST} bytes, not {size} (its {len(name)} characters have "
+            "more than one each)"
+        )
     return name
 
 
@@ -58,6 +62,8 @@ class Budget(Spec):
     usd: float | None = Field(None, gt=0)
     stall: int | None = Field(None, ge=1)
     """Trials in a row that may end without the hypervolume of the front growing."""
+    max_failures: int | None = Field(5, ge=1)
+    """Trials in a row that may fail before the study ends, since its last start; null: any number."""
 
 
 class Price(Spec):

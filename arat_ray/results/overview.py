@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from arat_ray import locks
 from arat_ray.frontier import evaluations
 from arat_ray.frontier.evaluations import pixels
 from arat_ray.frontier.pareto import load_front
@@ -84,14 +84,7 @@ def overview(study: Path) -> dict[str, Any]:
 
 def is_live(study: Path) -> bool:
     """Whether a process writes to the study now: it holds the folder's lock."""
-    try:
-        with (study / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return locks.is_held(study / ".lock")
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 
+from arat_ray import locks
 from arat_ray.storage import objects
 from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Place, parse
@@ -21,8 +22,6 @@ def cached(address: str) -> Path:
     What has changed in the bucket, by names, sizes or times, is another copy. Where the bucket does not answer, the
     newest copy serves. Raises ValueError where there is nothing, and where it cannot be fetched whole.
     """
-    from filelock import FileLock
-
     place = parse(address)
     cache = Path(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray").expanduser().absolute()
     home = cache / "buckets" / place.scheme / place.location.removeprefix("/")
@@ -39,7 +38,7 @@ def cached(address: str) -> Path:
     version = hashlib.sha256(json.dumps(sorted(there.items())).encode()).hexdigest()[:12]
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / ".lock"):
+        with locks.held(home / ".lock", wait=True):
             if not (home / version).is_dir():
                 _fetch(place, there, home / version)
     except OSError as error:

@@ -9,7 +9,6 @@ elsewhere, it is set aside.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
@@ -23,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from arat_ray import locks
 from arat_ray.storage import marks, objects
 from arat_ray.storage.marks import Mark
 from arat_ray.storage.objects import Stat
@@ -186,8 +186,7 @@ class Mirror:
         """One transfer at a time among the processes of this machine."""
         marks_folder = marks.folder_of(self.folder)
         marks_folder.mkdir(parents=True, exist_ok=True)
-        with (marks_folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locks.held(marks_folder / ".lock", wait=True):
             yield
 
 

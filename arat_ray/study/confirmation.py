@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arat_ray.experiment.config import MEMBER, NAME_AT_MOST, Experiment, load
+from arat_ray.experiment.config import MEMBER, Experiment, load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.results import reader
 from arat_ray.study import derived
 
-SUFFIX = "-confirm"
 SEEDS_AT_MOST = 50
 """Seeds that the file lists. Those of them that are trained are a matter of its budget, so that more can follow: what
 varies makes an experiment what it is, its budget does not."""
@@ -25,13 +24,6 @@ class Plan(NamedTuple):
 
     experiment: Experiment
     source: Path
-
-
-def place(study: Path, results: Path | None) -> Path:
-    """The folder of a study's confirmation, beside it unless `results` says where."""
-    study = study.absolute()
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
-    return (results or study.parent) / f"{name[: NAME_AT_MOST - len(SUFFIX)]}{SUFFIX}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Experiment files made from what a study ran: one of its trials as a run of its own."""
+"""Experiments made from what a study ran: one of its trials as a run of its own, its front with new seeds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from arat_ray.results import reader
+from arat_ray.spec import shortened
 
-NAME_AT_MOST = 100
+CONFIRMED = "-confirm"
 WIDTH = 120
 
 
@@ -21,6 +22,13 @@ class Source(NamedTuple):
     number: int
     train: dict[str, Any]
     config_hash: str
+
+
+def confirmation_of(study: Path, results: Path | None) -> Path:
+    """The folder of a study's confirmation, beside it unless `results` says where."""
+    study = study.absolute()
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
+    return (results or study.parent) / f"{shortened(name, room=len(CONFIRMED))}{CONFIRMED}"
 
 
 def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
@@ -33,7 +41,7 @@ def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
         key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
     }
     file = {
-        "name": trial_id[-NAME_AT_MOST:].lstrip("."),
+        "name": shortened(trial_id, keep_end=True).lstrip("."),
         "train": source.train,
         "validate": given["validate"],
         "maximize": given["maximize"],

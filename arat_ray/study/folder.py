@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import __version__
+from arat_ray import __version__, locks
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
@@ -39,13 +38,9 @@ def claim(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, res
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{folder} cannot be made: {error.strerror}; choose another place with --results") from error
-    with writable(folder):
-        lock = (folder / ".lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder} is being written to by another process; wait for it or stop it") from None
+    with ExitStack() as stack:
+        with writable(folder):
+            stack.enter_context(locks.held(folder / ".lock"))
         _check_same(folder, experiment, kind=kind, resume=resume)
         with writable(folder):
             _describe(folder, experiment, source, kind=kind)

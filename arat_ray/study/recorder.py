@@ -187,7 +187,8 @@ class Recorder:
             self.interrupt(number, "interrupted")
             return
         competes = row["status"] == "complete" and row.get("feasible") is not False
-        self.watch.ended(row["trial_id"], [row[goal] for goal in goals] if competes else None)
+        failure = row["error"] if row["status"] == "failed" else None
+        self.watch.ended(row["trial_id"], [row[goal] for goal in goals] if competes else None, error=failure)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}

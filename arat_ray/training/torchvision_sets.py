@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from arat_ray import locks
 from arat_ray.spec import DataPath
 from arat_ray.training.images import Images, ImageSet, Shape, Split
 
@@ -115,7 +116,6 @@ class FashionMnist(Images):
 def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, which: dict[str, Any]) -> Any:
     """The torchvision data set under `root`; else downloaded, quietly, by one process while others wait."""
     import torchvision.datasets
-    from filelock import FileLock
 
     make, root = getattr(torchvision.datasets, kind), dataset.root
     with suppress(RuntimeError):  # not there, or damaged
@@ -126,7 +126,7 @@ def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, w
     socket.setdefaulttimeout(15)  # seconds; a firewall that drops packets would hang the trial
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"), redirect_stdout(silence), redirect_stderr(silence):
+        with locks.held(root / ".lock", wait=True), redirect_stdout(silence), redirect_stderr(silence):
             return make(root, download=True, **which)
     except (OSError, RuntimeError, HTTPException) as error:
         raise ValueError(
