@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from arat_ray import __version__
 from arat_ray.cli import clusters, confirming, doctor, fronts, jobs, measuring, networks, studies, submitting, tables
+from arat_ray.cli.interrupts import interrupted_is_130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Verbs(click.Group):
+    """Of which each can be ended at any moment."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with interrupted_is_130():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="arat-ray")
 def main() -> None:
     """Search the trade-off between clean and robust accuracy of adversarially trained networks.

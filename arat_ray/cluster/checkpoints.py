@@ -19,6 +19,7 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from arat_ray.cluster.secrecy import without_login
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.place import mirror_of, parse, uri_of
@@ -173,4 +174,4 @@ def _push_all(address: str) -> str:
 
 def server() -> dict[str, str]:
     """What all nodes need to find the same server; keys they have of their own."""
-    return {name: os.environ[name] for name in NOT_SECRET if name in os.environ}
+    return {name: without_login(os.environ[name]) for name in NOT_SECRET if name in os.environ}

@@ -135,16 +135,19 @@ def run(
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        with (
-            _ending_with_ray(stop, recorder, ledger, warn),
-            nodes.cluster(address, verbose=verbose),
-            _interruptible(stop, recorder, ledger, console),
-            progress,
-        ):
-            room = nodes.check_placeable(experiment.resources)
-            _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room)
-            if not stop.gone:
-                push_left(folder, console)
+        try:
+            with (
+                _ending_with_ray(stop, recorder, ledger, warn),
+                nodes.cluster(address, verbose=verbose),
+                _interruptible(stop, recorder, ledger, console),
+                progress,
+            ):
+                room = nodes.check_placeable(experiment.resources)
+                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, say=console.print)
+                if not stop.gone:
+                    push_left(folder, console)
+        except KeyboardInterrupt:  # while Ray started, or asked for a second time
+            stop.interrupted = True
         ended = len(ledger.ended())
         has_all = total is not None and ended >= total and not stop.interrupted
         reason = None if has_all else stop.reason
@@ -181,12 +184,14 @@ def _tune(
     warn: Callable[[str], None],
     limit: int | None,
     room: int,
+    say: Callable[[str], None],
 ) -> None:
     study = f"{experiment.name}-{uuid.uuid4().hex}"
     configure = functools.partial(_configure, experiment, study, folder)
     concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
     if experiment.resources.workers > 1:
         concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
+    say(f"starting {concurrent * experiment.resources.workers} worker(s)")
     scheduler: Any = None
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
