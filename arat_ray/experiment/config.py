@@ -16,7 +16,7 @@ from arat_ray.experiment import checks
 from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
-from arat_ray.experiment.search import Domain
+from arat_ray.experiment.search import Domain, flag
 from arat_ray.spec import Spec, did_you_mean
 from arat_ray.training.run import Train, Validate
 
@@ -31,6 +31,8 @@ MEMBER = "member"
 """The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
 GRID_AT_MOST = 100_000
 NAME_AT_MOST = 100
+BYTES_AT_MOST = 200
+"""Of a name; files of a trial add to it, and a file system takes 255."""
 
 
 def _is_a_file_name(name: str) -> str:
@@ -38,6 +40,8 @@ def _is_a_file_name(name: str) -> str:
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
     if len(name) > NAME_AT_MOST:
         raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
+    if (length := len(name.encode())) > BYTES_AT_MOST:
+        raise ValueError(f"becomes a folder: use at most {BYTES_AT_MOST} bytes, not {length}, as UTF-8 writes it")
     return name
 
 
@@ -45,7 +49,7 @@ class Sampler(Spec):
     """How the search proposes its next trial."""
 
     name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
-    seed: int = Field(ge=0)
+    seed: int = Field(0, ge=0)
 
 
 class Budget(Spec):
@@ -123,6 +127,17 @@ class Experiment(Spec):
     early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
     resources: Resources = Resources()
+
+    @field_validator("search")
+    @classmethod
+    def _read_conditions(cls, search: dict[str, Domain]) -> dict[str, Domain]:
+        """`when: {sync_batch_norm: on}` speaks of the boolean that the domain has."""
+        flags = {path for path, domain in search.items() if domain.kind == "bool"}
+        for path, domain in search.items():
+            if flags & domain.when.keys():
+                when = {other: _flags(wanted) if other in flags else wanted for other, wanted in domain.when.items()}
+                search = search | {path: domain.model_copy(update={"when": when})}
+        return search
 
     @field_validator("first")
     @classmethod
@@ -286,6 +301,10 @@ def load(path: Path) -> Experiment:
     if problems:
         raise ExperimentError(path, problems)
     return experiment
+
+
+def _flags(wanted: Any) -> Any:
+    return [flag(label) for label in wanted] if isinstance(wanted, list) else flag(wanted)
 
 
 def _whole_run(value: Any) -> dict[str, Any]:

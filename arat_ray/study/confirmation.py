@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arat_ray.experiment.config import MEMBER, NAME_AT_MOST, Experiment, load
+from arat_ray.experiment.config import BYTES_AT_MOST, MEMBER, NAME_AT_MOST, Experiment, load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.results import reader
 from arat_ray.study import derived
@@ -31,7 +31,10 @@ def place(study: Path, results: Path | None) -> Path:
     """The folder of a study's confirmation, beside it unless `results` says where."""
     study = study.absolute()
     name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
-    return (results or study.parent) / f"{name[: NAME_AT_MOST - len(SUFFIX)]}{SUFFIX}"
+    name = name[: NAME_AT_MOST - len(SUFFIX)]
+    while len(f"{name}{SUFFIX}".encode()) > BYTES_AT_MOST:
+        name = name[:-1]
+    return (results or study.parent) / f"{name}{SUFFIX}"
 
 
 @contextmanager

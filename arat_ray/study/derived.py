@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from arat_ray import yaml_core
 from arat_ray.results import reader
 
-NAME_AT_MOST = 100
-WIDTH = 120
+NAME_AT_MOST, BYTES_AT_MOST = 100, 200
 
 
 class Source(NamedTuple):
@@ -32,8 +30,11 @@ def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
     resources = {
         key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
     }
+    name = trial_id[-NAME_AT_MOST:]
+    while len(name.encode()) > BYTES_AT_MOST:
+        name = name[1:]
     file = {
-        "name": trial_id[-NAME_AT_MOST:].lstrip("."),
+        "name": name.lstrip("."),
         "train": source.train,
         "validate": given["validate"],
         "maximize": given["maximize"],
@@ -70,8 +71,7 @@ def description(study: Path) -> dict[str, Any]:
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
     """An experiment file with what stands above it."""
     above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
-    text: str = yaml.safe_dump(file, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)
-    return f"{above}\n{text}"
+    return f"{above}\n{yaml_core.dump(file)}"
 
 
 def write(text: str, path: Path) -> list[str]:
