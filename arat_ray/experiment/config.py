@@ -332,8 +332,8 @@ def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
             node[part] = value
             return
         complete = complete[part]
-        if not isinstance(node.get(part), dict):
-            node[part] = copy.deepcopy(complete)
+        if not isinstance(node.get(part), dict):  # no more than it takes, so that a preset can fill in the rest
+            node[part] = {"name": complete["name"]} if isinstance(complete, dict) and "name" in complete else {}
         node = node[part]
 
 

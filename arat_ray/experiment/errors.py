@@ -38,6 +38,7 @@ WANTED = {
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
     "too_short": "must hold at least {min_length} value(s)",
+    "too_long": "must hold at most {max_length} value(s)",
 }
 """pydantic's error types in words that need no pydantic."""
 
