@@ -51,6 +51,22 @@ def parse_fraction(value: object) -> object:
     return numerator / denominator
 
 
+def merge(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `preset`, key by key in nested mappings; a mapping of another `name` replaces the preset's whole."""
+    merged = dict(preset)
+    for key, value in given.items():
+        below = preset.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and _same_name(below, value):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _same_name(preset: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return bool(given.get("name", preset.get("name")) == preset.get("name"))
+
+
 class Spec(BaseModel):
     """Immutable, refuses unknown keys, and says which key was probably meant."""
 

@@ -48,16 +48,15 @@ def presets(name: str | None) -> None:
     Example: arat-ray presets trades/resnet18
     """
     with user_errors():
-        import yaml
-
         from arat_ray.spec import did_you_mean
         from arat_ray.training.presets import PRESETS
+        from arat_ray.yaml_core import dump
 
         if name is None:
             for known, run in PRESETS.items():
                 click.echo(f"{known}: {run['epochs']} epochs, learning rate {run['optimizer']['learning_rate']}")
         elif name in PRESETS:
-            click.echo(yaml.safe_dump(PRESETS[name], sort_keys=False, default_flow_style=None), nl=False)
+            click.echo(dump(PRESETS[name], width=80), nl=False)
         else:
             raise ValueError(f"no preset {name!r}{did_you_mean(name, PRESETS)}")
 

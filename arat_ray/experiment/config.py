@@ -16,7 +16,7 @@ from arat_ray.experiment import checks
 from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
-from arat_ray.experiment.search import Domain
+from arat_ray.experiment.search import Domain, flag
 from arat_ray.spec import NAME_AT_MOST, NAME_BYTES_AT_MOST, Spec, did_you_mean
 from arat_ray.training.run import Train, Validate
 
@@ -49,7 +49,7 @@ class Sampler(Spec):
     """How the search proposes its next trial."""
 
     name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
-    seed: int = Field(ge=0)
+    seed: int = Field(0, ge=0)
 
 
 class Budget(Spec):
@@ -129,6 +129,17 @@ class Experiment(Spec):
     early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
     resources: Resources = Resources()
+
+    @field_validator("search")
+    @classmethod
+    def _read_conditions(cls, search: dict[str, Domain]) -> dict[str, Domain]:
+        """`when: {sync_batch_norm: on}` speaks of the boolean that the domain has."""
+        flags = {path for path, domain in search.items() if domain.kind == "bool"}
+        for path, domain in search.items():
+            if flags & domain.when.keys():
+                when = {other: _flags(wanted) if other in flags else wanted for other, wanted in domain.when.items()}
+                search = search | {path: domain.model_copy(update={"when": when})}
+        return search
 
     @field_validator("first")
     @classmethod
@@ -294,6 +305,10 @@ def load(path: Path) -> Experiment:
     return experiment
 
 
+def _flags(wanted: Any) -> Any:
+    return [flag(label) for label in wanted] if isinstance(wanted, list) else flag(wanted)
+
+
 def _whole_run(value: Any) -> dict[str, Any]:
     """What `member` stands for."""
     if not isinstance(value, dict):
@@ -319,8 +334,8 @@ def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
             node[part] = value
             return
         complete = complete[part]
-        if not isinstance(node.get(part), dict):
-            node[part] = copy.deepcopy(complete)
+        if not isinstance(node.get(part), dict):  # no more than it takes, so that a preset can fill in the rest
+            node[part] = {"name": complete["name"]} if isinstance(complete, dict) and "name" in complete else {}
         node = node[part]
 
 

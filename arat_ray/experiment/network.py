@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from arat_ray.experiment.errors import explain
@@ -15,6 +14,8 @@ from arat_ray.training import layers
 from arat_ray.training.images import Shape
 from arat_ray.training.layers import Layer
 from arat_ray.training.models import Model
+from arat_ray.yaml_bounds import YamlError
+from arat_ray.yaml_core import parse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,9 @@ def model_from(name: str, settings: Sequence[str]) -> Model:
         if not equals or key == "name":
             raise ValueError(f"--set {setting}: write KEY=VALUE, such as width=32, with a key of the model")
         try:
-            raw[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"--set {setting}: {value!r} is not YAML") from error
+            raw[key] = parse(value)
+        except YamlError as error:
+            raise ValueError(f"--set {setting}: {error.problem}") from error
     try:
         model: Model = TypeAdapter(Model).validate_python(raw)
     except ValidationError as error:

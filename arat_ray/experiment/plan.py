@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from arat_ray.experiment.config import Experiment, Resources
+from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset, read
@@ -34,6 +34,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
     )
     if train.attack:
         yield f"  attack in training: {train.attack}"
+    varies = any(
+        path.split(".")[0] in ("optimizer", "schedule", "epochs", "preset", MEMBER) for path in experiment.search
+    )
+    spelled = train.schedule.spelled(train.optimizer.learning_rate, train.epochs)
+    yield f"  learning rate{' where nothing varies it' if varies else ''}: {spelled}"
     validation = experiment.validation
     images = "held-out" if validation.held_out else "test"
     yield f"  measured every {validation.every} epochs on {validation.images} {images} images: {validation.attack}"

@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from arat_ray import yaml_core
 from arat_ray.results import reader
 from arat_ray.spec import shortened
 
 CONFIRMED = "-confirm"
-WIDTH = 120
 
 
 class Source(NamedTuple):
@@ -78,8 +76,7 @@ def description(study: Path) -> dict[str, Any]:
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
     """An experiment file with what stands above it."""
     above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
-    text: str = yaml.safe_dump(file, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)
-    return f"{above}\n{text}"
+    return f"{above}\n{yaml_core.dump(file)}"
 
 
 def write(text: str, path: Path) -> list[str]:

@@ -24,6 +24,7 @@ from arat_ray.training.methods import (
     StandardSpec,
     Task,
     TradesSpec,
+    arat,
 )
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
@@ -68,8 +69,16 @@ class Train(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, data: Any) -> Any:
-        return presets.apply(data) if isinstance(data, Mapping) else data
+    def _fill_in_presets(cls, data: Any) -> Any:
+        """The run's own preset, then its method's, which depends on the attack."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = presets.apply(data)
+        method, attack = filled.get("method"), filled.get("attack")
+        if isinstance(method, Mapping):
+            norm = attack.get("norm") if isinstance(attack, Mapping) else getattr(attack, "norm", None)
+            filled["method"] = arat.fill_in_preset(method, norm=norm)
+        return filled
 
     @field_validator("optimizer", mode="before")
     @classmethod
