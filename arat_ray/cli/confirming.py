@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
+from arat_ray.cli.common import FOLDER, PATH, bring, console, echo, shown, tell, user_errors
 from arat_ray.cli.studies import settle
 
 
-@click.command()
+@click.command(short_help="Train the members of a front again with new seeds.")
 @click.argument("study", type=PATH)
 @click.option(
     "--seeds", type=click.IntRange(min=1, max=50), required=True, help="New seeds for each member of the front."
@@ -67,7 +67,7 @@ def confirm(
                 from arat_ray.experiment.plan import describe, estimate
 
                 for line in [*describe(experiment), *estimate(experiment)]:
-                    click.echo(line)
+                    echo(line)
                 return
             if not confirming.is_finished(folder, seeds * len(members)):
                 given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
@@ -93,11 +93,11 @@ def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
 
     found = confirming.load(study, folder)
     if as_json:
-        click.echo(json.dumps(confirming.as_json(found), indent=2))
+        echo(json.dumps(confirming.as_json(found), indent=2))
     else:
         show.print_confirmation(found, console())
     if found.surfaces:
         from arat_ray.frontier.plot_confirm import plot_confirmation
 
         plot_confirmation(found, folder / "confirm.png")
-        click.echo(f"drew {folder}/confirm.png", err=as_json)
+        echo(f"drew {folder}/confirm.png", err=as_json)

@@ -17,6 +17,7 @@ from arat_ray.cli.common import (
     POSITIVE,
     bring,
     console,
+    echo,
     shown,
     tell,
     user_errors,
@@ -29,7 +30,7 @@ OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
 """Exit codes of a study that a budget ended before its last trial."""
 
 
-@click.command()
+@click.command(short_help="Check an experiment file and print its plan; no Ray.")
 @click.argument("file", type=FILE)
 def validate(file: Path) -> None:
     """Check an experiment file and print what it would search; no Ray, a few seconds.
@@ -41,11 +42,11 @@ def validate(file: Path) -> None:
         from arat_ray.experiment.plan import describe
 
         for line in describe(load(file)):
-            click.echo(line)
-        click.echo(f"{file} is valid")
+            echo(line)
+        echo(f"{file} is valid")
 
 
-@click.command()
+@click.command(short_help="One training run, without a search.")
 @click.argument("file", type=FILE)
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -88,16 +89,16 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
         try:
             checkpoint = single.run(experiment, file, folder, resume=resume, console=console())
         except KeyboardInterrupt:
-            click.echo(f"interrupted; go on with: {go_on}", err=True)
+            echo(f"interrupted; go on with: {go_on}", err=True)
             sys.exit(INTERRUPTED)
         except single.NotSavedError as error:
-            click.echo(str(error), err=True)
+            echo(str(error), err=True)
             sys.exit(NOT_SAVED)
-        click.echo(f"checkpoint: {shown(checkpoint)}")
-        click.echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+        echo(f"checkpoint: {shown(checkpoint)}")
+        echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
 
 
-@click.command()
+@click.command(short_help="Search: run trials until the budget is spent.")
 @click.argument("file", type=FILE)
 @click.option(
     "--results",
@@ -158,7 +159,7 @@ def tune(
 
             learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
             for line in [*describe(experiment), *learned, *estimate(experiment)]:
-                click.echo(line)
+                echo(line)
             return
         folder = results / experiment.name
         stack.enter_context(opening.writing(folder, tell=tell))
@@ -177,9 +178,9 @@ def tune(
         settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
         _show_front(outcome, folder)
         if outcome.over:
-            click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
+            echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
             sys.exit(OVER[outcome.over.budget])
-        click.echo(f"budget.trials: all {experiment.trials} trials have ended")
+        echo(f"budget.trials: all {experiment.trials} trials have ended")
 
 
 def _show_front(outcome: Outcome, folder: Path) -> None:
@@ -191,7 +192,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
     ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
     complete = [row["feasible"] for row in ended if row["status"] == "complete"]
     if complete and not any(feasible is not False for feasible in complete):
-        click.echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+        echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
     elif complete:
         front = load_front([folder])
         show.print_table(front, console())
@@ -199,7 +200,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
             from arat_ray.frontier.plot import plot_front
 
             plot_front(front, folder / "front.png")
-            click.echo(f"drew {folder}/front.png")
+            echo(f"drew {folder}/front.png")
     elif outcome.failed:
         sys.exit(1)
 
@@ -207,10 +208,10 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
 def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
     """Say how a study on Ray ended; exit code 130 where it was interrupted, 3 where rows are not on disk."""
     if outcome.failed:
-        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
+        echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
     if not outcome.saved:
-        click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
         sys.exit(NOT_SAVED)
     if outcome.stopped == "interrupted":
-        click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
+        echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
         sys.exit(INTERRUPTED)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FILE, FOLDER, user_errors
+from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
 
 
-@click.command()
+@click.command(short_help="Run `tune FILE` as a job on a cluster.")
 @click.argument("file", type=FILE)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @ADDRESS
@@ -73,18 +73,18 @@ def submit(
             ),
             folder=folder or file.absolute().parent,
             exclude=exclude,
-            say=lambda text: click.echo(text, err=True),
+            say=lambda text: echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):
             where = f"~/{where}"
-            click.echo(
+            echo(
                 f"note: results go to {where} on the head, which other nodes do not see unless it is shared; "
                 "give --results a shared folder or s3://BUCKET/PREFIX",
                 err=True,
             )
-        click.echo(f"submitted {job}; results: {where}")
-        click.echo(commands(job, server))
+        echo(f"submitted {job}; results: {where}")
+        echo(commands(job, server))
         if follow:
             follow_to_end(connected, job)
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 SHOWN_AT_MOST = 80
 MERGE = "tag:yaml.org,2002:merge"

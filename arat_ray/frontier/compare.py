@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from arat_ray.frontier.evaluations import AVERAGES, Asked, Evaluation, command, exact_first, listed, read, sha256
 from arat_ray.results import reader
+from arat_ray.text import did_you_mean
 
 LEVEL = 0.05
 """Below this p two accuracies are told apart."""
@@ -226,7 +227,7 @@ def _checkpoint_of(study: Path, folder: Path) -> str:
     named = dict(zip(latest["trial_id"].to_pylist(), latest["checkpoint"].to_pylist(), strict=True))
     trial = folder.absolute().name
     if trial not in named:
-        raise ValueError(f"{folder}: {study} has no trial {trial!r}{reader.did_you_mean(trial, named)}")
+        raise ValueError(f"{folder}: {study} has no trial {trial!r}{did_you_mean(trial, named)}")
     if named[trial] is None or not (study / named[trial]).is_file():
         raise ValueError(
             f"{folder}: the trial's checkpoint is not there; name an evaluation:{_by_id(study, read(study))}"

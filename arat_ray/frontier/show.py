@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from arat_ray.frontier.pareto import Front
 from arat_ray.frontier.plot import attack_label
 from arat_ray.results.schema import short_param
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
     from rich.console import Console
 
     from arat_ray.frontier.compare import Comparison
@@ -36,7 +37,7 @@ def as_json(front: Front) -> dict[str, Any]:
     return {name: getattr(front, name) for name in conditions} | {"coverage": coverage, "trials": front.trials}
 
 
-def write_csv(front: Front, file: TextIO) -> None:
+def write_csv(front: Front, file: SupportsWrite[str]) -> None:
     """One line a trial of the front, all its numbers in full."""
     params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
     goals = [f"{goal}{suffix}" for goal in front.goals for suffix in ("", "_low", "_high")]
@@ -61,13 +62,12 @@ def write_csv(front: Front, file: TextIO) -> None:
 
 def print_table(front: Front, console: Console) -> None:
     """The front for people: goals in percent with their intervals."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
-    trials = sum(front.counts.values())
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"front: {len(front.trials)} of {trials} trials, hypervolume {front.hypervolume:.4f}"
+    title = f"front: {len(front.trials)} of {sum(front.counts.values())} trials, hypervolume {front.hypervolume:.4f}"
     if front.infeasible:
-        table.title += f", {front.infeasible} infeasible (--infeasible shows them)"
+        title += f", {front.infeasible} infeasible (--infeasible shows them)"
+    table = Table(title=title)
     table.add_column("trial")
     for goal in front.goals:
         table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
@@ -82,10 +82,10 @@ def print_table(front: Front, console: Console) -> None:
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
-    console.print(_measured(front), highlight=False)
+    say(console, _measured(front))
     for trial in front.trials:
         if trial.get("warnings"):
-            console.print(f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow", highlight=False)
+            say(console, f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow")
 
 
 def choice_lines(choice: Choice, front: Front) -> list[str]:
@@ -111,11 +111,10 @@ def _interval(trial: Mapping[str, Any], goal: str) -> str:
 
 def print_confirmation(confirmation: Confirmation, console: Console) -> None:
     """What is left of each member of a front over new seeds, in percent and points."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
     seeds, goals, members = len(confirmation.seeds), confirmation.goals, confirmation.members
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"the front of {confirmation.study} with {seeds} new seed{'s' * (seeds > 1)}"
+    table = Table(title=f"the front of {confirmation.study} with {seeds} new seed{'s' * (seeds > 1)}")
     table.add_column("trial")
     for goal in goals:
         name = goal.replace("_", " ")
@@ -133,7 +132,7 @@ def print_confirmation(confirmation: Confirmation, console: Console) -> None:
         table.add_row(member.trial_id, *cells, share, *marks)
     console.print(table)
     for line in _conclusions(confirmation):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def _mean(member: Member, goal: str) -> str:
@@ -170,15 +169,15 @@ def _conclusions(confirmation: Confirmation) -> Iterator[str]:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Both accuracies of A and B in percent, their difference in points, and in words what it means."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
     rows = (comparison.a, comparison.b)
     for name, study, row in zip("AB", comparison.studies, rows, strict=True):
-        console.print(f"{name}: {study} {row.trial_id} {row.checkpoint}, {row}", highlight=False, soft_wrap=True)
+        say(console, f"{name}: {study} {row.trial_id} {row.checkpoint}, {row}")
     is_part = {row.images for row in rows} != {comparison.images}
     beside = f", of {comparison.a.images} of A and {comparison.b.images} of B" if is_part else ""
     title = f"{comparison.images} {comparison.a.split} images that both measured{beside}"
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left", title=title)
+    table = Table(title=title, padding=(0, 1, 0, 0))
     table.add_column("%")
     for name, row in zip("AB", rows, strict=True):
         table.add_column(f"{name}: {attack_label(row)}", justify="right", overflow="fold")
@@ -193,4 +192,4 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table.add_row(name, *accuracies, points, str(pair.only_a), str(pair.only_b), f"{pair.p:.2g}")
     console.print(table)
     for name, pair in pairs.items():
-        console.print(f"{name} accuracy: {pair.in_words()}", highlight=False, soft_wrap=True)
+        say(console, f"{name} accuracy: {pair.in_words()}")

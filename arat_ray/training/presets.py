@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 Settings = Mapping[str, Any]
 
