@@ -27,7 +27,7 @@ def plain(text: object) -> str:
 
 def line(text: object) -> str:
     """The same in one line, for a cell of a table, or a line that stands for one thing."""
-    return _BREAK.sub(" ", plain(text).strip())
+    return _BREAK.sub(" ", plain(text).strip("\n"))
 
 
 def uncoloured(log: str) -> str:

@@ -13,6 +13,8 @@ from arat_ray.cli.common import INTERRUPTED, console, echo, user_errors
 from arat_ray.text import command, uncoloured
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from arat_ray.cluster.jobs import Jobs
 
 ADDRESS = click.option(
@@ -54,7 +56,7 @@ def status(job: str | None, address: str | None, follow: bool, as_json: bool) ->
             for line in uncoloured(log).splitlines()[-LAST_LINES:]:
                 echo(f"  {line}")
         elif rows:
-            _print_table(rows)
+            print_table(rows, console())
         else:
             echo(f"no job of arat-ray on {connected.get_address()}")
 
@@ -110,7 +112,8 @@ def _row(jobs: Jobs, details: Any) -> dict[str, str]:
     return row if details.status == "SUCCEEDED" else row | {"go on": known.get("go_on", "")}
 
 
-def _print_table(rows: Sequence[dict[str, str]]) -> None:
+def print_table(rows: Sequence[dict[str, str]], console: Console) -> None:
+    """One line a job."""
     from arat_ray.terminal import Table
 
     table = Table()
@@ -118,7 +121,7 @@ def _print_table(rows: Sequence[dict[str, str]]) -> None:
         table.add_column(name, no_wrap=name != "state")
     for row in rows:
         table.add_row(*(row.get(name, "") for name in COLUMNS))
-    console().print(table)
+    console.print(table)
 
 
 def commands(job: str, server: str) -> str:

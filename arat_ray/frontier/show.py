@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from arat_ray.frontier.pareto import Front
 from arat_ray.frontier.plot import attack_label
 from arat_ray.results.schema import short_param
+from arat_ray.text import line
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -93,9 +94,10 @@ def choice_lines(choice: Choice, front: Front) -> list[str]:
     trial = choice.trial
     values = (f"{goal.replace('_', ' ')} {_interval(trial, goal)}" for goal in front.goals)
     lines = [f"{trial['trial_id']} of {trial['study']}: {', '.join(values)} (%, 95 %)"]
-    lines += [f"  {name}: {value}" for name, value in trial["params"].items()]
+    lines += [f"  {line(name)}: {line(value)}" for name, value in trial["params"].items()]
     lines += [f"{_measured(front)}; on its front: {choice.reason}"]
-    return lines + ([f"warning: {trial['warnings']}"] if trial.get("warnings") else [])
+    lines += [f"warning: {trial['warnings']}"] if trial.get("warnings") else []
+    return list(map(line, lines))
 
 
 def _measured(front: Front) -> str:
@@ -131,8 +133,8 @@ def print_confirmation(confirmation: Confirmation, console: Console) -> None:
         marks = ("yes" if is_so else "no" for is_so in (member.is_confirmed, member.mean_is_on_front))
         table.add_row(member.trial_id, *cells, share, *marks)
     console.print(table)
-    for line in _conclusions(confirmation):
-        say(console, line)
+    for conclusion in _conclusions(confirmation):
+        say(console, conclusion)
 
 
 def _mean(member: Member, goal: str) -> str:

@@ -18,6 +18,7 @@ from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
 from arat_ray.results.listing import measured
 from arat_ray.results.schema import ACCURACIES, TABLES
+from arat_ray.text import line
 
 REASONS_AT_MOST = 5
 COLUMNS = [
@@ -96,6 +97,10 @@ def is_live(study: Path) -> bool:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What `overview` found, for people."""
+    return map(line, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     trials = sum(found["trials"].values())
     of = f" of {found['trials_in_all']}" if found["trials_in_all"] else ""
     counts = ", ".join(f"{count:,} {status}" for status, count in found["trials"].items()) or "none yet"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from arat_ray.results import reader
+from arat_ray.text import line, plain
 
 NAME_AT_MOST = 100
 WIDTH = 120
@@ -69,8 +70,10 @@ def description(study: Path) -> dict[str, Any]:
 
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
     """An experiment file with what stands above it."""
-    above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
+    above = "".join(f"# {line(comment)}".rstrip() + "\n" for comment in comments)
     text: str = yaml.safe_dump(file, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)
+    if plain(text) != text:
+        text = yaml.safe_dump(file, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=False)
     return f"{above}\n{text}"
 
 
