@@ -10,6 +10,7 @@ import click
 
 from arat_ray.cli.common import FOLDER, PATH, bring, console, echo, shown, tell, user_errors
 from arat_ray.cli.studies import settle
+from arat_ray.text import command
 
 
 @click.command(short_help="Train the members of a front again with new seeds.")
@@ -66,12 +67,14 @@ def confirm(
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate
 
-                for line in [*describe(experiment), *estimate(experiment)]:
+                plan = confirmation.lines(study, folder, experiment)
+                for line in [*describe(experiment), *plan, *estimate(experiment)]:
                     echo(line)
                 return
             if not confirming.is_finished(folder, seeds * len(members)):
-                given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
-                options = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+                given = {"--seeds": seeds, "--epochs": epochs, "--results": results, "--address": address}
+                options = [word for name, value in given.items() if value is not None for word in (name, value)]
+                echo(f"{experiment.name}: {experiment.trials} runs, into {shown(folder)}", err=as_json)
                 from arat_ray.cluster import tuning
 
                 outcome = tuning.run(
@@ -83,7 +86,7 @@ def confirm(
                     verbose=verbose,
                     console=console(stderr=as_json),
                 )
-                settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+                settle(outcome, folder, go_on=command("arat-ray", "confirm", study, *options))
         _print_confirmation(study, shown(folder), as_json=as_json)
 
 

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FILE, PATH, PlainOut, Word, bring, bring_any, console, echo, user_errors
+from arat_ray.cli.common import (
+    FILE,
+    OUTPUT,
+    PATH,
+    PlainOut,
+    Word,
+    bring,
+    bring_any,
+    console,
+    echo,
+    user_errors,
+    writing_to,
+)
+from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.frontier.evaluations import Asked
@@ -18,7 +31,7 @@ FRONT = ("study.json", "trials/", "evaluations/")
 """What a front is computed from."""
 
 
-def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
+def _choosing_evaluations(verb: Callable[..., None]) -> Callable[..., None]:
     """The options that choose among a study's evaluations, each by the name of the condition."""
     for option in reversed(
         [
@@ -30,8 +43,8 @@ def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--mode", type=Word(["exact", "fast"]), help="Of autoattack.  [default: exact first]"),
         ]
     ):
-        command = option(command)
-    return command
+        verb = option(verb)
+    return verb
 
 
 def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
@@ -43,7 +56,7 @@ def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
 @click.command(short_help="The front of one or several studies: print, draw, export it.")
 @click.argument("studies", nargs=-1, required=True, type=PATH)
 @_choosing_evaluations
-@click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
+@click.option("--plot", type=OUTPUT, help="Draw the front: FILE.png, .pdf or .svg.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
@@ -76,7 +89,10 @@ def pareto(
     with user_errors():
         from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
+        from arat_ray.frontier.plot import check_suffix, plot_front
 
+        if plot:
+            check_suffix(plot)
         bring(*studies, names=FRONT)
         asked = _asked(**conditions)
         front = load_front(studies, include_partial=partial, asked=asked)
@@ -87,9 +103,8 @@ def pareto(
         else:
             show.print_table(front, console())
         if plot:
-            from arat_ray.frontier.plot import plot_front
-
-            plot_front(front, plot)
+            with writing_to(plot):
+                plot_front(front, plot)
             echo(f"drew {plot}", err=as_csv or as_json)
 
 
@@ -148,7 +163,7 @@ def pick(
         if added:
             text = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
             echo(text, fg="yellow")
-        echo(f"wrote {output}; train it with: arat-ray train {output}")
+        echo(f"wrote {output}; train it with: {command('arat-ray', 'train', output)}")
 
 
 @click.command(short_help="Is one network better than another? McNemar's paired test.")

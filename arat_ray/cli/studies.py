@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +23,7 @@ from arat_ray.cli.common import (
     tell,
     user_errors,
 )
+from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
@@ -67,7 +69,8 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
-        go_on = f"arat-ray train {file} --results {results} --resume"
+        go_on = _again("train", file, results, {"--address": address})
+        echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         if experiment.resources.workers > 1:
             from arat_ray.cluster import tuning
 
@@ -95,7 +98,12 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
             echo(str(error), err=True)
             sys.exit(NOT_SAVED)
         echo(f"checkpoint: {shown(checkpoint)}")
-        echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+        from arat_ray.frontier.evaluations import pixels
+
+        attack = experiment.validation.attack
+        norm = ["--norm", attack.norm] if attack.norm != "linf" else []
+        words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test"]
+        echo(f"measure it: {command('arat-ray', 'evaluate', shown(checkpoint), *words)}")
 
 
 @click.command(short_help="Search: run trials until the budget is spent.")
@@ -152,7 +160,7 @@ def tune(
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         experiment = load(file).with_budget(**given)
         if not experiment.search:
-            raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
+            raise ValueError(f"{file}: there is no `search:`; a single run is `{command('arat-ray', 'train', file)}`")
         bring(*earlier)
         if dry_run:
             from arat_ray.study import warm_start
@@ -162,6 +170,8 @@ def tune(
                 echo(line)
             return
         folder = results / experiment.name
+        until = f"{experiment.trials} trials of " if experiment.trials else "trials of "
+        echo(f"{experiment.name}: {until}{experiment.base.epochs} epochs, into {shown(folder)}")
         stack.enter_context(opening.writing(folder, tell=tell))
         from arat_ray.cluster import tuning
 
@@ -175,12 +185,25 @@ def tune(
             console=console(),
             earlier=earlier,
         )
-        settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
+        budget = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+        budget["--budget-usd"] = budget.pop("--usd")
+        settle(outcome, folder, go_on=_again("tune", file, results, budget | {"--address": address}, earlier))
         _show_front(outcome, folder)
         if outcome.over:
             echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
             sys.exit(OVER[outcome.over.budget])
         echo(f"budget.trials: all {experiment.trials} trials have ended")
+
+
+def _again(verb: str, file: Path, results: Path, given: Mapping[str, Any], earlier: Sequence[Path] = ()) -> str:
+    """The command that goes on, with the options that were given."""
+    options = [word for name, value in given.items() if value is not None for word in (name, _number(value))]
+    options += [word for study in earlier for word in ("--from", study)]
+    return command("arat-ray", verb, file, "--results", results, *options, "--resume")
+
+
+def _number(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _show_front(outcome: Outcome, folder: Path) -> None:
@@ -192,15 +215,21 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
     ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
     complete = [row["feasible"] for row in ended if row["status"] == "complete"]
     if complete and not any(feasible is not False for feasible in complete):
-        echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+        which = command("arat-ray", "pareto", shown(folder), "--infeasible")
+        echo(f"none of {len(complete)} trials satisfies the constraints: {which}")
     elif complete:
         front = load_front([folder])
         show.print_table(front, console())
         if len(front.goals) == 2:
             from arat_ray.frontier.plot import plot_front
 
-            plot_front(front, folder / "front.png")
-            echo(f"drew {folder}/front.png")
+            try:
+                plot_front(front, folder / "front.png")
+                echo(f"drew {shown(folder)}/front.png")
+            except OSError as error:
+                echo(f"{folder}/front.png cannot be written ({error.strerror}); nothing else is lost", err=True)
+        for text in show.next_steps(front, shown(folder)):
+            echo(text)
     elif outcome.failed:
         sys.exit(1)
 

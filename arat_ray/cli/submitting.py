@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
+from arat_ray.text import command
 
 
 @click.command(short_help="Run `tune FILE` as a job on a cluster.")
@@ -59,7 +59,7 @@ def submit(
         again += [word for name in exclude for word in ("--exclude", name)]
         again += [word for text in env for word in ("--env", text)]
         again += [*(["--no-validate"] if no_validate else []), *(["--", *options] if options else [])]
-        go_on = ["arat-ray", "submit", str(file), "--address", server, "--results", results, "--resume", *again]
+        go_on = ["arat-ray", "submit", file, "--address", server, "--results", results, "--resume", *again]
         job = submission.submit(
             connected,
             submission.Submission(
@@ -68,7 +68,7 @@ def submit(
                 file=file,
                 results=results,
                 options=[*(["--resume"] if resume else []), *options],
-                go_on=shlex.join(go_on),
+                go_on=command(*go_on),
                 env=variables,
             ),
             folder=folder or file.absolute().parent,
@@ -122,7 +122,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
         **{key: given[key] for key in ("trials", "hours", "device_hours", "stall")}, usd=given["budget_usd"]
     )
     if not experiment.search:
-        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `arat-ray train` runs it")
+        train = command("arat-ray", "train", file)
+        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `{train}` runs it")
     return experiment.name
 
 

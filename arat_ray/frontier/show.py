@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arat_ray.frontier.evaluations import with_autoattack
 from arat_ray.frontier.pareto import Front
 from arat_ray.frontier.plot import attack_label
 from arat_ray.results.schema import short_param
-from arat_ray.text import line
+from arat_ray.text import command, line
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -84,9 +86,23 @@ def print_table(front: Front, console: Console) -> None:
         )
     console.print(table)
     say(console, _measured(front))
+    if front.ahead:
+        trials = f"{front.ahead} trial{'s' * (front.ahead > 1)} before the last epoch would be on the front"
+        say(console, f"{trials}: `arat-ray pareto --partial` lets them compete")
     for trial in front.trials:
         if trial.get("warnings"):
             say(console, f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow")
+
+
+def next_steps(front: Front, study: Path) -> Iterator[str]:
+    """What to do with the front of a search: what its robust accuracy is an upper bound of, and two commands."""
+    if "robust_accuracy" in front.goals and front.epsilon is not None and front.split:
+        measure = with_autoattack(study, norm=front.norm, epsilon=front.epsilon, split=front.split)
+        see = command("arat-ray", "pareto", study, "--attack", "autoattack", "--split", front.split)
+        yield f"robust accuracy is an upper bound: stronger attacks than {attack_label(front)} break more images"
+        yield f"measure the front with AutoAttack: {measure}"
+        yield f"see its front then: {see}"
+    yield f"train it again with new seeds: {command('arat-ray', 'confirm', study, '--seeds', 3)}"
 
 
 def choice_lines(choice: Choice, front: Front) -> list[str]:

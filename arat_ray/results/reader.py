@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arat_ray.results.schema import Metadata
-from arat_ray.text import did_you_mean
+from arat_ray.text import command, did_you_mean
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 
@@ -83,7 +83,7 @@ def whole(part: Path) -> Iterator[None]:
 
 def rebuild_with(study: Path) -> str:
     """How a table is mended."""
-    return f"make it again with: arat-ray results rebuild {study}"
+    return f"make it again with: {command('arat-ray', 'results', 'rebuild', study)}"
 
 
 def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, Collection[str]]) -> pa.Table:
