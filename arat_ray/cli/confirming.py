@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
+from arat_ray.cli.common import FOLDER, PATH, bring, console, echo, shown, tell, user_errors
 from arat_ray.cli.studies import end_over_budget, settle
+from arat_ray.text import command
 
 
-@click.command()
+@click.command(short_help="Train the members of a front again with new seeds.")
 @click.argument("study", type=PATH)
 @click.option(
     "--seeds", type=click.IntRange(min=1, max=50), required=True, help="New seeds for each member of the front."
@@ -71,12 +72,14 @@ def confirm(
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate
 
-                for line in [*describe(experiment), *estimate(experiment)]:
-                    click.echo(line)
+                plan = confirmation.lines(study, folder, experiment)
+                for line in [*describe(experiment), *plan, *estimate(experiment)]:
+                    echo(line)
                 return
             if not confirming.is_finished(folder, seeds * len(members)):
-                given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
-                options = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+                given = {"--seeds": seeds, "--epochs": epochs, "--results": results, "--address": address}
+                options = [word for name, value in given.items() if value is not None for word in (name, value)]
+                echo(f"{experiment.name}: {experiment.trials} runs, into {shown(folder)}", err=as_json)
                 from arat_ray.cluster import tuning
 
                 outcome = tuning.run(
@@ -88,7 +91,7 @@ def confirm(
                     verbose=verbose,
                     console=console(stderr=as_json),
                 )
-                settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+                settle(outcome, folder, go_on=command("arat-ray", "confirm", study, *options))
                 end_over_budget(outcome)
         _print_confirmation(study, shown(folder), as_json=as_json)
 
@@ -99,11 +102,11 @@ def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
 
     found = confirming.load(study, folder)
     if as_json:
-        click.echo(json.dumps(confirming.as_json(found), indent=2))
+        echo(json.dumps(confirming.as_json(found), indent=2))
     else:
         show.print_confirmation(found, console())
     if found.surfaces:
         from arat_ray.frontier.plot_confirm import plot_confirmation
 
         plot_confirmation(found, folder / "confirm.png")
-        click.echo(f"drew {folder}/confirm.png", err=as_json)
+        echo(f"drew {folder}/confirm.png", err=as_json)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FILE, POSITIVE, user_errors
+from arat_ray.cli.common import FILE, POSITIVE, echo, user_errors
 from arat_ray.cli.submitting import name_of
 
 
-@click.command()
+@click.command(short_help="Examine a cluster before money is spent.")
 @click.argument("experiment", type=FILE, required=False)
 @click.option("--address", help="Ray cluster to join, or the http:// address of its job server (default: RAY_ADDRESS).")
 @click.option("--results", default="results", show_default=True, help="Where results would go; a folder or an URL.")
@@ -53,17 +53,17 @@ def doctor(
                 loaded,
                 results=results,
                 limit_s=timeout,
-                say=lambda text: None if quiet else click.echo(text, err=True),
+                say=lambda text: None if quiet else echo(text, err=True),
             ):
                 found.append(check)
                 if not as_json:
-                    click.echo(f"{check.status:8} {check.name:11} {check.seen}")
+                    echo(f"{check.status:8} {check.name:11} {check.seen}")
                     if check.todo:
-                        click.echo(f"{'':20} -> {check.todo}")
+                        echo(f"{'':20} -> {check.todo}")
     if as_json:
-        click.echo(json.dumps([check._asdict() for check in found], indent=2))
+        echo(json.dumps([check._asdict() for check in found], indent=2))
     if failed := [check.name for check in found if check.status == "failed"]:
-        click.echo(f"failed: {', '.join(failed)}", err=True)
+        echo(f"failed: {', '.join(failed)}", err=True)
         sys.exit(1)
 
 
@@ -75,5 +75,5 @@ def _as_a_job(experiment: Path, name: str, address: str, results: str, options: 
     connected = jobs.connect(address)
     sent = submission.Submission(f"doctor-{name}", "doctor", experiment, results, options)
     folder = experiment.absolute().parent
-    job = submission.submit(connected, sent, folder=folder, say=lambda text: click.echo(text, err=True))
+    job = submission.submit(connected, sent, folder=folder, say=lambda text: echo(text, err=True))
     follow_to_end(connected, job)

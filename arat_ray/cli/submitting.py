@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FILE, FOLDER, user_errors
+from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
+from arat_ray.text import command
 
 
-@click.command()
+@click.command(short_help="Run `tune FILE` as a job on a cluster.")
 @click.argument("file", type=FILE)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @ADDRESS
@@ -59,7 +59,7 @@ def submit(
         again += [word for name in exclude for word in ("--exclude", name)]
         again += [word for text in env for word in ("--env", text)]
         again += [*(["--no-validate"] if no_validate else []), *(["--", *options] if options else [])]
-        go_on = ["arat-ray", "submit", str(file), "--address", server, "--results", results, "--resume", *again]
+        go_on = ["arat-ray", "submit", file, "--address", server, "--results", results, "--resume", *again]
         job = submission.submit(
             connected,
             submission.Submission(
@@ -68,23 +68,23 @@ def submit(
                 file=file,
                 results=results,
                 options=[*(["--resume"] if resume else []), *options],
-                go_on=shlex.join(go_on),
+                go_on=command(*go_on),
                 env=variables,
             ),
             folder=folder or file.absolute().parent,
             exclude=exclude,
-            say=lambda text: click.echo(text, err=True),
+            say=lambda text: echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):
             where = f"~/{where}"
-            click.echo(
+            echo(
                 f"note: results go to {where} on the head, which other nodes do not see unless it is shared; "
                 "give --results a shared folder or s3://BUCKET/PREFIX",
                 err=True,
             )
-        click.echo(f"submitted {job}; results: {where}")
-        click.echo(commands(job, server))
+        echo(f"submitted {job}; results: {where}")
+        echo(commands(job, server))
         if follow:
             follow_to_end(connected, job)
 
@@ -123,7 +123,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
         usd=given["budget_usd"],
     )
     if not experiment.search:
-        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `arat-ray train` runs it")
+        train = command("arat-ray", "train", file)
+        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `{train}` runs it")
     return experiment.name
 
 

@@ -24,6 +24,7 @@ from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.place import mirror_of, parse, uri_of
 from arat_ray.storage.pushing import Pushing
+from arat_ray.terminal import report
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import BEST, LAST
 
@@ -153,7 +154,7 @@ def push_left(folder: Path, console: Console) -> None:
         left = ray.get(reference) if reference in done else "it does not answer"
         if left:
             lines.append(f"not all of node {node['NodeName']} is in the bucket: {left}")
-            console.print(f"[bold red]{folder}: {lines[-1]}; --resume has it asked again")
+            report(console, f"{folder}: {lines[-1]}; --resume has it asked again", style="bold red")
     note = folder / LEFT
     if lines or note.exists():  # emptied and not removed: nothing is ever deleted in the bucket
         note.write_text("".join(f"{line}\n" for line in lines))

@@ -33,6 +33,7 @@ from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.terminal import report
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -106,7 +107,7 @@ def run(
     validation = experiment.validation
 
     def warn(text: str) -> None:
-        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+        report(console, text, style="bold red")
 
     data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
@@ -127,7 +128,7 @@ def run(
             if are_left(folder):
                 with nodes.cluster(address, verbose=verbose):
                     push_left(folder, console)
-            console.print(f"all {total} trials of {folder} have ended already; more with --trials")
+            report(console, f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(folder, experiment, writer, ledger, progress)
@@ -146,6 +147,7 @@ def run(
                 _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, say=console.print)
                 if not stop.gone:
                     push_left(folder, console)
+                progress.is_kept = stop.interrupted
         except KeyboardInterrupt:  # while Ray started, or asked for a second time
             stop.interrupted = True
         ended = len(ledger.ended())
@@ -169,7 +171,7 @@ def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], cons
         new = ledger.learn(each.known)
         lines = each.lines()
         again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
-        console.print("\n".join([lines[0] + again, *lines[1:]]), highlight=False, soft_wrap=True, markup=False)
+        report(console, "\n".join([lines[0] + again, *lines[1:]]))
     if found:
         study_folder.record_sources(folder, [each.as_json() for each in found])
 
@@ -277,7 +279,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
         saved = _close(recorder, ledger, "interrupted")
         close_all()
         what = "everything measured is saved" if saved else "some rows could not be written"
-        console.print(f"Ray did not answer any more; {what}; go on with --resume")
+        report(console, f"Ray did not answer any more; {what}; go on with --resume")
         os._exit(INTERRUPTED if saved else NOT_SAVED)
 
     impatient = threading.Timer(PATIENCE_S, give_up)
@@ -286,7 +288,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.interrupted = True
         signal.signal(signal.SIGINT, before[signal.SIGINT])
-        console.print("stopping; what was measured is being saved (Ctrl-C again ends at once)")
+        report(console, "stopping; what was measured is being saved (Ctrl-C again ends at once)")
         if not impatient.is_alive():
             impatient.start()
 

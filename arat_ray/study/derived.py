@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from arat_ray import yaml_core
 from arat_ray.results import reader
 from arat_ray.spec import shortened
+from arat_ray.text import line
 
 CONFIRMED = "-confirm"
 
@@ -75,7 +76,7 @@ def description(study: Path) -> dict[str, Any]:
 
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
     """An experiment file with what stands above it."""
-    above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
+    above = "".join(f"# {line(comment)}".rstrip() + "\n" for comment in comments)
     return f"{above}\n{yaml_core.dump(file)}"
 
 

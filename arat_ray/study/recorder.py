@@ -121,7 +121,7 @@ class Recorder:
         }
         self.running[number] = Running(row, epochs, before.get("train_s") or 0.0, before.get("device_s") or 0.0)
         self._write(number)
-        self.progress.started(number, sampled)
+        self.progress.started(number, sampled, epochs_done=row["epochs_done"])
 
     def judge(self, number: int, row: Row) -> Decision | None:
         """What early stopping decides on a row that is about to be reported; None where there is nothing to decide.

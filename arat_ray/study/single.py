@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from arat_ray import terminal
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
@@ -58,13 +59,13 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         if not replayed:
             seconds.append(row["epoch_s"])
             left = sum(seconds) / len(seconds) * (train.epochs - row["epoch"])
-            console.print(f"{_line(row, train.epochs)}; about {duration(left)} left", highlight=False, soft_wrap=True)
+            terminal.report(console, f"{_line(row, train.epochs)}; about {duration(left)} left")
         return False
 
     told: list[str] = []
 
     def warn(text: str) -> None:
-        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+        terminal.report(console, text, style="bold red")
 
     def alive(trouble: str | None) -> None:
         if trouble is None:
@@ -82,7 +83,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
                 warn=warn,
             )
         if "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist():
-            console.print(f"{folder} is complete already", highlight=False, soft_wrap=True)
+            terminal.report(console, f"{folder} is complete already")
             return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
         recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
