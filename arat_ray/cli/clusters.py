@@ -11,7 +11,7 @@ import click
 from arat_ray.cli.common import BAD_INPUT, FILE, BadInput, echo
 
 if TYPE_CHECKING:
-    from arat_ray.launchers.prepare_aws import Step
+    from arat_ray.launchers.aws_account import Step
 
 
 @click.group(short_help="Check a cluster file offline; prepare a cloud for it.")
@@ -67,6 +67,7 @@ def prepare() -> None:
 @click.option("--vpc", help="The network (default: the account's default one).")
 @click.option("--key", type=FILE, default=Path("~/.ssh/arat-ray.pem"), show_default=True, help="The private key.")
 @click.option("--iam", type=FILE, default=Path("clusters/aws-iam.json"), show_default=True, help="The roles' policies.")
+@click.option("--cluster", "file", type=FILE, help="The head may start its workers' types.  [default: aws.yaml there]")
 @click.option("--write", type=FILE, help="Fill the values into this cluster file.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--destroy", is_flag=True, help="Take away what was made; a bucket only when it is empty.")
@@ -77,13 +78,15 @@ def aws(
     vpc: str | None,
     key: Path,
     iam: Path,
+    file: Path | None,
     write: Path | None,
     yes: bool,
     destroy: bool,
 ) -> None:
     """Make security group, key, roles and bucket for clusters/aws.yaml; says first what, and asks.
 
-    Run again, it makes what is missing and changes the address that SSH is open for.
+    Run again, it compares all that it made, offers to put right what was changed since (rules, policies, who may take
+    the roles, the bucket's doors, the key), and changes the address that SSH is open for.
 
     With the credentials of your environment (AWS_PROFILE, aws configure). Needs arat-ray[launchers].
 
@@ -109,7 +112,7 @@ def aws(
             return
         if ssh_from is None:
             raise ValueError("--ssh-from is missing: the one address that may reach the head, such as 203.0.113.7/32")
-        wanted = prepare_aws.Wanted(region, bucket, ssh_from, key, iam, vpc)
+        wanted = prepare_aws.Wanted(region, bucket, ssh_from, key, iam, vpc, file or write)
         steps, values = prepare_aws.plan(connected, wanted)
         _carry_out(steps, yes=yes)
         if write is not None:

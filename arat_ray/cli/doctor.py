@@ -70,10 +70,12 @@ def doctor(
 def _as_a_job(experiment: Path, name: str, address: str, results: str, options: list[str]) -> None:
     """The same on the head of a cluster that is reached through its job server alone."""
     from arat_ray.cli.jobs import follow_to_end
-    from arat_ray.cluster import jobs, submission
+    from arat_ray.cluster import jobs, parcel, submission
 
+    sent = parcel.pack(experiment)
+    for line in sent.listing():
+        echo(line, err=True)
     connected = jobs.connect(address)
-    sent = submission.Submission(f"doctor-{name}", "doctor", experiment, results, options)
-    folder = experiment.absolute().parent
-    job = submission.submit(connected, sent, folder=folder, say=lambda text: echo(text, err=True))
+    examination = submission.Submission(f"doctor-{name}", "doctor", results, options)
+    job = submission.submit(connected, examination, sent=sent, say=lambda text: echo(text, err=True))
     follow_to_end(connected, job)

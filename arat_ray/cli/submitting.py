@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -20,10 +21,12 @@ from arat_ray.text import command
 @click.option("--results", default="results", show_default=True, help="Where the study's folder goes, on the cluster.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
 @click.option("--follow", is_flag=True, help="Print the job's log until it ends; Ctrl-C leaves the job alone.")
-@click.option("--folder", type=FOLDER, help="What is sent along.  [default: the folder of FILE]")
+@click.option("--folder", type=FOLDER, help="A folder around FILE that is sent along.  [default: FILE alone]")
+@click.option("--include", multiple=True, metavar="NAME", help="Sent as well, even what looks secret; repeatable.")
 @click.option("--exclude", multiple=True, metavar="NAME", help="Left out of what is sent, such as 'old*'; repeatable.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable of the job; repeatable.")
+@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="A variable of the job, and no secret; repeatable.")
 @click.option("--no-validate", is_flag=True, help="Leave the check to the cluster, where only it has the data set.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and end.")
 def submit(
     file: Path,
     options: tuple[str, ...],
@@ -32,15 +35,24 @@ def submit(
     resume: bool,
     follow: bool,
     folder: Path | None,
+    include: tuple[str, ...],
     exclude: tuple[str, ...],
     env: tuple[str, ...],
     no_validate: bool,
+    dry_run: bool,
 ) -> None:
     """Run `tune FILE` as a job on a cluster, which goes on when this machine is switched off.
 
-    FILE is checked here, and sent along with what lies beside it; the search runs on the head. Other options of `tune`
-    stand behind `--`. A relative --results is below the home folder of the head: with several nodes, name a folder
-    that all of them share, or s3://BUCKET/PREFIX.
+    FILE is checked here and sent; the search runs on the head. Other options of `tune` stand behind `--`. A relative
+    --results is below the home folder of the head: with several nodes, name a folder that all of them share, or
+    s3://BUCKET/PREFIX.
+
+    What is sent is listed before. With --folder all of a folder goes, but for results, data, checkpoints, archives
+    and names that begin with a dot; what looks like a key or a token is refused, unless --include names that very
+    file. No link out of the folder is followed.
+
+    --env NAME takes the value that the variable has here. Values stand in the cluster's records and logs: whoever may
+    list its jobs can read them.
 
     The token is read as Ray does: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, ~/.ray/auth_token.
 
@@ -50,14 +62,28 @@ def submit(
     """
     with user_errors():
         study = name_of(file) if no_validate else _check(file, options)
-        variables = dict(_variable(text) for text in env)
+        variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
+        from arat_ray.cluster import parcel
+
+        sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
+        for line in sent.listing():
+            echo(line, err=not dry_run)
+        if open_to_all := [name for name in variables if is_secret(name)]:
+            echo(
+                f"note: {', '.join(open_to_all)} will stand in the cluster's list of jobs and in its logs, for all who "
+                "use it; keys belong to the nodes, by their role or a file",
+                err=True,
+            )
+        if dry_run:
+            return
         from arat_ray.cluster import jobs, submission
 
         connected = jobs.connect(address)
         server = connected.get_address()
-        again = [word for word in ("--folder", str(folder)) if folder]
+        again = [word for word in ("--folder", folder) if folder]
+        again += [word for name in include for word in ("--include", name)]
         again += [word for name in exclude for word in ("--exclude", name)]
-        again += [word for text in env for word in ("--env", text)]
+        again += [word for name in variables for word in ("--env", name)]
         again += [*(["--no-validate"] if no_validate else []), *(["--", *options] if options else [])]
         go_on = ["arat-ray", "submit", file, "--address", server, "--results", results, "--resume", *again]
         job = submission.submit(
@@ -65,14 +91,12 @@ def submit(
             submission.Submission(
                 study=study,
                 verb="tune",
-                file=file,
                 results=results,
                 options=[*(["--resume"] if resume else []), *options],
                 go_on=command(*go_on),
                 env=variables,
             ),
-            folder=folder or file.absolute().parent,
-            exclude=exclude,
+            sent=sent,
             say=lambda text: echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
@@ -138,8 +162,18 @@ def name_of(file: Path) -> str:
     return name
 
 
-def _variable(text: str) -> tuple[str, str]:
+def _variable(number: int, text: str) -> tuple[str, str]:
+    """A variable and its value, its own or that of the environment here. No value is ever said."""
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise ValueError(f"--env {text}: write NAME=VALUE")
-    return name, value
+    if not name.isidentifier() or not name.isascii():
+        raise ValueError(f"--env, the {number}. of them: write NAME=VALUE, or NAME for the value that it has here")
+    if not equals and name not in os.environ:
+        raise ValueError(f"--env {name}: there is no such variable here; write {name}=VALUE")
+    return name, value if equals else os.environ[name]
+
+
+def is_secret(variable: str) -> bool:
+    """Whether a variable's name says that its value is a secret."""
+    from arat_ray.cluster.keys import named_like_one
+
+    return named_like_one(PurePosixPath(variable)) is not None
