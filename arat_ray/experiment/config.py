@@ -30,7 +30,8 @@ Sampled = dict[str, Any]
 MEMBER = "member"
 """The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
 GRID_AT_MOST = 100_000
-NAME_AT_MOST = 100
+NAME_AT_MOST, BYTES_AT_MOST = 100, 240
+"""Of a name, in letters and in bytes: a folder's name has at most 255, and a trial's is longer."""
 
 
 def _is_a_file_name(name: str) -> str:
@@ -38,6 +39,8 @@ def _is_a_file_name(name: str) -> str:
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
     if len(name) > NAME_AT_MOST:
         raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
+    if (size := len(name.encode())) > BYTES_AT_MOST:
+        raise ValueError(f"becomes a folder: use at most {BYTES_AT_MOST} bytes of UTF-8, not {size}")
     return name
 
 

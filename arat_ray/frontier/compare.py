@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from arat_ray.frontier.evaluations import AVERAGES, Asked, Evaluation, command, exact_first, listed, read, sha256
 from arat_ray.results import reader
+from arat_ray.storage.names import below
 
 LEVEL = 0.05
 """Below this p two accuracies are told apart."""
@@ -227,7 +228,7 @@ def _checkpoint_of(study: Path, folder: Path) -> str:
     trial = folder.absolute().name
     if trial not in named:
         raise ValueError(f"{folder}: {study} has no trial {trial!r}{reader.did_you_mean(trial, named)}")
-    if named[trial] is None or not (study / named[trial]).is_file():
+    if named[trial] is None or not below(study, named[trial]).is_file():
         raise ValueError(
             f"{folder}: the trial's checkpoint is not there; name an evaluation:{_by_id(study, read(study))}"
         )

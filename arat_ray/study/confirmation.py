@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arat_ray.experiment.config import MEMBER, NAME_AT_MOST, Experiment, load
+from arat_ray.experiment.config import BYTES_AT_MOST, MEMBER, NAME_AT_MOST, Experiment, load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.results import reader
+from arat_ray.storage.names import tame
 from arat_ray.study import derived
 
 SUFFIX = "-confirm"
@@ -30,8 +31,8 @@ class Plan(NamedTuple):
 def place(study: Path, results: Path | None) -> Path:
     """The folder of a study's confirmation, beside it unless `results` says where."""
     study = study.absolute()
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
-    return (results or study.parent) / f"{name[: NAME_AT_MOST - len(SUFFIX)]}{SUFFIX}"
+    name = tame(study.name, letters=NAME_AT_MOST - len(SUFFIX), size=BYTES_AT_MOST - len(SUFFIX))
+    return (results or study.parent) / f"{name}{SUFFIX}"
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from arat_ray.results import reader
+from arat_ray.storage.names import tame
 
-NAME_AT_MOST = 100
+NAME_AT_MOST, BYTES_AT_MOST = 100, 240
 WIDTH = 120
 
 
@@ -33,7 +34,7 @@ def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
         key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
     }
     file = {
-        "name": trial_id[-NAME_AT_MOST:].lstrip("."),
+        "name": tame(trial_id[-NAME_AT_MOST:], letters=NAME_AT_MOST, size=BYTES_AT_MOST),
         "train": source.train,
         "validate": given["validate"],
         "maximize": given["maximize"],
