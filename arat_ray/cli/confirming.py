@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
+from arat_ray.cli.data import DATA, data_of
 from arat_ray.cli.studies import settle
+from arat_ray.text import command
 
 
 @click.command()
@@ -19,6 +21,7 @@ from arat_ray.cli.studies import settle
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Train for so many.  [default: as the members were]")
 @click.option("--results", type=FOLDER, help="Where the confirmation's folder goes.  [default: beside the study]")
+@DATA
 @click.option("--resume", is_flag=True, help="As of `tune`; a confirmation goes on with what is there anyway.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
@@ -29,6 +32,7 @@ def confirm(
     seeds: int,
     epochs: int | None,
     results: Path | None,
+    data: str | None,
     resume: bool,
     address: str | None,
     dry_run: bool,
@@ -53,7 +57,7 @@ def confirm(
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
         from arat_ray.storage import opening
-        from arat_ray.study import confirmation
+        from arat_ray.study import confirmation, derived
 
         bring(study)
         members = [trial["trial_id"] for trial in load_front([study]).trials]
@@ -62,6 +66,8 @@ def confirm(
             bring(folder)
         else:
             stack.enter_context(opening.writing(folder, tell=tell))
+        runs = [derived.source_of(study, trial_id).train for trial_id in members]
+        stack.enter_context(data_of(study, runs, data))
         with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate
@@ -70,8 +76,8 @@ def confirm(
                     click.echo(line)
                 return
             if not confirming.is_finished(folder, seeds * len(members)):
-                given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
-                options = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+                given = {"--seeds": seeds, "--epochs": epochs, "--results": results, "--data": data}
+                options = [word for option, value in given.items() if value is not None for word in (option, value)]
                 from arat_ray.cluster import tuning
 
                 outcome = tuning.run(
@@ -83,7 +89,7 @@ def confirm(
                     verbose=verbose,
                     console=console(stderr=as_json),
                 )
-                settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+                settle(outcome, folder, go_on=command("arat-ray", "confirm", study, *options))
         _print_confirmation(study, shown(folder), as_json=as_json)
 
 

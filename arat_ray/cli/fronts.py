@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray.cli.common import FILE, PATH, bring, bring_any, console, user_errors
+from arat_ray.cli.data import DATA, again, data_of
+from arat_ray.text import command as command_line
 
 if TYPE_CHECKING:
     from arat_ray.frontier.evaluations import Asked
@@ -115,8 +117,15 @@ def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool)
 @click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
 @_choosing_evaluations
 @click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
+@DATA
 def pick(
-    study: Path, least: tuple[str, ...], best: str | None, knee: bool, output: Path | None, **conditions: Any
+    study: Path,
+    least: tuple[str, ...],
+    best: str | None,
+    knee: bool,
+    output: Path | None,
+    data: str | None,
+    **conditions: Any,
 ) -> None:
     """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
 
@@ -143,13 +152,15 @@ def pick(
         if output is None:
             click.echo(text, nl=False)
             return
-        added = derived.write(text, output)
+        run = derived.source_of(study, chosen.trial["trial_id"]).train
+        with data_of(study, [run], data):
+            added = derived.write(text, output)
         for line in lines:
             click.echo(line)
         if added:
             echo = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
             click.secho(echo, fg="yellow")
-        click.echo(f"wrote {output}; train it with: arat-ray train {output}")
+        click.echo(f"wrote {output}; train it with: {command_line('arat-ray', 'train', output, *again(data))}")
 
 
 @click.command()

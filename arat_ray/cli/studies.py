@@ -21,6 +21,8 @@ from arat_ray.cli.common import (
     tell,
     user_errors,
 )
+from arat_ray.cli.data import DATA, again, experiment_of
+from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
@@ -31,16 +33,16 @@ OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
 
 @click.command()
 @click.argument("file", type=FILE)
-def validate(file: Path) -> None:
+@DATA
+def validate(file: Path, data: str | None) -> None:
     """Check an experiment file and print what it would search; no Ray, a few seconds.
 
     Example: arat-ray validate search_spaces/layers.yaml
     """
-    with user_errors():
-        from arat_ray.experiment.config import load
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.plan import describe
 
-        for line in describe(load(file)):
+        for line in describe(experiment_of(file, data, stack)):
             click.echo(line)
         click.echo(f"{file} is valid")
 
@@ -49,9 +51,10 @@ def validate(file: Path) -> None:
 @click.argument("file", type=FILE)
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DATA
 @click.option("--address", help="Ray cluster to join when the run takes several workers.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
-def train(file: Path, results: Path, resume: bool, address: str | None, verbose: bool) -> None:
+def train(file: Path, results: Path, resume: bool, data: str | None, address: str | None, verbose: bool) -> None:
     """One training run of `train:`, without a search; lands in RESULTS/<name>/.
 
     One worker trains in this process, more train through Ray.
@@ -59,14 +62,13 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
     with user_errors(), ExitStack() as stack:
-        from arat_ray.experiment.config import load
         from arat_ray.storage import mirror, opening
 
-        experiment = load(file).without_search()
+        experiment = experiment_of(file, data, stack).without_search()
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
-        go_on = f"arat-ray train {file} --results {results} --resume"
+        go_on = command("arat-ray", "train", file, "--results", results, *again(data), "--resume")
         if experiment.resources.workers > 1:
             from arat_ray.cluster import tuning
 
@@ -94,7 +96,8 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
             click.echo(str(error), err=True)
             sys.exit(NOT_SAVED)
         click.echo(f"checkpoint: {shown(checkpoint)}")
-        click.echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+        words = ("--attack", "pgd", "--epsilon", "EPSILON", "--split", "test", *again(data))
+        click.echo(f"measure it: {command('arat-ray', 'evaluate', shown(checkpoint), *words)}")
 
 
 @click.command()
@@ -112,6 +115,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 @click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
 @click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@DATA
 @click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
@@ -125,6 +129,7 @@ def tune(
     budget_usd: float | None,
     stall: int | None,
     resume: bool,
+    data: str | None,
     earlier: tuple[Path, ...],
     address: str | None,
     dry_run: bool,
@@ -144,12 +149,11 @@ def tune(
              arat-ray tune wider.yaml --from results/quickstart
     """
     with user_errors(), ExitStack() as stack:
-        from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
-        experiment = load(file).with_budget(**given)
+        experiment = experiment_of(file, data, stack).with_budget(**given)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
         bring(*earlier)
@@ -174,7 +178,8 @@ def tune(
             console=console(),
             earlier=earlier,
         )
-        settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
+        go_on = command("arat-ray", "tune", file, "--results", results, *again(data), "--resume")
+        settle(outcome, folder, go_on=go_on)
         _show_front(outcome, folder)
         if outcome.over:
             click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)

@@ -18,6 +18,7 @@ from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain
 from arat_ray.spec import Spec, did_you_mean
+from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
@@ -231,11 +232,11 @@ class Experiment(Spec):
         return self.model_copy(update=nothing)
 
     def identity(self) -> dict[str, Any]:
-        """What makes results comparable: everything but the budget, the sampler and the resources."""
+        """What makes results comparable: all but the budget, the sampler, the resources and where the data lies."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
         if not self.constraints:  # studies from before there were any stay the same
             del dumped["constraints"]
-        return dumped | {"train": self.base.model_dump(mode="json")}
+        return of_experiment(dumped | {"train": self.base.model_dump(mode="json")})
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:
         """Samples that show whether each value of each domain can be used: (where it is written, sample)."""

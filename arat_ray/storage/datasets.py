@@ -53,6 +53,15 @@ def cached(address: str) -> Path:
     return home / version / home.name
 
 
+@lru_cache
+def is_there(address: str) -> bool:
+    """Whether a bucket has a file, or a folder with something in it. ValueError where it cannot be asked."""
+    try:
+        return bool(_listing(parse(address)))
+    except OSError as error:
+        raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
+
+
 def _listing(place: Place) -> dict[str, Stat]:
     """Of a file, itself by the name ""; of a folder, what is in it."""
     folder, _, name = place.location.rpartition("/")
