@@ -17,20 +17,7 @@ from pydantic_core import PydanticCustomError
 from arat_ray.storage.place import is_uri, parse
 from arat_ray.text import did_you_mean as did_you_mean
 
-NAME_AT_MOST = 100
-NAME_BYTES_AT_MOST = 255 - len("-00000")
-"""File systems count bytes, of which a character has up to four; a trial's folder adds its number to the name."""
-
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def shortened(name: str, *, room: int = 0, keep_end: bool = False) -> str:
-    """As much of a name as may be one, with room left for so many ASCII characters; its beginning, or its end."""
-    most, bytes_at_most = NAME_AT_MOST - room, NAME_BYTES_AT_MOST - room
-    name = name[-most:] if keep_end else name[:most]
-    while len(name.encode()) > bytes_at_most:
-        name = name[1:] if keep_end else name[:-1]
-    return name
 
 
 def parse_fraction(value: object) -> object:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import FOLDER, PATH, bring, console, echo, shown, tell, user_errors
+from arat_ray.cli.data import DATA, data_of
 from arat_ray.cli.studies import end_over_budget, settle
 from arat_ray.text import command
 
@@ -20,6 +21,7 @@ from arat_ray.text import command
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Train for so many.  [default: as the members were]")
 @click.option("--results", type=FOLDER, help="Where the confirmation's folder goes.  [default: beside the study]")
+@DATA
 @click.option("--resume", is_flag=True, help="As of `tune`; a confirmation goes on with what is there anyway.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
@@ -30,6 +32,7 @@ def confirm(
     seeds: int,
     epochs: int | None,
     results: Path | None,
+    data: str | None,
     resume: bool,
     address: str | None,
     dry_run: bool,
@@ -68,6 +71,8 @@ def confirm(
             bring(folder)
         else:
             stack.enter_context(opening.writing(folder, tell=tell))
+        runs = [derived.source_of(study, trial_id).train for trial_id in members]
+        stack.enter_context(data_of(study, runs, data))
         with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate
@@ -77,7 +82,13 @@ def confirm(
                     echo(line)
                 return
             if not confirming.is_finished(folder, seeds * len(members)):
-                given = {"--seeds": seeds, "--epochs": epochs, "--results": results, "--address": address}
+                given = {
+                    "--seeds": seeds,
+                    "--epochs": epochs,
+                    "--results": results,
+                    "--data": data,
+                    "--address": address,
+                }
                 options = [word for name, value in given.items() if value is not None for word in (name, value)]
                 echo(f"{experiment.name}: {experiment.trials} runs, into {shown(folder)}", err=as_json)
                 from arat_ray.cluster import tuning

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from arat_ray.cli.common import FILE, POSITIVE, echo, user_errors
+from arat_ray.cli.data import DATA, again, experiment_of
 from arat_ray.cli.submitting import name_of
 
 
@@ -17,11 +19,18 @@ from arat_ray.cli.submitting import name_of
 @click.argument("experiment", type=FILE, required=False)
 @click.option("--address", help="Ray cluster to join, or the http:// address of its job server (default: RAY_ADDRESS).")
 @click.option("--results", default="results", show_default=True, help="Where results would go; a folder or an URL.")
+@DATA
 @click.option("--timeout", type=POSITIVE, default=180.0, show_default=True, help="Seconds that one check may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @click.option("--no-validate", is_flag=True, help="Through a job server, where only the cluster has the data set.")
 def doctor(
-    experiment: Path | None, address: str | None, results: str, timeout: float, as_json: bool, no_validate: bool
+    experiment: Path | None,
+    address: str | None,
+    results: str,
+    data: str | None,
+    timeout: float,
+    as_json: bool,
+    no_validate: bool,
 ) -> None:
     """Examine a cluster before money is spent: software, GPUs, storage, data, network, gradients, speed and cost.
 
@@ -32,17 +41,17 @@ def doctor(
     Example: arat-ray doctor layers.yaml --address auto --results /shared/results
              arat-ray doctor layers.yaml --address http://127.0.0.1:8265 --results s3://bucket/studies
     """
-    with user_errors():
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.config import load
 
         if address and address.startswith(("http://", "https://")):
             if experiment is None:
                 raise ValueError("through a job server the doctor needs an experiment file, which is sent along")
             name = name_of(experiment) if no_validate else load(experiment).name
-            options = ["--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
+            options = [*again(data), "--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
             _as_a_job(experiment, name, address, results, options)
             return
-        loaded = load(experiment) if experiment else None
+        loaded = experiment_of(experiment, data, stack) if experiment else None
         from arat_ray.cluster.doctor import examine
         from arat_ray.cluster.nodes import cluster
 

@@ -22,6 +22,7 @@ from arat_ray.cli.common import (
     user_errors,
     writing_to,
 )
+from arat_ray.cli.data import DATA, again, data_of
 from arat_ray.text import command
 
 if TYPE_CHECKING:
@@ -129,8 +130,15 @@ def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool)
 @click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
 @_choosing_evaluations
 @click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
+@DATA
 def pick(
-    study: Path, least: tuple[str, ...], best: str | None, knee: bool, output: Path | None, **conditions: Any
+    study: Path,
+    least: tuple[str, ...],
+    best: str | None,
+    knee: bool,
+    output: Path | None,
+    data: str | None,
+    **conditions: Any,
 ) -> None:
     """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
 
@@ -157,13 +165,15 @@ def pick(
         if output is None:
             echo(text, nl=False)
             return
-        added = derived.write(text, output)
+        run = derived.source_of(study, chosen.trial["trial_id"]).train
+        with data_of(study, [run], data):
+            added = derived.write(text, output)
         for line in lines:
             echo(line)
         if added:
             text = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
             echo(text, fg="yellow")
-        echo(f"wrote {output}; train it with: {command('arat-ray', 'train', output)}")
+        echo(f"wrote {output}; train it with: {command('arat-ray', 'train', output, *again(data))}")
 
 
 @click.command(short_help="Is one network better than another? McNemar's paired test.")

@@ -29,6 +29,7 @@ from arat_ray.cli.common import (
     tell,
     user_errors,
 )
+from arat_ray.cli.data import DATA, data_of, say_unchecked
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
@@ -47,6 +48,7 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, er
 )
 @click.option("--epsilon", help="Radius in pixel units, such as 8/255; needed.")
 @click.option("--split", type=Word(["train", "validation", "test"]), required=True, help="Which images.")
+@DATA
 @click.option("--front", is_flag=True, help="Of a study, only the trials on its front.")
 @click.option("--norm", type=Word(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]")
@@ -72,6 +74,7 @@ def evaluate(
     attack_name: str,
     epsilon: str | None,
     split: Any,
+    data: str | None,
     front: bool,
     norm: str,
     steps: int | None,
@@ -107,6 +110,7 @@ def evaluate(
         from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
         from arat_ray.storage import opening
+        from arat_ray.training.checkpoint import load
 
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
         study, _ = opening.study_of(target)
@@ -141,7 +145,9 @@ def evaluate(
         for number, checkpoint in enumerate(checkpoints, start=1):
             if len(checkpoints) > 1:
                 echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
-            with _going_on(batch_size):
+            state = load(checkpoint, mmap=True)
+            say_unchecked(checkpoint, state)
+            with _going_on(batch_size), data_of(checkpoint, [state.train], data, test=split == "test"):
                 report = accuracy.evaluate(
                     checkpoint,
                     split=split,

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import HERE, PATH, bring_any, console, echo, user_errors
+from arat_ray.cli.data import DATA, data_of
 
 
 @click.command(short_help="The layers of a network that a method can regularise.")
@@ -66,7 +67,8 @@ def presets(name: str | None) -> None:
 @click.option("-o", "--output", type=HERE, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
 @click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
+@DATA
+def export(checkpoint: Path, output: Path, raw: bool, force: bool, data: str | None) -> None:
     """Write a checkpoint's deployed network (adversarial branch folded in) for use without arat-ray.
 
     FILE.safetensors holds the weights; FILE.pt2 is a program for plain torch, which gradients go through; FILE.onnx one
@@ -77,9 +79,12 @@ def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
     Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.pt2
     """
     with user_errors():
+        from arat_ray.training.checkpoint import load
         from arat_ray.training.export import export as write
 
         bring_any(checkpoint)
-        written = write(checkpoint, output, averaged=not raw, overwrite=force)
+        state = load(checkpoint, mmap=True)
+        with data_of(checkpoint, [state.train], data, test=False, is_needed=state.content is None):
+            written = write(checkpoint, output, averaged=not raw, overwrite=force)
         echo(f"{written.comparison}")
         echo(f"wrote {written.path} and {written.description}")

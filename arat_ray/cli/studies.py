@@ -25,6 +25,7 @@ from arat_ray.cli.common import (
     tell,
     user_errors,
 )
+from arat_ray.cli.data import DATA, again, experiment_of
 from arat_ray.text import command
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
 
 @click.command(short_help="Check an experiment file and print its plan; no Ray.")
 @click.argument("file", type=FILE)
-def validate(file: Path) -> None:
+@DATA
+def validate(file: Path, data: str | None) -> None:
     """Check an experiment file and print what it would search; no Ray, a few seconds.
 
     Example: arat-ray validate search_spaces/layers.yaml
     """
-    with user_errors():
-        from arat_ray.experiment.config import load
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.plan import describe
 
-        for line in describe(load(file)):
+        for line in describe(experiment_of(file, data, stack)):
             echo(line)
         echo(f"{file} is valid")
 
@@ -54,9 +55,10 @@ def validate(file: Path) -> None:
 @click.argument("file", type=FILE)
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DATA
 @click.option("--address", help="Ray cluster to join when the run takes several workers.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
-def train(file: Path, results: Path, resume: bool, address: str | None, verbose: bool) -> None:
+def train(file: Path, results: Path, resume: bool, data: str | None, address: str | None, verbose: bool) -> None:
     """One training run of `train:`, without a search; lands in RESULTS/<name>/.
 
     One worker trains in this process, more train through Ray.
@@ -65,14 +67,13 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     """
     with user_errors(), ExitStack() as stack:
         refuse_second(file, results)
-        from arat_ray.experiment.config import load
         from arat_ray.storage import mirror, opening
 
-        experiment = load(file).without_search()
+        experiment = experiment_of(file, data, stack).without_search()
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
-        go_on = _again("train", file, results, {"--address": address})
+        go_on = _again("train", file, results, {"--data": data, "--address": address})
         echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         if experiment.resources.workers > 1:
             from arat_ray.cluster import tuning
@@ -105,7 +106,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 
         attack = experiment.validation.attack
         norm = ["--norm", attack.norm] if attack.norm != "linf" else []
-        words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test"]
+        words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test", *again(data)]
         echo(f"measure it: {command('arat-ray', 'evaluate', shown(checkpoint), *words)}")
 
 
@@ -125,6 +126,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 @click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
 @click.option("--max-failures", type=click.IntRange(min=1), help="Failed trials in a row.  [default: the file's, or 5]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@DATA
 @click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
@@ -139,6 +141,7 @@ def tune(
     stall: int | None,
     max_failures: int | None,
     resume: bool,
+    data: str | None,
     earlier: tuple[Path, ...],
     address: str | None,
     dry_run: bool,
@@ -164,13 +167,12 @@ def tune(
     with user_errors(), ExitStack() as stack:
         if not dry_run:
             refuse_second(file, results)
-        from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         given["max_failures"] = max_failures
-        experiment = load(file).with_budget(**given)
+        experiment = experiment_of(file, data, stack).with_budget(**given)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `{command('arat-ray', 'train', file)}`")
         bring(*earlier)
@@ -197,9 +199,9 @@ def tune(
             console=console(),
             earlier=earlier,
         )
-        budget = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
-        budget["--budget-usd"] = budget.pop("--usd")
-        settle(outcome, folder, go_on=_again("tune", file, results, budget | {"--address": address}, earlier))
+        options: dict[str, Any] = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+        options |= {"--budget-usd": options.pop("--usd"), "--data": data, "--address": address}
+        settle(outcome, folder, go_on=_again("tune", file, results, options, earlier))
         _show_front(outcome, folder)
         end_over_budget(outcome)
         echo(f"budget.trials: all {experiment.trials} trials have ended")

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
+from arat_ray.cli.data import again as given_again
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
 from arat_ray.text import command
 
@@ -19,6 +20,9 @@ from arat_ray.text import command
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @ADDRESS
 @click.option("--results", default="results", show_default=True, help="Where the study's folder goes, on the cluster.")
+@click.option(
+    "--data", metavar="PATH", help="Where the data lies on the cluster, for `tune --data`: a whole path or an address."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
 @click.option("--follow", is_flag=True, help="Print the job's log until it ends; Ctrl-C leaves the job alone.")
 @click.option("--folder", type=FOLDER, help="A folder around FILE that is sent along.  [default: FILE alone]")
@@ -32,6 +36,7 @@ def submit(
     options: tuple[str, ...],
     address: str | None,
     results: str,
+    data: str | None,
     resume: bool,
     follow: bool,
     folder: Path | None,
@@ -61,6 +66,7 @@ def submit(
              arat-ray submit layers.yaml --results s3://bucket/studies --resume -- --trials 200
     """
     with user_errors():
+        options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
         from arat_ray.cluster import parcel
@@ -134,6 +140,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
             raise ValueError(f"{error}\nwhere only the cluster has the data set, add --no-validate") from error
         raise
     given = tune.make_context("submit", [str(file), *options]).params
+    if (data := given["data"]) and not data.startswith(("/", "~", "$")) and "://" not in data:
+        raise ValueError(f"--data {data} is relative, and a job has a folder of its own; write the path on the cluster")
     for taken in ("address", "dry_run", "resume"):
         if given[taken]:
             raise ValueError(f"--{taken.replace('_', '-')} stands before `--`, or not at all in a job")

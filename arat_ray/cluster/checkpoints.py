@@ -27,6 +27,8 @@ from arat_ray.storage.pushing import Pushing
 from arat_ray.terminal import report
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import BEST, LAST
+from arat_ray.training.identity import another_run
+from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
     from arat_ray.cluster.launch import TrialConfig
@@ -104,7 +106,8 @@ def _remove_foreign(folder: Path, config: TrialConfig) -> None:
         found = checkpoint.load(folder / LAST)
     except ValueError:  # all workers will say so
         return
-    if (found.train, found.validate) != (config["train"], config["validate"]):
+    train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
+    if another_run((found.train, found.validate), train, validate):
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
 

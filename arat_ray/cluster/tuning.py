@@ -109,8 +109,10 @@ def run(
     def warn(text: str) -> None:
         report(console, text, style="bold red")
 
-    data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
-    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
+    content = data.load(
+        experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed
+    ).content
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -229,7 +231,7 @@ def _tune(
 
 
 def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
-    train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
+    train, stopping = experiment.resolve(asked.sampled).located(), experiment.early_stopping
     checkpoints = folder / "checkpoints" / trial_id(experiment.name, asked.number)
     return TrialConfig(
         study=study,

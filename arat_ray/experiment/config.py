@@ -17,7 +17,9 @@ from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain, flag
-from arat_ray.spec import NAME_AT_MOST, NAME_BYTES_AT_MOST, Spec, did_you_mean
+from arat_ray.spec import Spec, did_you_mean
+from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
+from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
@@ -35,11 +37,11 @@ GRID_AT_MOST = 100_000
 def _is_a_file_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
-    if len(name) > NAME_AT_MOST:
-        raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
-    if (size := len(name.encode())) > NAME_BYTES_AT_MOST:
+    if len(name) > EXPERIMENT_LETTERS:
+        raise ValueError(f"becomes a folder: use at most {EXPERIMENT_LETTERS} characters, not {len(name)}")
+    if (size := len(name.encode())) > EXPERIMENT_BYTES:
         raise ValueError(
-            f"becomes a folder: use at most {NAME_BYTES_AT_MOST} bytes, not {size} (its {len(name)} characters have "
+            f"becomes a folder: use at most {EXPERIMENT_BYTES} bytes, not {size} (its {len(name)} characters have "
             "more than one each)"
         )
     return name
@@ -245,11 +247,11 @@ class Experiment(Spec):
         return self.model_copy(update=nothing)
 
     def identity(self) -> dict[str, Any]:
-        """What makes results comparable: everything but the budget, the sampler and the resources."""
+        """What makes results comparable: all but the budget, the sampler, the resources and where the data lies."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
         if not self.constraints:  # studies from before there were any stay the same
             del dumped["constraints"]
-        return dumped | {"train": self.base.model_dump(mode="json")}
+        return of_experiment(dumped | {"train": self.base.model_dump(mode="json")})
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:
         """Samples that show whether each value of each domain can be used: (where it is written, sample)."""

@@ -32,6 +32,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
         f"{experiment.name}: {train.method.name} on {train.dataset.name}, {train.model.name}, {train.epochs} epochs, "
         f"batch size {train.batch_size}"
     )
+    found = train.dataset.located()
+    for place in train.dataset.places:
+        named, here = getattr(train.dataset, place), getattr(found, place)
+        if here is not None and here != named:
+            yield f"  data: {place} in {here}" + (f", not in {named}" if named is not None else "")
     if train.attack:
         yield f"  attack in training: {train.attack}"
     varies = any(

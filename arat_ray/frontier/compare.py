@@ -28,6 +28,7 @@ from arat_ray.frontier.evaluations import (
     sha256,
 )
 from arat_ray.results import reader
+from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean
 
 LEVEL = 0.05
@@ -265,7 +266,7 @@ def _checkpoint_of(study: Path, folder: Path) -> str:
     trial = folder.absolute().name
     if trial not in named:
         raise ValueError(f"{folder}: {study} has no trial {trial!r}{did_you_mean(trial, named)}")
-    if named[trial] is None or not (study / named[trial]).is_file():
+    if named[trial] is None or not below(study, named[trial]).is_file():
         raise ValueError(
             f"{folder}: the trial's checkpoint is not there; name an evaluation:{_by_id(study, read(study))}"
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from arat_ray import yaml_core
 from arat_ray.results import reader
-from arat_ray.spec import shortened
+from arat_ray.storage.names import tame
 from arat_ray.text import line
 
 CONFIRMED = "-confirm"
@@ -26,8 +26,7 @@ class Source(NamedTuple):
 def confirmation_of(study: Path, results: Path | None) -> Path:
     """The folder of a study's confirmation, beside it unless `results` says where."""
     study = study.absolute()
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
-    return (results or study.parent) / f"{shortened(name, room=len(CONFIRMED))}{CONFIRMED}"
+    return (results or study.parent) / f"{tame(study.name, room=len(CONFIRMED))}{CONFIRMED}"
 
 
 def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
@@ -40,7 +39,7 @@ def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
         key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
     }
     file = {
-        "name": shortened(trial_id, keep_end=True).lstrip("."),
+        "name": tame(trial_id, keep_end=True),
         "train": source.train,
         "validate": given["validate"],
         "maximize": given["maximize"],

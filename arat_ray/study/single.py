@@ -16,6 +16,7 @@ from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.training import data
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.timing import describe, duration
@@ -74,7 +75,8 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             warn(trouble)
             told.append(trouble)
 
-    with study_folder.claim(folder, experiment, source, kind="train", resume=resume):
+    content = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed).content
+    with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -89,7 +91,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
         recorder.start(0, {}, train)
         try:
-            fit(train, validate, Context(checkpoints, report, device, alive=alive))
+            fit(train.located(), validate, Context(checkpoints, report, device, alive=alive))
             recorder.end(0)
         except ValueError as error:
             recorder.end(0, str(error))
