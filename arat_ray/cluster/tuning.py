@@ -103,7 +103,13 @@ def run(
     def warn(text: str) -> None:
         console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
 
-    data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
+    data.load(
+        experiment.base.dataset,
+        validate_on=validation.split,
+        images=validation.images,
+        seed=validation.seed,
+        subset=validation.subset,
+    )
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
         with study_folder.writable(folder):
             writer = StudyWriter(

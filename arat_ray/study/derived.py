@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from arat_ray import earlier
 from arat_ray.results import reader
 
 NAME_AT_MOST = 100
@@ -49,7 +50,7 @@ def source_of(study: Path, trial_id: str) -> Source:
         if row["trial_id"] == trial_id:
             if not row["config"]:
                 raise ValueError(f"{study}: its table does not say how {trial_id} was trained (`config` is empty)")
-            return Source(row["number"], json.loads(row["config"]), row["config_hash"])
+            return Source(row["number"], earlier.train(json.loads(row["config"])), row["config_hash"])
     raise ValueError(f"{study} has no trial {trial_id}")
 
 
@@ -58,6 +59,7 @@ def description(study: Path) -> dict[str, Any]:
     path = study / "study.json"
     try:
         experiment: dict[str, Any] = json.loads(path.read_text())["experiment"]
+        experiment["validate"] = earlier.validate(experiment["validate"])
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): it says how the trials were measured; copy it here as well"

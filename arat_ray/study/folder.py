@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import __version__
+from arat_ray import __version__, earlier
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
@@ -95,7 +95,9 @@ def _check_same(folder: Path, experiment: Experiment, *, kind: Kind, resume: boo
     there = json.loads(path.read_text())
     if there["kind"] != kind:
         raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
-    differing = list(differences(there["identity"], experiment.identity()))
+    identity = there["identity"]
+    identity |= {"train": earlier.train(identity["train"]), "validate": earlier.validate(identity["validate"])}
+    differing = list(differences(identity, experiment.identity()))
     if differing:
         raise ValueError(
             f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "

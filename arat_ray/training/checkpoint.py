@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arat_ray import earlier
 from arat_ray.training.branches import deployed
 from arat_ray.training.run import Train, Validate
 
@@ -114,6 +115,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         if fields["format"] != FORMAT:
             raise ValueError(f"{path}: checkpoint format {fields['format']}, this version reads {FORMAT}")
+        fields |= {"train": earlier.train(fields["train"]), "validate": earlier.validate(fields["validate"])}
         return Checkpoint(**fields)
     except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

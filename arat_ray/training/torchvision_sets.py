@@ -51,7 +51,9 @@ class Cifar10(Images):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "CIFAR10", {"train": split == "train"})
-        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes
+        )
 
 
 class Cifar100(Images):
@@ -68,7 +70,9 @@ class Cifar100(Images):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "CIFAR100", {"train": split == "train"})
-        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes
+        )
 
 
 class Svhn(Images):
@@ -90,7 +94,7 @@ class Svhn(Images):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "SVHN", {"split": split})
-        return self._first(split, found.data, found.labels, map(str, range(10)))
+        return self._chosen(f"dataset {self.name}: {self.root}", split, found.data, found.labels, map(str, range(10)))
 
 
 class FashionMnist(Images):
@@ -109,7 +113,9 @@ class FashionMnist(Images):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "FashionMNIST", {"train": split == "train"})
-        return self._first(split, found.data[:, None], found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data[:, None], found.targets, found.classes
+        )
 
 
 def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, which: dict[str, Any]) -> Any:
