@@ -110,7 +110,11 @@ def run(
         report(console, text, style="bold red")
 
     content = data.load(
-        experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed
+        experiment.base.dataset,
+        validate_on=validation.split,
+        images=validation.images,
+        seed=validation.seed,
+        subset=validation.subset,
     ).content
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
         with study_folder.writable(folder):

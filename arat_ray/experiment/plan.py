@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.text import plain
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset, read
 from arat_ray.training.methods import AratSpec, StandardSpec
@@ -46,7 +47,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
     yield f"  learning rate{' where nothing varies it' if varies else ''}: {spelled}"
     validation = experiment.validation
     images = "held-out" if validation.held_out else "test"
-    yield f"  measured every {validation.every} epochs on {validation.images} {images} images: {validation.attack}"
+    for note in train.dataset.notes():
+        yield f"  data: {plain(note)}"
+    first = "the first " if validation.subset == "first" else ""
+    on = f"{first}{validation.images} {images} images"
+    yield f"  measured every {validation.every} epochs on {on}: {validation.attack}"
     options = {
         "averaging": train.averaging and train.averaging.name,
         "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",

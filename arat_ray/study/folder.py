@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import __version__, locks
+from arat_ray import __version__, earlier, locks
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
@@ -112,7 +112,9 @@ def _check_same(
     there = json.loads(path.read_text())
     if there["kind"] != kind:
         raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
-    differing = list(identity.differences(_identity(there["identity"], experiment), experiment.identity()))
+    written = there["identity"]
+    written |= {"train": earlier.train(written["train"]), "validate": earlier.validate(written["validate"])}
+    differing = list(identity.differences(_identity(written, experiment), experiment.identity()))
     if differing:
         raise ValueError(
             f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "

@@ -75,7 +75,13 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             warn(trouble)
             told.append(trouble)
 
-    content = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed).content
+    content = data.load(
+        train.dataset,
+        validate_on=validate.split,
+        images=validate.images,
+        seed=validate.seed,
+        subset=validate.subset,
+    ).content
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(

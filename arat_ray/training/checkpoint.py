@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arat_ray import earlier
 from arat_ray.training import fingerprint
 from arat_ray.training.branches import deployed
 from arat_ray.training.images import Shape
@@ -137,6 +138,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         version = fields["format"]
         if version == FORMAT:
+            fields |= {"train": earlier.train(fields["train"]), "validate": earlier.validate(fields["validate"])}
             state = Checkpoint(**fields)
             _check(state)
             return state

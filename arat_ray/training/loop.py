@@ -119,7 +119,13 @@ class _Run:
     def __init__(self, train: Train, validate: Validate, context: Context) -> None:
         self.train, self.validate, self.context = train, validate, context
         device = context.device
-        splits = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed)
+        splits = data.load(
+            train.dataset,
+            validate_on=validate.split,
+            images=validate.images,
+            seed=validate.seed,
+            subset=validate.subset,
+        )
         self.validation_sha256, self.content = splits.validation_sha256, dict(splits.content)
         self.validation = _to(splits.validation, device)
         self.images = Batches(

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from arat_ray.spec import Spec
@@ -32,6 +39,7 @@ from arat_ray.training.optimizers import Optimizer, Sgd
 from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
+from arat_ray.training.subset import Subset
 from arat_ray.training.weight_perturbation import WeightPerturbation
 
 HAS_RUN = "has run"
@@ -148,12 +156,14 @@ class Train(Spec):
 class Validate(Spec):
     """Measurements every so many epochs and after the last one, on images held out of the training set.
 
-    `split: test` holds none out and measures on the first `images` test images: for the last look, not for choosing.
+    `split: test` holds none out and measures on `images` test images: for the last look, not for choosing.
     """
 
     every: int = Field(ge=1)
     images: int = Field(ge=1)
     split: Literal["validation", "test"] = "validation"
+    subset: Subset = "stratified"
+    """Which test images, where there are more: of each class by its share, drawn with `seed`; or the first."""
     choose: Literal["last", "best"] = "last"
     """Whose accuracies count as the run's: those of the last measurement, or of the one most robust so far. Both
     checkpoints are kept either way, last.pt and best.pt."""
@@ -166,7 +176,17 @@ class Validate(Spec):
     def _test_images_do_not_choose(self) -> Self:
         if self.split == "test" and self.choose == "best":
             raise ValueError("split: test with choose: best would choose on the test images; use choose: last")
+        if self.split == "validation" and self.subset != "stratified":
+            raise ValueError("subset: first is for split: test; held-out images are drawn by class")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What says nothing is not written out, so that runs from before there was such a key stay the same."""
+        written: dict[str, Any] = write(self)
+        if self.split == "validation":
+            written.pop("subset", None)
+        return written
 
     @property
     def held_out(self) -> int:

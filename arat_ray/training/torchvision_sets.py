@@ -56,7 +56,9 @@ class Cifar10(Downloaded):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "CIFAR10", {"train": split == "train"})
-        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes
+        )
 
 
 class Cifar100(Downloaded):
@@ -72,7 +74,9 @@ class Cifar100(Downloaded):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "CIFAR100", {"train": split == "train"})
-        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes
+        )
 
 
 class Svhn(Downloaded):
@@ -93,7 +97,7 @@ class Svhn(Downloaded):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "SVHN", {"split": split})
-        return self._first(split, found.data, found.labels, map(str, range(10)))
+        return self._chosen(f"dataset {self.name}: {self.root}", split, found.data, found.labels, map(str, range(10)))
 
 
 class FashionMnist(Downloaded):
@@ -111,7 +115,9 @@ class FashionMnist(Downloaded):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "FashionMNIST", {"train": split == "train"})
-        return self._first(split, found.data[:, None], found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data[:, None], found.targets, found.classes
+        )
 
 
 def _can_hold(folder: Path) -> bool:
