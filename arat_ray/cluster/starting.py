@@ -32,7 +32,6 @@ LIMIT_S = 600
 """How long one part of Ray may take to start; its own limits are 30 s."""
 SETTINGS = {
     "RAY_agent_register_timeout_ms": f"{LIMIT_S * 1000}",
-    "RAY_raylet_start_wait_time_s": f"{LIMIT_S}",
     "RAY_worker_register_timeout_seconds": f"{LIMIT_S}",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{LIMIT_S}",
@@ -89,8 +88,9 @@ def _started(options: dict[str, Any]) -> Path:
     end = functools.partial(_end_all_but, before)
     for what in ("starting Ray", "starting Ray once more"):
         folder = _folder()
+        clear = functools.partial(_clear, end, folder)
         try:
-            with Waiting(what, give_up=end), _settings(before):
+            with Waiting(what, give_up=clear), _settings(before):
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -101,23 +101,24 @@ def _started(options: dict[str, Any]) -> Path:
                 )
             return folder
         except (NotStartedError, RayError, RuntimeError, OSError, ValueError) as error:
+            ray.shutdown()
+            end()
             reason = _why(folder) or plain(error).partition("\n")[0]
-            _clear(end)
         except BaseException:
-            _clear(end)
-            shutil.rmtree(folder, ignore_errors=True)
+            ray.shutdown()
+            clear()
             raise
         if what == "starting Ray":
-            shutil.rmtree(folder, ignore_errors=True)
+            clear()
     raise ValueError(
         f"Ray does not start on this machine, {reason}; is there memory, disk and time left for it (`free`, `df`, "
         f"`uptime`)? Its logs are in {folder}"
     )
 
 
-def _clear(end: Callable[[], None]) -> None:
-    ray.shutdown()
+def _clear(end: Callable[[], None], folder: Path) -> None:
     end()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder() -> Path:

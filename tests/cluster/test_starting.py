@@ -221,12 +221,13 @@ open({str(tmp_path / "starts")!r}, "a").write(given["session-dir"] + "\\n")
 
 
 BLOCKED = """
-import ctypes, signal, sys
-from arat_ray.cli.interrupts import interrupted_is_130
+import ctypes, signal
 from arat_ray.cluster import waiting
+for number in waiting.STOPS:
+    signal.signal(number, lambda number, frame: None)
 waiting.GRACE_S = 0.1
 mutex, pthread = ctypes.create_string_buffer(64), ctypes.CDLL(None)
-with interrupted_is_130(), waiting.Waiting("starting", give_up=lambda: print("ended what was started", flush=True)):
+with waiting.Waiting("starting", give_up=lambda: print("ended what was started", flush=True)):
     pthread.pthread_mutex_lock(mutex)
     print("ready", flush=True)
     pthread.pthread_mutex_lock(mutex)  # for ever, and no handler of a signal runs

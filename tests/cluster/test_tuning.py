@@ -230,11 +230,43 @@ def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_die
     assert {row["validation_images"] for row in rows(file, "epochs")} == {500}
 
 
-def test_more_gpus_than_the_cluster_has_is_an_error_and_no_wait(write: Write) -> None:
+SLOW = """
+import sys, time, types
+import ray._private.node as node, ray._private.services as services
+node.time = types.SimpleNamespace(sleep=time.sleep, time=time.time, monotonic=lambda: 1000 * time.monotonic())
+services.RAYLET_EXECUTABLE = sys.argv.pop(1)
+from arat_ray.cli import main
+main()
+"""
+RAYLET = """#!/bin/sh
+test -e {folder}/failed || {{ touch {folder}/failed; exit 1; }}
+sleep 2
+exec {raylet} "$@"
+"""
+
+
+def test_a_ray_that_fails_and_then_is_slower_than_its_limits_starts_and_what_never_fits_is_an_error(
+    write: Write,
+) -> None:
+    """Ray's clock runs a thousand times as fast: so its limit of 30 s is long over when its node is there."""
+    from ray._private.services import RAYLET_EXECUTABLE
+
     file = write(resources={"gpus_per_worker": 64})
-    refused = tune(file)
-    assert refused.returncode == 2
-    assert "64 GPU each, which this cluster can never place" in refused.stderr
+    raylet = file.parent / "raylet"
+    raylet.write_text(RAYLET.format(folder=file.parent, raylet=RAYLET_EXECUTABLE))
+    raylet.chmod(0o755)
+    refused = subprocess.run(
+        [sys.executable, "-c", SLOW, str(raylet), *tune_command(file)[len(COMMAND) :]],
+        env=os.environ | {"RAY_raylet_start_wait_time_s": "1", "HOME": str(file.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2, refused.stderr
+    lines = refused.stderr.splitlines()
+    assert [line for line in lines if not line.endswith(" s")][:2] == ["starting Ray", "starting Ray once more"], lines
+    assert "64 GPU each, which this cluster can never place" in lines[-1]
+    assert "Traceback" not in refused.stderr
     assert "resources.gpus_per_worker" not in refused.stdout
     assert not rows(file, "trials")
 
