@@ -19,10 +19,9 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from arat_ray.cluster.secrecy import without_login
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import mirror_of, parse, uri_of
+from arat_ray.storage.place import mirror_of, parse, uri_of, without_login
 from arat_ray.storage.pushing import Pushing
 from arat_ray.terminal import report
 from arat_ray.training import checkpoint
