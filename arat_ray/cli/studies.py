@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,11 @@ from arat_ray.cli.common import (
     tell,
     user_errors,
 )
+from arat_ray.text import plain
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
+    from arat_ray.experiment.config import Experiment
 
 OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
 """Exit codes of a study that a budget ended before its last trial."""
@@ -37,11 +40,10 @@ def validate(file: Path) -> None:
     Example: arat-ray validate search_spaces/layers.yaml
     """
     with user_errors():
-        from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe
 
-        for line in describe(load(file)):
-            click.echo(line)
+        for line in describe(_checked(file)):
+            click.echo(plain(line))
         click.echo(f"{file} is valid")
 
 
@@ -59,10 +61,10 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
     with user_errors(), ExitStack() as stack:
-        from arat_ray.experiment.config import load
+        click.echo(f"checking {plain(file)}")
         from arat_ray.storage import mirror, opening
 
-        experiment = load(file).without_search()
+        experiment = _checked(file, searched=False)
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
@@ -144,12 +146,13 @@ def tune(
              arat-ray tune wider.yaml --from results/quickstart
     """
     with user_errors(), ExitStack() as stack:
-        from arat_ray.experiment.config import load
+        if not dry_run:
+            click.echo(f"checking {plain(file)}")  # at once: what is imported below takes its time
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
-        experiment = load(file).with_budget(**given)
+        experiment = _checked(file).with_budget(**given)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
         bring(*earlier)
@@ -157,8 +160,8 @@ def tune(
             from arat_ray.study import warm_start
 
             learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
-            for line in [*describe(experiment), *learned, *estimate(experiment)]:
-                click.echo(line)
+            for line in chain(describe(experiment), learned, estimate(experiment)):
+                click.echo(plain(line))
             return
         folder = results / experiment.name
         stack.enter_context(opening.writing(folder, tell=tell))
@@ -180,6 +183,18 @@ def tune(
             click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
             sys.exit(OVER[outcome.over.budget])
         click.echo(f"budget.trials: all {experiment.trials} trials have ended")
+
+
+def _checked(file: Path, *, searched: bool = True) -> Experiment:
+    """The experiment of a file, or its `train:` alone, held against the data and read for slips, which are told."""
+    from arat_ray.experiment import at_hand, config, slips
+
+    experiment = config.load(file)
+    experiment = experiment if searched else experiment.without_search()
+    at_hand.check(file, experiment)
+    for slip in slips.found(experiment):
+        click.echo(plain(f"warning: {slip}"), err=True)
+    return experiment
 
 
 def _show_front(outcome: Outcome, folder: Path) -> None:

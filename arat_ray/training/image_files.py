@@ -53,6 +53,9 @@ class ParquetImages(Images):
         n = self._count(sum(map(_num_rows, self._parts(split))), split)
         return _gather(n, self._rows(split), shape, classes)
 
+    def _counted(self, split: Split, enough: int | None) -> int:
+        return sum(map(_num_rows, self._parts(split)))
+
     def _parts(self, split: Split) -> list[Path]:
         path = _existing(split, getattr(self, split))
         if not path.is_dir():
@@ -144,6 +147,10 @@ class ImageFolder(Images):
     @property
     def num_classes(self) -> int:
         return len(self._classes())
+
+    def _counted(self, split: Split, enough: int | None) -> int:
+        files = _existing(split, getattr(self, split)).glob("[!.]*/**/[!.]*")
+        return sum(1 for _ in islice((file for file in files if file.suffix.lower() in self.suffixes), enough))
 
     def _classes(self) -> tuple[str, ...]:
         folder = _existing("train", self.train)

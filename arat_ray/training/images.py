@@ -33,6 +33,7 @@ class Images(Spec):
     crop_padding: NonNegativeInt = 4  # random crops of the image padded by so many black pixels; 0 for none
     flip: bool = True  # mirror one image in two
     train_images: ClassVar[int | None] = None  # how many there are, where that is known beforehand
+    test_images: ClassVar[int | None] = None
 
     @field_validator("images")
     @classmethod
@@ -40,6 +41,19 @@ class Images(Spec):
         if images is not None and cls.train_images is not None and images > cls.train_images:
             raise ValueError(f"{images} is more than the {cls.train_images} training images there are")
         return images
+
+    def available(self, split: Split, enough: int | None = None) -> int:
+        """How many images of a split there are to train on or to test, counted without reading them.
+
+        Counting may end at `enough`. Raises ValueError for fewer than `images`, and where there is nothing to count.
+        """
+        known = self.test_images if split == "test" else self.train_images
+        if known is None:
+            known = self._counted(split, None if enough is None else max(enough, self.images or 0))
+        return self._count(known, split)
+
+    def _counted(self, split: Split, enough: int | None) -> int:
+        raise NotImplementedError(f"{type(self).__name__} says neither how many images it has nor how to count them")
 
     def _count(self, available: int, split: Split) -> int:
         """How many images to read of a split that has so many."""
