@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import safetensors.torch
 import torch
@@ -23,6 +24,7 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from arat_ray.cli import main
+from arat_ray.experiment.config import load
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.training import checkpoint
@@ -104,7 +106,10 @@ def test_version_and_the_list_of_commands() -> None:
 def test_a_bad_file_ends_with_2_and_one_line(verb: str, tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text().replace("epochs:", "epoch:"))
-    assert refused(verb, path) == f"Error: {path}: train: unknown key 'epoch'; did you mean 'epochs'?\n"
+    result = call(verb, path)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {path}: train: unknown key 'epoch'; did you mean 'epochs'?\n"
+    assert result.stdout == ("" if verb == "validate" else f"checking {path}\n")
 
 
 def test_a_bad_file_leaves_no_traceback_in_a_real_process(tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_the_layers_of_every_model_come_as_json(model: str) -> None:
         (["wide_resnet", "--set", "depth=15"], "model: depth: a WideResNet's depth is 6n + 4"),
         (["tiny", "--set", "width"], "--set width: write KEY=VALUE"),
         (["tiny", "--set", "name=vit"], "--set name=vit: write KEY=VALUE"),
-        (["tiny", "--set", "width={"], "--set width={: '{' is not YAML"),
+        (["tiny", "--set", "width={"], "--set width={: while parsing a flow node"),
         (["tiny", "--input", "32x32"], "--input 32x32: write CHANNELSxHEIGHTxWIDTH, such as 3x32x32"),
         (["vit", "--input", "3x30x32"], "model.patch is 4, which does not divide images of 30x32 pixels"),
         (["tiny", "--pattern", "avg_pool"], "layer pattern 'avg_pool' matches no layer of this model; did you mean"),
@@ -654,3 +659,82 @@ def test_an_interrupted_run_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path
                 assert torch.equal(mine[key], value), key
             else:
                 assert mine[key] == value, key
+
+
+FLOATS = [
+    (command, option)
+    for command in main.commands.values()
+    for option in command.params
+    if isinstance(option.type, click.types.FloatParamType)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), FLOATS, ids=lambda each: each.name)
+@pytest.mark.parametrize("value", ["nan", "NaN", "-nan", "inf", "Infinity", "1e999"])
+def test_numbers_of_options_are_finite(command: click.Command, option: click.Parameter, value: str) -> None:
+    message = refused(
+        command.name or "", *(["file.yaml"] if command.name == "tune" else []), f"{option.opts[0]}={value}"
+    )
+    assert f"Invalid value for '{option.opts[0]}'" in message
+    assert "is no finite number" in message or "is not in the range" in message
+
+
+def test_options_with_numbers_are_there() -> None:
+    assert {option.opts[0] for _, option in FLOATS} >= {"--hours", "--device-hours", "--budget-usd", "--timeout"}
+
+
+SEARCH = """
+search: {optimizer.learning_rate: {loguniform: [0.01, 0.1]}}
+sampler: {name: random}
+budget: {trials: 2}
+"""
+
+
+@pytest.mark.parametrize("verb", [("validate",), ("tune", "--dry-run"), ("train",)])
+def test_a_slip_is_told_and_does_not_stop_anything(verb: tuple[str, ...], tmp_path: Path) -> None:
+    path = write(tmp_path, extra=SEARCH)
+    path.write_text(path.read_text().replace("  seed: 0", "  seed: 0\n  gradient_clipping: 1e-9"))
+    where = ("--results", str(tmp_path)) if verb[0] == "train" else ()
+    result = call(verb[0], path, *verb[1:], *where)
+    assert result.exit_code == 0, result.output
+    assert "warning: train.gradient_clipping: 1e-09 leaves next to no gradient" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["validate", "tune", "train"])
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("images: 300", "images: 100000", "validate.images: 100000 cannot be held out of 1437 training images"),
+        ("batch_size: 64", "batch_size: 1200", "train.batch_size: 1200 is larger than the 1137 images to train on"),
+    ],
+)
+def test_what_the_data_makes_impossible_is_refused_before_anything_begins(
+    verb: str, old: str, new: str, says: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, extra=SEARCH)
+    path.write_text(path.read_text().replace(old, new))
+    options = [] if verb == "validate" else ["--results", str(tmp_path / "results")]
+    assert f"Error: {path}: {says}" in refused(verb, path, *options)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("section", ["search", "first", "constraints", "budget", "resources", "sampler", "maximize"])
+def test_an_empty_section_is_as_if_left_out(section: str, tmp_path: Path) -> None:
+    assert call("validate", write(tmp_path, extra=f"{section}:\n")).exit_code == 0
+
+
+def test_a_search_without_a_seed_of_the_sampler_begins_at_0(tmp_path: Path) -> None:
+    experiment = load(write(tmp_path, extra=SEARCH))
+    assert experiment.sampler is not None
+    assert experiment.sampler.seed == 0
+
+
+def test_an_empty_search_is_no_study(tmp_path: Path) -> None:
+    message = refused("tune", write(tmp_path, extra="search:\n"), "--results", tmp_path)
+    assert "there is no `search:`; a single run is `arat-ray train" in message
+
+
+def test_labels_of_a_plan_reach_no_terminal_as_they_are(tmp_path: Path) -> None:
+    labels = 'search: {gradient_clipping: {choice: {"\\e[2Ja": 1, "b\\u202e": 2}}}\n'
+    result = call("validate", write(tmp_path, extra=labels + SEARCH.split("\n", 2)[2]))
+    assert "varies: gradient_clipping, one of \\x1b[2Ja, b\\u202e" in result.output

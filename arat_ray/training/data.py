@@ -32,6 +32,7 @@ class Digits(Images):
     shape: ClassVar[Shape] = (1, 8, 8)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 1437
+    test_images: ClassVar[int] = 360
 
     def read(self, split: Split) -> ImageSet:
         from sklearn.datasets import load_digits

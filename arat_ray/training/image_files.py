@@ -67,6 +67,9 @@ class ParquetImages(Images):
         chosen = self._indices(whole, split)
         return _gather(self._pictures(parts, chosen), facts.shape, whole[chosen], facts.classes)
 
+    def _counted(self, split: Split, enough: int | None) -> int:
+        return parquet_files.rows_in(self._parts(split), split)
+
     def _parts(self, split: Split) -> list[Part]:
         return parquet_files.parts(split, _existing(split, getattr(self.located(), split)))
 
@@ -154,6 +157,9 @@ class ImageFolder(Images):
     @property
     def num_classes(self) -> int:
         return len(self._files("train"))
+
+    def _counted(self, split: Split, enough: int | None) -> int:
+        return sum(map(len, self._files(split).values()))
 
     def _files(self, split: Split) -> dict[str, list[Path]]:
         """The images of each class; ValueError for a class without any."""

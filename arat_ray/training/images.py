@@ -52,6 +52,7 @@ class Images(Spec):
     places: ClassVar[tuple[str, ...]] = ()  # the keys that say where it lies, which is no part of what it is
     later: ClassVar[tuple[str, ...]] = ()  # keys that came later and are None by default
     train_images: ClassVar[int | None] = None  # how many there are, where that is known beforehand
+    test_images: ClassVar[int | None] = None
 
     @field_validator("images")
     @classmethod
@@ -85,6 +86,19 @@ class Images(Spec):
         if self.images is not None:
             which = "the first" if self.subset == "first" else "drawn by class with a fixed seed"
             yield f"{self.images} of its training images, {which}"
+
+    def available(self, split: Split, enough: int | None = None) -> int:
+        """How many images of a split there are to train on or to test, counted without reading them.
+
+        Counting may end at `enough`. Raises ValueError for fewer than `images`, and where there is nothing to count.
+        """
+        known = self.test_images if split == "test" else self.train_images
+        if known is None:
+            known = self._counted(split, None if enough is None else max(enough, self.images or 0))
+        return self._count(known, split)
+
+    def _counted(self, split: Split, enough: int | None) -> int:
+        raise NotImplementedError(f"{type(self).__name__} says neither how many images it has nor how to count them")
 
     def _count(self, available: int, split: Split) -> int:
         """How many images to read of a split that has so many."""

@@ -50,6 +50,7 @@ class Cifar10(Downloaded):
     shape: ClassVar[Shape] = (3, 32, 32)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 50_000
+    test_images: ClassVar[int] = 10_000
     files: ClassVar[str] = (
         "cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a) from https://www.cs.toronto.edu/~kriz/"
     )
@@ -68,6 +69,7 @@ class Cifar100(Downloaded):
     shape: ClassVar[Shape] = (3, 32, 32)
     num_classes: ClassVar[int] = 100
     train_images: ClassVar[int] = 50_000
+    test_images: ClassVar[int] = 10_000
     files: ClassVar[str] = (
         "cifar-100-python.tar.gz (MD5 eb9058c3a382ffc7106e4002c42a8d85) from https://www.cs.toronto.edu/~kriz/"
     )
@@ -90,6 +92,7 @@ class Svhn(Downloaded):
     shape: ClassVar[Shape] = (3, 32, 32)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 73_257
+    test_images: ClassVar[int] = 26_032
     files: ClassVar[str] = (
         "train_32x32.mat (MD5 e26dedcc434d2e4c54c9b2d4a06d8373) and test_32x32.mat "
         "(MD5 eb5a983be6a315427106f1b164d9cef3) from http://ufldl.stanford.edu/housenumbers/"
@@ -107,6 +110,7 @@ class FashionMnist(Downloaded):
     shape: ClassVar[Shape] = (1, 28, 28)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 60_000
+    test_images: ClassVar[int] = 10_000
     files: ClassVar[str] = (
         "FashionMNIST/raw/train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
         "t10k-labels-idx1-ubyte (gunzipped) from https://github.com/zalandoresearch/fashion-mnist "
