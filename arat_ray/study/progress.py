@@ -19,7 +19,7 @@ from arat_ray.results.schema import short_param
 from arat_ray.study.remaining import Remaining
 from arat_ray.terminal import Table, harmless, report
 from arat_ray.text import line
-from arat_ray.training.timing import duration
+from arat_ray.units import duration
 
 REFRESH_S = 0.5
 STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow", "pruned": "dim"}

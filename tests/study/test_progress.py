@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
 from arat_ray.study.progress import Progress
-from arat_ray.training.timing import duration
 
 GOALS = ("clean_accuracy", "robust_accuracy")
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(7, "7 s"), (130, "2 min 10 s"), (3900, "1 h 5 min"), (0, "0 s")])
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_terminal_shows_one_table_with_the_front_marked() -> None:
