@@ -34,7 +34,8 @@ class Remaining:
         """Of the trials that ended."""
         self._lengths: Counter[int] = Counter()
         """Epochs of the trials that ended as they should, also early: how many there are of each."""
-        self._at, self._left = time.monotonic(), None if waiting else 0.0
+        self._at = time.monotonic()
+        self._left: float | None = None
 
     def started(self, number: int, epoch: int = 0) -> None:
         """A trial begins, or goes on behind an epoch."""
