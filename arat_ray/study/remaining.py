@@ -47,14 +47,16 @@ class Remaining:
         self._update()
 
     def reported(self, number: int, epoch: int) -> None:
-        trial = self._running[number]
-        if epoch > trial.epoch:
+        trial = self._running.get(number)
+        if trial and epoch > trial.epoch:
             trial.epoch, trial.reported = epoch, time.monotonic()
             self._update()
 
     def ended(self, number: int, epoch: int, status: str) -> None:
         self.reported(number, epoch)
-        trial = self._running.pop(number)
+        trial = self._running.pop(number, None)
+        if trial is None:
+            return
         if trial.epoch > trial.first:
             self._busy_s += trial.reported - trial.began
             self._trained += trial.epoch - trial.first
