@@ -20,7 +20,7 @@ from arat_ray.training.attacks import Attack
 from arat_ray.training.data import ImageSet
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.subset import Subset, choose
-from arat_ray.training.timing import duration
+from arat_ray.units import duration
 
 SplitName = Literal["train", "validation", "test"]
 

@@ -19,7 +19,8 @@ from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.training import data
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
-from arat_ray.training.timing import describe, duration
+from arat_ray.training.timing import describe
+from arat_ray.units import duration
 
 
 class NotSavedError(Exception):

@@ -191,8 +191,9 @@ SHADOWS = ("torch", "random", "json", "numpy", "ray", "pickle")
 def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_ends_after_too_many_in_a_row(
     write: Write, tmp_path: Path
 ) -> None:
-    """Credentials in the environment, no home, a long TMPDIR, tokens asked for, modules of famous names all around."""
-    search = {"optimizer.learning_rate": {"choice": [1e20, 0.05, 1e21, 1e22, 0.06]}}
+    """Credentials in the environment, no home, a long TMPDIR, tokens asked for, modules of famous names, odd labels."""
+    labels = {"[/x] \x1b[2J": 1e20, "good": 0.05, "[/pytorch/third_party/gloo] :smile:": 1e21, "c": 1e22, "d": 0.06}
+    search = {"optimizer.learning_rate": {"choice": labels}}
     one = {"cpus_per_worker": 1, "concurrent_trials": 1}
     file = write(search=search, sampler={"name": "grid", "seed": 0}, budget={"max_failures": 2}, resources=one)
     for name in SHADOWS:
@@ -228,6 +229,9 @@ def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_end
         assert (sessions[0] / "logs" / "runtime_env_agent.log").exists()
         assert not [path for root in (short, tmp_path) for path in files_below(Path(root)) if holds_canary(path)]
         assert "canary" not in stdout + stderr
+        assert "\x1b" not in stdout + stderr
+        assert r"(learning_rate [/x] \x1b[2J)" in stdout
+        assert "(learning_rate [/pytorch/third_party/gloo] :smile:)" in stdout
         assert b"canary" not in arguments
     ended = sorted(rows(file, "trials"), key=lambda row: row["number"])
     assert [row["status"] for row in ended[:4]] == ["failed", "complete", "failed", "failed"]
