@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arat_ray.launchers.kuberay import clusters, quantity
+from arat_ray.launchers.kuberay import quantity
+from arat_ray.launchers.pods import clusters
 from arat_ray.launchers.problems import Problem, at, listed, mapping
 from arat_ray.launchers.ray_up import commands, workers
 from arat_ray.launchers.slurm import read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
+from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, pods, ray_up, slurm
 from arat_ray.launchers.document import Document, documents, text_of
 from arat_ray.launchers.problems import Problem, at, dotted, mapping, shown
 from arat_ray.spec import did_you_mean
@@ -69,7 +69,7 @@ def _kuberay(file: Path, found: list[Document], resources: Resources | None) -> 
     ]
     nodes = capacity.of_kuberay(data)
     if resources is not None:
-        for (path, _), each in zip(kuberay.clusters(data), nodes, strict=True):
+        for (path, _), each in zip(pods.clusters(data), nodes, strict=True):
             problems += capacity.too_small(resources, each, (*path, "workerGroupSpecs"))
     lines = []
     for index, one in enumerate(found):
