@@ -48,7 +48,7 @@ def check(file: Path, experiment: Path | None) -> None:
     except ValueError as error:
         raise BadInput(str(error)) from error
     for problem in verdict.problems:
-        click.echo(problem)
+        click.echo(plain(problem))
     if verdict.problems:
         sys.exit(BAD_INPUT)
     click.echo(f"{file} is ready")
@@ -121,7 +121,7 @@ def aws(
 
             write.write_text(prepare_aws.fill(text_of(write), values), encoding="utf-8")
             click.echo(f"filled in: {write}")
-    except (ValueError, ClientError, BotoCoreError) as error:
+    except (ValueError, ClientError, BotoCoreError, OSError) as error:
         raise BadInput(str(error)) from error
     for name, value in values.items():
         click.echo(f"{name}: {value}")

@@ -15,7 +15,7 @@ from typing import Any
 from arat_ray.launchers import pods
 from arat_ray.launchers.defaults import METRICS, pin_problem
 from arat_ray.launchers.pods import clusters, nodes, templates
-from arat_ray.launchers.problems import Found, Problem, Rule, apply, at, listed, mapping, shown
+from arat_ray.launchers.problems import Found, Problem, Rule, amount, apply, at, listed, mapping, shown, values_by_name
 from arat_ray.launchers.schema import against, folder_of, strict
 from arat_ray.spec import did_you_mean
 
@@ -147,14 +147,14 @@ def _no_api(documents: Any) -> Iterator[Found]:
 
 def _usage_statistics(documents: Any) -> Iterator[Found]:
     for path, container in nodes(documents):
-        env = {at(each, "name"): at(each, "value") for each in listed(container.get("env"))}
+        env = values_by_name(container.get("env"))
         if env.get("RAY_USAGE_STATS_ENABLED") != "0":
             yield Found((*path, "env"), env.get("RAY_USAGE_STATS_ENABLED"))
 
 
 def _metrics(documents: Any) -> Iterator[Found]:
     for path, container in nodes(documents):
-        env = {at(each, "name"): at(each, "value") for each in listed(container.get("env"))}
+        env = values_by_name(container.get("env"))
         if env.get(METRICS) != "0":
             yield Found((*path, "env"), env.get(METRICS))
 
@@ -265,4 +265,4 @@ def rules(documents: list[Any]) -> list[Problem]:
 def quantity(value: Any) -> float:
     """Kubernetes' "8", 8 or "500m" as a number; 0 for what is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", shown(value))
-    return float(found[1]) / (1000 if found[2] else 1) if found else 0.0
+    return amount(float(found[1]) / (1000 if found[2] else 1)) if found else 0.0

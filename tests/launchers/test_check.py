@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.experiment.config import Resources, load
-from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, pods, ray_up, slurm
-from arat_ray.launchers.check import CLOUDS, check
+from arat_ray.launchers import aws, azure, defaults, gcp, kuberay, pods, ray_up, slurm
+from arat_ray.launchers.check import check
 from arat_ray.launchers.document import PLACEHOLDER, documents
-from arat_ray.launchers.problems import Problem
 from arat_ray.launchers.schema import folder_of
 from tests.launchers.filled import CLUSTERS, ROOT, SHIPPED, VALUES, changed, filled
 from tests.launchers.worse import BROKEN
@@ -211,36 +209,6 @@ def test_what_is_no_cluster_file_is_refused_without_a_traceback(text: str, said:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ValueError, match=re.escape(said)):
         check(tmp_path / "bad.yaml")
-
-
-def with_one_part_replaced(part: Any, by: object) -> Iterator[Any]:
-    """The same nested data, each time with another of its mappings or lists replaced."""
-    items = part.items() if isinstance(part, dict) else enumerate(part)
-    for key, value in items:
-        if isinstance(value, dict | list):
-            for other in (by, *with_one_part_replaced(value, by)):
-                copy = part.copy()
-                copy[key] = other
-                yield copy
-
-
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name.endswith("yaml")])
-@pytest.mark.parametrize("by", [7, None, "x", [7], {"x": 7}])
-def test_parts_of_the_wrong_kind_are_problems_and_not_crashes(name: str, by: object, tmp_path: Path) -> None:
-    file = tmp_path / name
-    file.write_text(filled(name))
-    data = [each.data for each in documents(file)]
-    if name == "kuberay.yaml":
-        for broken in with_one_part_replaced(data, by):
-            assert kuberay.rules(broken) is not None
-            assert capacity.of_kuberay(broken) is not None
-        return
-    for config in with_one_part_replaced(data[0], by):
-        found = defaults.rules(config)
-        if (cloud := CLOUDS.get(name.removesuffix(".yaml"))) is not None:
-            found += cloud.rules(config) + cloud.schema(config)
-        assert all(isinstance(each, Problem) for each in ray_up.schema(config) + found)
-        capacity.of_ray_up(config)
 
 
 def test_ray_itself_takes_the_files_that_are_ready() -> None:
