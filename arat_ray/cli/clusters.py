@@ -120,7 +120,7 @@ def aws(
 
             write.write_text(prepare_aws.fill(text_of(write), values), encoding="utf-8")
             echo(f"filled in: {write}")
-    except (ValueError, ClientError, BotoCoreError) as error:
+    except (ValueError, ClientError, BotoCoreError, OSError) as error:
         raise BadInput(str(error)) from error
     for name, value in values.items():
         echo(f"{name}: {value}")

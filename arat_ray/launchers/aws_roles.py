@@ -9,7 +9,7 @@ from typing import Any
 
 from arat_ray.launchers.aws_account import NAME, TAGS, Aws, Step, or_none
 from arat_ray.launchers.document import PLACEHOLDER, documents, text_of
-from arat_ray.launchers.problems import at
+from arat_ray.launchers.problems import at, shown
 from arat_ray.launchers.ray_up import node_configs
 
 TYPES = "<your-worker-types>"
@@ -20,9 +20,16 @@ MISSING = ("NoSuchEntity",)
 def policy(file: Path, name: str, values: dict[str, str]) -> Any:
     """One policy of the file, filled in; the types of machines become a list. Raises ValueError where there is none."""
     try:
-        return _filled(json.loads(text_of(file))[name], values)
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file}: is not a file of policies with trust, head and worker: {error}") from error
+        found = json.loads(text_of(file))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: is not JSON: {error}") from error
+    statements = at(found, name, "Statement")
+    if not isinstance(statements, list) or not all(isinstance(each, dict) for each in statements):
+        raise ValueError(f"{file}: {name}.Statement: {shown(statements)} is no list of statements, as IAM has them")
+    filled = _filled(found[name], values)
+    if left := set(PLACEHOLDER.findall(json.dumps(filled))) - {"<your-security-group>"}:  # which may be yet to be made
+        raise ValueError(f"{file}: {name}: {min(left)} is nothing that `prepare` knows; write the value")
+    return filled
 
 
 def _filled(value: Any, values: dict[str, str]) -> Any:

@@ -34,7 +34,7 @@ def _grants(statement: dict[str, Any], action: str, resource: str, context: Mapp
     return (
         action in listed(statement["Action"])
         and any(fnmatchcase(resource, each) for each in listed(statement["Resource"]))
-        and all(_holds(each, keys, context) for each, keys in statement.get("Condition", {}).items())
+        and all(_holds(operator, keys, context) for operator, keys in statement.get("Condition", {}).items())
     )
 
 
