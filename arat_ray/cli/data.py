@@ -124,9 +124,14 @@ def _missing(datasets: Iterable[Mapping[str, Any]], foreign: Iterable[str], *, t
 def _ask(source: object, places: Iterable[str]) -> None:
     named = plain(", ".join(places))
     why = f"{plain(source)} names its data: {named}, which no experiment file of yours named on this machine"
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise ValueError(
             f"{why}; give --data PATH, with that place where you trust it, or with your own copy of the data"
         )
     if not click.confirm(f"{why}. Open it?", default=False, err=True):
         raise ValueError(f"{named} is left alone; give --data PATH with your own copy of the data")
+
+
+def is_terminal() -> bool:
+    """Whether somebody can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -103,8 +103,8 @@ def _in_own_folders(place: Location) -> Location | None:
 
 
 def is_found(place: str) -> bool:
-    """Whether the user's own folders have what is named."""
-    return _in_own_folders(place) is not None
+    """Whether the user's own folders have what is named, by a path or an address."""
+    return _in_own_folders(place if is_uri(place) else Path(place)) is not None
 
 
 def _find_in(folder: Location, named: Mapping[str, Location]) -> dict[str, Location]:

@@ -17,15 +17,19 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from arat_ray.spec import Spec
 from arat_ray.training import fingerprint
 from arat_ray.training.branches import deployed
 from arat_ray.training.images import Shape
 from arat_ray.training.run import HAS_RUN, Train, Validate
+
+S = TypeVar("S", bound=Spec)
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -66,7 +70,7 @@ class Checkpoint:
 
     @property
     def train_spec(self) -> Train:
-        return Train.model_validate(self.train, context=HAS_RUN)
+        return _read(Train, self.train)
 
     @property
     def shape(self) -> Shape:
@@ -82,7 +86,18 @@ class Checkpoint:
 
     @property
     def validate_spec(self) -> Validate:
-        return Validate.model_validate(self.validate)
+        return _read(Validate, self.validate)
+
+
+def _read(kind: type[S], given: dict[str, Any]) -> S:
+    try:
+        return kind.model_validate(given, context=HAS_RUN)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"the checkpoint is of a run that this version cannot read: {where}: {first['msg']}"
+        ) from error
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
