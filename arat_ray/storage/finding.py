@@ -66,8 +66,9 @@ def is_given() -> bool:
 
 
 def own_folders() -> list[Path]:
-    """The user's own: `$ARAT_DATA`, if it is set, and ~/.cache/arat-ray."""
-    return [Path(text).expanduser().absolute() for text in (os.environ.get("ARAT_DATA"), "~/.cache/arat-ray") if text]
+    """The user's own: `$ARAT_DATA`, if it is set, and ~/.cache/arat-ray, if there is a home."""
+    texts = [os.path.expanduser(text) for text in (os.environ.get("ARAT_DATA"), "~/.cache/arat-ray") if text]
+    return [Path(text).absolute() for text in texts if not text.startswith("~")]
 
 
 def find(named: Mapping[str, Location]) -> dict[str, Location]:
@@ -95,7 +96,7 @@ def _found(place: Location) -> Location:
         return place
     if (there := _in_own_folders(place)) or _rule.trusts_names:
         return there or place
-    return _join(own_folders()[0], _parts(place)[-1:])  # where nothing is: the name is not to be looked at
+    return Path(os.devnull, *_parts(place)[-1:])  # where nothing is: the name is not to be looked at
 
 
 def _in_own_folders(place: Location) -> Location | None:

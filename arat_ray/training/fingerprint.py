@@ -35,15 +35,17 @@ def _digests(images: Tensor, labels: Tensor) -> tuple[str, str]:
     return pixels.hexdigest(), hashlib.sha256(labels.cpu().numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def check(content: Mapping[Any, Any]) -> None:
-    """TypeError where a file says something else than `of` does: it may come from anywhere."""
+def check(content: Any) -> None:
+    """TypeError where a file says something else than `of` does: it may come from anywhere. Of no split is fine."""
+    if not isinstance(content, dict):
+        raise TypeError("content holds no splits")
     for split, said in content.items():
         if split not in ("train", "test") or not isinstance(said, dict) or set(said) != set(KEYS):
             raise TypeError(f"content says nothing of images for {split!r}")
         sizes = [said["images"], said["classes"], *(said["shape"] if isinstance(said["shape"], list) else [])]
         if len(sizes) != 5 or not all(isinstance(size, int) and 0 < size < 1 << 32 for size in sizes):
             raise TypeError(f"content says no sizes of the {split} images")
-    if "train" not in content:
+    if content and "train" not in content:
         raise TypeError("content says nothing of the training images")
 
 
