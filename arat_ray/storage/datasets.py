@@ -28,7 +28,10 @@ def cached(address: str) -> Path:
     from filelock import FileLock
 
     place = parse(address)
-    cache = Path(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray").expanduser().absolute()
+    text = os.path.expanduser(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray")
+    if text.startswith("~"):
+        raise ValueError(f"{address}: there is no home folder to keep a copy in; set ARAT_DATA")
+    cache = Path(text).absolute()
     home = cache / "buckets" / place.scheme / place.location.removeprefix("/")
     try:
         there = _listing(place)

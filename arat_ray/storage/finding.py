@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from arat_ray.storage import datasets
 from arat_ray.storage.place import is_uri, parse
@@ -146,6 +147,17 @@ def _parent(folder: Location) -> Location:
 
 def _is_there(place: Location) -> bool:
     return datasets.is_there(place) if isinstance(place, str) else os.path.exists(place)
+
+
+def version(place: Location) -> tuple[Any, ...]:
+    """What changes when a file does, or when one right in a folder does; nothing of what is not there."""
+    if isinstance(place, str):
+        return ()
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    except OSError:
+        return ()
 
 
 def location(text: str) -> Location:

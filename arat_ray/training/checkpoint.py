@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import pickle
 import struct
@@ -169,6 +170,7 @@ def _check(state: Checkpoint) -> None:
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(f"{name} is a {type(getattr(state, name)).__name__}")
+    json.dumps([state.train, state.validate, state.content])  # bytes would pass for text, and nobody asks of them
     if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in state.history):
         raise TypeError("history holds no rows of epochs")
     if not all(isinstance(state.train.get(part), dict) for part in ("dataset", "model", "method")):

@@ -187,6 +187,15 @@ def test_data_with_other_content_is_refused_and_what_differs_is_said(
     assert f"the data has changed since this checkpoint: {words}" in refused.output
 
 
+def test_data_that_is_replaced_where_it_lies_is_refused(tmp_path: Path) -> None:
+    dataset = moving.write_set("parquet", tmp_path / "sets")
+    file = write(tmp_path / "moved.yaml", dataset)
+    interrupt(file, tmp_path)
+    moving.parquet(tmp_path / "sets/train.parquet", first=1)
+    with pytest.raises(ValueError, match="other pixels and labels of the 120 train images"):
+        run(file, tmp_path, resume=True)
+
+
 def test_the_test_images_are_fingerprinted_where_they_are_measured_on(tmp_path: Path) -> None:
     given = moving.experiment(moving.write_set("parquet", tmp_path / "sets"))
     given["validate"]["split"] = "test"
