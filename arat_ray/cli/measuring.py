@@ -158,7 +158,8 @@ def evaluate(
             if len(checkpoints) > 1:
                 echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
             state = load(checkpoint, mmap=True)
-            say_unchecked(checkpoint, state)
+            if number == 1:
+                say_unchecked(checkpoint, state)
             with _going_on(batch_size), data_of(checkpoint, [state.train], data, test=split == "test"):
                 report = accuracy.evaluate(
                     checkpoint,

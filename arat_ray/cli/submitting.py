@@ -11,6 +11,7 @@ import click
 
 from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
 from arat_ray.cli.data import again as given_again
+from arat_ray.cli.data import remember
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
 from arat_ray.text import command
 
@@ -150,6 +151,7 @@ def _check(file: Path, options: Sequence[str]) -> str:
     for earlier in given["earlier"]:
         if not earlier.is_absolute() and "://" not in str(earlier):
             raise ValueError(f"--from {earlier} is relative, and a job has a folder of its own; write the whole path")
+    remember(experiment)
     experiment.with_budget(
         **{key: given[key] for key in ("trials", "hours", "device_hours", "stall", "max_failures")},
         usd=given["budget_usd"],

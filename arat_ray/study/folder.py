@@ -120,6 +120,10 @@ def _check_same(
             f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "
             "give this one another `name:`, or another place with --results"
         )
+    try:
+        fingerprint.check(there.get(CONTENT) or {})
+    except TypeError as error:
+        raise ValueError(f"{path} is not what a study writes ({error}); copy it here again") from error
     if found := list(fingerprint.changes(there.get(CONTENT) or {}, content or {})):
         raise ValueError(
             f"{folder} holds results of other data: {'; '.join(found)}; bring back the data that it began with, give "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import pickle
 import struct
@@ -17,16 +18,20 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from arat_ray import earlier
+from arat_ray.spec import Spec
 from arat_ray.training import fingerprint
 from arat_ray.training.branches import deployed
 from arat_ray.training.images import Shape
 from arat_ray.training.run import HAS_RUN, Train, Validate
+
+S = TypeVar("S", bound=Spec)
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -67,7 +72,7 @@ class Checkpoint:
 
     @property
     def train_spec(self) -> Train:
-        return Train.model_validate(self.train, context=HAS_RUN)
+        return _read(Train, self.train)
 
     @property
     def shape(self) -> Shape:
@@ -83,7 +88,18 @@ class Checkpoint:
 
     @property
     def validate_spec(self) -> Validate:
-        return Validate.model_validate(self.validate)
+        return _read(Validate, self.validate)
+
+
+def _read(kind: type[S], given: dict[str, Any]) -> S:
+    try:
+        return kind.model_validate(given, context=HAS_RUN)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"the checkpoint is of a run that this version cannot read: {where}: {first['msg']}"
+        ) from error
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -156,6 +172,7 @@ def _check(state: Checkpoint) -> None:
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(f"{name} is a {type(getattr(state, name)).__name__}")
+    json.dumps([state.train, state.validate, state.content])  # bytes would pass for text, and nobody asks of them
     if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in state.history):
         raise TypeError("history holds no rows of epochs")
     if not all(isinstance(state.train.get(part), dict) for part in ("dataset", "model", "method")):

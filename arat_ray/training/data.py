@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from arat_ray.storage import finding
 from arat_ray.training import fingerprint
 from arat_ray.training.fingerprint import Content
 from arat_ray.training.image_files import ImageFolder, ParquetImages
@@ -60,11 +61,14 @@ DATASETS: dict[str, type[_Dataset]] = {
 
 def read(dataset: Dataset, split: Split) -> ImageSet:
     """A split of a data set, read once a process: a reused worker finds it here. Not to be written to."""
-    return _read(dataset.located(), split)
+    found = dataset.located()
+    places = [getattr(found, key) for key in found.places if key in ("train", "test")]
+    return _read(found, split, tuple(finding.version(place) for place in places if place is not None))
 
 
 @lru_cache(maxsize=4)
-def _read(dataset: Dataset, split: Split) -> ImageSet:
+def _read(dataset: Dataset, split: Split, version: tuple[Any, ...]) -> ImageSet:
+    del version  # what was replaced meanwhile is read again
     return dataset.read(split)
 
 

@@ -37,7 +37,8 @@ class Downloaded(Images):
     places: ClassVar[tuple[str, ...]] = ("root",)
 
     def located(self) -> Self:
-        return self.model_copy(update={"root": finding.roots(self.root)[0]})
+        found = finding.roots(self.root)
+        return self.model_copy(update={"root": found[0]}) if found else self
 
 
 class Cifar10(Downloaded):
@@ -135,6 +136,8 @@ def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, w
     import torchvision.datasets
 
     make, roots = getattr(torchvision.datasets, kind), finding.roots(dataset.root)
+    if not roots:
+        raise ValueError(f"dataset {dataset.name}: there is no home folder to look in; give --data, or set ARAT_DATA")
     for each in roots:
         with suppress(RuntimeError):  # not there, or damaged
             return make(each, **which)

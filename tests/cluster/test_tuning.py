@@ -28,6 +28,7 @@ from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoLedger
+from tests import moving
 from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
@@ -57,8 +58,15 @@ def assert_whole(file: Path, trials: int, epochs: int = 3) -> None:
     assert journal
 
 
-def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) -> None:
-    file = write()
+def test_a_study_runs_to_its_end_prints_the_front_and_is_extended_after_its_data_has_moved(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARAT_CACHE", str(tmp_path / "cache"))
+    moving.parquet(tmp_path / "sets/train.parquet", count=800)
+    moving.parquet(tmp_path / "sets/test.parquet", first=900, count=40)
+    places = {key: str(tmp_path / f"sets/{key}.parquet") for key in ("train", "test")}
+    train = EXPERIMENT["train"] | {"dataset": {"name": "parquet", **places}}
+    file = write(train=train)
     done = tune(file, "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert "front: " in done.stdout
@@ -69,14 +77,21 @@ def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) 
     assert done.stderr.startswith("starting Ray\n") or "chmod 600" in done.stderr.splitlines()[0]
     assert "starting 2 worker(s)" in done.stdout
     assert_whole(file, trials=2)
-    again = tune(file, "--trials", "2")
-    assert again.returncode == 0
+    (tmp_path / "sets").rename(tmp_path / "elsewhere")
+    again = tune(file, "--trials", "2", "--data", str(tmp_path / "elsewhere"))
+    assert again.returncode == 0, again.stderr
     assert "all 2 trials" in again.stdout
+    monkeypatch.setenv("ARAT_DATA", str(tmp_path / "elsewhere"))
     more = tune(file, "--trials", "3")
     assert more.returncode == 0, more.stderr
     assert_whole(file, trials=3)
     assert_front_is_attacked(file.parent / "results" / "small")
-    other = write(search={"method.invariance_weight": {"loguniform": [0.1, 100]}})
+    moving.parquet(tmp_path / "elsewhere/train.parquet", first=1, count=800)
+    refused = tune(file, "--trials", "4")
+    assert refused.returncode == 2
+    assert "holds results of other data: other pixels and labels of the 800 train images" in refused.stderr
+    moving.parquet(tmp_path / "elsewhere/train.parquet", count=800)
+    other = write(train=train, search={"method.invariance_weight": {"loguniform": [0.1, 100]}})
     refused = tune(other)
     assert refused.returncode == 2
     assert "search.method.invariance_weight.loguniform is [0.1, 10.0] there and [0.1, 100.0] here" in refused.stderr

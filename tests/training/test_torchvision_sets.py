@@ -21,7 +21,8 @@ import pytest
 import torch
 import torchvision.datasets
 
-from arat_ray.training.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn
+from arat_ray.storage import finding
+from arat_ray.training.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn, without_downloads
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -130,6 +131,47 @@ def test_fashion_mnist_is_read_from_raw_idx_files_and_a_truncated_one_is_refused
     whole = (raw / "train-images-idx3-ubyte").read_bytes()
     (raw / "train-images-idx3-ubyte").write_bytes(whole[:-1])
     assert f"no intact copy in {tmp_path}" in refusal(FashionMnist(root=tmp_path))
+
+
+def test_a_set_that_is_not_in_the_folder_named_is_looked_for_where_the_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    dataset = FashionMnist(root=tmp_path / "gone")
+    with without_downloads():
+        assert "no intact copy in" in refusal(dataset)
+        for part in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
+            shape = (6, 28, 28) if "images" in part else (6,)
+            idx(tmp_path / f"own/FashionMNIST/raw/{part}-idx{len(shape)}-ubyte", np.zeros(shape))
+        monkeypatch.setenv("ARAT_DATA", str(tmp_path / "own"))
+        assert len(dataset.read("train").labels) == 6
+        with finding.without_names():
+            assert len(dataset.read("test").labels) == 6
+        monkeypatch.delenv("ARAT_DATA")
+        with finding.given(tmp_path / "own"):
+            assert len(dataset.read("train").labels) == 6
+        (tmp_path / "home/.cache").mkdir(parents=True)
+        (tmp_path / "own").rename(tmp_path / "home/.cache/arat-ray")
+        assert len(FashionMnist().read("train").labels) == 6
+
+
+class _Planted:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("planted"),)
+
+
+@pytest.mark.parametrize("kind", [Cifar10, Cifar100])
+def test_a_batch_that_somebody_planted_is_not_unpickled(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = torchvision.datasets.CIFAR10 if kind is Cifar10 else torchvision.datasets.CIFAR100
+    (tmp_path / theirs.base_folder).mkdir()
+    for name in [*(name for name, _ in theirs.train_list + theirs.test_list), theirs.meta["filename"]]:
+        (tmp_path / theirs.base_folder / name).write_bytes(pickle.dumps(_Planted()))
+    with without_downloads():
+        assert "no intact copy" in refusal(kind(root=tmp_path))
+    assert not (tmp_path / "planted").exists()
 
 
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"Debian's dataset-fashion-mnist is not in {FASHION}")
