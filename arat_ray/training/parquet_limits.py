@@ -36,7 +36,7 @@ _DICTIONARY_PAGE, _DELTA_BYTE_ARRAY = 2, 7
 
 
 def check_footer(part: Path) -> None:
-    """ValueError where the footer is too large to be parsed, is damaged or names too many columns; not where it is none."""
+    """ValueError where the footer is too large to be parsed, is damaged or names too many columns."""
     with part.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size < 12:

@@ -77,7 +77,7 @@ def test_labels_of_every_kind_are_classes(
     path = table(tmp_path / "a.parquet", image=pa.array(PNG, pa.binary()), label=labels)
     dataset = ParquetImages(train=path, test=path)
     for split in ("train", "test"):
-        found = dataset.read(split)  # type: ignore[arg-type]
+        found = dataset.read(split)
         assert (found.classes, found.labels.tolist()) == (classes, expected)
     assert dataset.num_classes == len(classes)
 
@@ -291,10 +291,10 @@ def hive(root: Path, key: str = "label") -> None:
 @pytest.mark.parametrize(
     ("lay_out", "train"),
     [
-        pytest.param(lambda root: hive(root), "", id="hive"),
+        pytest.param(hive, "", id="hive"),
         pytest.param(lambda root: hive(root / "train"), "", id="hive below a split"),
         pytest.param(lambda root: hive(root, "class"), "", id="hive by another usual name"),
-        pytest.param(lambda root: [hive(root / split) for split in ("train", "test")], "train", id="a split's folder"),
+        pytest.param(lambda root: list(map(hive, (root / "train", root / "test"))), "train", id="a split's folder"),
     ],
 )
 def test_folders_that_say_the_label_are_read(lay_out: Callable[[Path], Any], train: str, tmp_path: Path) -> None:
