@@ -33,6 +33,7 @@ from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.text import plain
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -110,6 +111,8 @@ def run(
         seed=validation.seed,
         subset=validation.subset,
     )
+    for note in experiment.base.dataset.notes():
+        console.print(f"data: {plain(note)}", highlight=False, soft_wrap=True, markup=False)
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
         with study_folder.writable(folder):
             writer = StudyWriter(

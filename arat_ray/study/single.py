@@ -15,6 +15,7 @@ from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.text import plain
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.timing import describe, duration
@@ -73,6 +74,8 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             warn(trouble)
             told.append(trouble)
 
+    for note in train.dataset.notes():
+        console.print(f"data: {plain(note)}", highlight=False, soft_wrap=True, markup=False)
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume):
         with study_folder.writable(folder):
             writer = StudyWriter(

@@ -40,8 +40,10 @@ def pixels(source: bytes | Path, where: str, *, channels: int | None, size: int 
                 pixels = np.asarray(_converted(image, channels, size))
     except bombs as error:
         count = re.search(r"\d+", str(error))
-        size = f"{int(count[0]):,}" if count else "too many"
-        raise ValueError(f"{where}: an image of {size} pixels; at most {PIXELS:,} are read, make it smaller") from error
+        shown = f"{int(count[0]):,}" if count else "too many"
+        raise ValueError(
+            f"{where}: an image of {shown} pixels; at most {PIXELS:,} are read, make it smaller"
+        ) from error
     except _TooLargeError as error:
         raise ValueError(f"{where}: {error}") from error
     except (
