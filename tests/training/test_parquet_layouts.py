@@ -139,6 +139,11 @@ def test_test_labels_that_no_training_image_has_are_refused(tmp_path: Path) -> N
     assert ParquetImages(train=path, test=fewer).read("test").labels.tolist() == [2, 1]
 
 
+def test_classes_are_known_while_a_network_is_built_on_the_meta_device(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        assert ParquetImages(train=write(tmp_path / "a.parquet", PNG, CATS)).num_classes == 3
+
+
 # what the Hub's metadata says
 
 
