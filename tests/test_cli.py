@@ -32,7 +32,9 @@ from arat_ray.experiment.config import load
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.training import checkpoint
+from arat_ray.training.data import Digits, indices_sha256
 from arat_ray.training.models import MODELS, Tiny
+from arat_ray.training.subset import choose
 
 ROOT = Path(__file__).parent.parent
 VERBS = sorted(main.commands)
@@ -315,12 +317,24 @@ def test_the_front_of_a_study_is_attacked_into_its_tables(trained: Path) -> None
     examples = [
         each for each in reader.read(trained, "examples").to_pylist() if each["evaluation_id"] == row["evaluation_id"]
     ]
-    assert [each["index"] for each in examples] == list(range(6))
+    labels = Digits().read("test").labels
+    assert [each["index"] for each in examples] == choose(labels, 6, subset="stratified").tolist()
+    assert [each["label"] for each in examples] == labels[[each["index"] for each in examples]].tolist()
     assert sum(each["clean_correct"] and each["broken_by"] is None for each in examples) == row["correct"]
     before = reader.read(trained, "evaluations").num_rows
     again = json.loads(call("evaluate", trained, *options, "--json").stdout)
-    assert again[1] == row
+    assert again[1] == row | {"subset": "stratified"}
     assert reader.read(trained, "evaluations").num_rows == before, "the same measurement has one row"
+
+
+def test_the_first_images_are_measured_where_they_are_asked_for(trained: Path) -> None:
+    options = (*PGD, "--images", "5", "--subset", "first")
+    assert "of 5 test images (the first)" in call("evaluate", last(trained), *options).output
+    (row, _) = json.loads(call("evaluate", last(trained), *options, "--json").stdout)
+    assert (row["subset"], row["indices_sha256"]) == ("first", indices_sha256(torch.arange(5)))
+    drawn = call("evaluate", last(trained), *PGD, "--images", "5").output
+    assert "of 5 test images (of each class by its share)" in drawn
+    assert "add --images N" in refused("evaluate", last(trained), *PGD, "--subset", "first")
 
 
 def test_fast_mode_is_asked_for_and_named_in_the_result(trained: Path) -> None:

@@ -116,6 +116,8 @@ def run(
         seed=validation.seed,
         subset=validation.subset,
     ).content
+    for note in experiment.base.dataset.notes():
+        report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(

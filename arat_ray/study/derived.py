@@ -64,7 +64,8 @@ def description(study: Path) -> dict[str, Any]:
     path = study / "study.json"
     try:
         experiment: dict[str, Any] = json.loads(path.read_text())["experiment"]
-        experiment["validate"] = earlier.validate(experiment["validate"])
+        if "validate" in experiment:
+            experiment["validate"] = earlier.validate(experiment["validate"])
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): it says how the trials were measured; copy it here as well"

@@ -83,6 +83,8 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         seed=validate.seed,
         subset=validate.subset,
     ).content
+    for note in train.dataset.notes():
+        terminal.report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
 import warnings
@@ -38,7 +39,11 @@ def pixels(source: bytes | Path, where: str, *, channels: int | None, size: int 
             with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
                 pixels = np.asarray(_converted(image, channels, size))
     except bombs as error:
-        raise ValueError(f"{where}: {error}; at most {PIXELS:,} pixels are read, make it smaller") from error
+        count = re.search(r"\d+", str(error))
+        shown = f"{int(count[0]):,}" if count else "too many"
+        raise ValueError(
+            f"{where}: an image of {shown} pixels; at most {PIXELS:,} are read, make it smaller"
+        ) from error
     except _TooLargeError as error:
         raise ValueError(f"{where}: {error}") from error
     except (
@@ -99,9 +104,7 @@ def _check_webp(head: bytes) -> None:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > PIXELS:
-        raise _TooLargeError(
-            f"an image of {width:,} x {height:,} pixels; at most {PIXELS:,} pixels are read, make it smaller"
-        )
+        raise _TooLargeError(f"an image of {width:,} x {height:,} pixels; at most {PIXELS:,} are read, make it smaller")
 
 
 def _converted(image: Any, channels: int | None, size: int | None) -> Any:

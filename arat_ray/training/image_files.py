@@ -128,10 +128,12 @@ def _parquet_facts(dataset: ParquetImages) -> _Facts:
         declared = dataset._columns(parts[0], file).names
     found = dataset._labels(parts, declared)
     names = declared or classes.that_occur(found.places)
-    whole = found.numbered(names)
-    classes.refuse_impossible(f"dataset.train: {dataset.train}", "train", whole, names)
-    _, first = next(dataset._pictures(parts, torch.tensor([0])))
-    return _Facts(first.shape, names, bool(declared), tuple(classes.notes(whole, names, is_declared=bool(declared))))
+    with torch.device("cpu"):  # who asks may be building a network on the meta device
+        whole = found.numbered(names)
+        classes.refuse_impossible(f"dataset.train: {dataset.train}", "train", whole, names)
+        _, first = next(dataset._pictures(parts, torch.tensor([0])))
+        notes = tuple(classes.notes(whole, names, is_declared=bool(declared)))
+    return _Facts(first.shape, names, bool(declared), notes)
 
 
 class ImageFolder(Images):

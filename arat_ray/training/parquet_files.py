@@ -15,6 +15,7 @@ from arat_ray.training import parquet_limits
 from arat_ray.training.classes import shown
 from arat_ray.training.decoding import ENCODED, too_large
 from arat_ray.training.parquet_columns import is_list
+from arat_ray.training.thrift import DamagedError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -98,7 +99,7 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         parquet_limits.check_footer(path)
         with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, DamagedError) as error:
         reason, fix = " ".join(str(error).split()), "download or write it again"
         if _begins(path, b"version https://git-lfs"):
             reason, fix = "it is a pointer of Git LFS", "fetch the file itself with `git lfs pull`"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from arat_ray.training.thrift import LIST, STRUCT, Compact
+from arat_ray.training.thrift import LIST, STRUCT, Compact, DamagedError
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -36,7 +36,7 @@ _DICTIONARY_PAGE, _DELTA_BYTE_ARRAY = 2, 7
 
 
 def check_footer(part: Path) -> None:
-    """ValueError where the footer is too large to be parsed, or names too many columns; nothing for what is none."""
+    """ValueError where the footer is too large to be parsed, is damaged or names too many columns."""
     with part.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         if size < 12:
@@ -127,7 +127,7 @@ def _pages(file: BinaryIO, chunk: pq.ColumnChunkMetaData) -> Iterator[_Page]:
             try:
                 page = _page(header)
                 break
-            except ValueError:
+            except DamagedError:
                 continue
         else:
             return

@@ -10,8 +10,12 @@ DEEPEST = 32
 """Structs within structs; Parquet's own are a few levels deep."""
 
 
+class DamagedError(ValueError):
+    """What is none of the protocol."""
+
+
 class Compact:
-    """Reads one value after another. Raises ValueError where the bytes are none of the protocol, or end too early."""
+    """Reads one value after another. Raises DamagedError where the bytes are none of the protocol, or end too early."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.at = content, 0
@@ -36,7 +40,7 @@ class Compact:
     def skip(self, kind: int, depth: int = 0) -> None:
         """Go past a value."""
         if depth > DEEPEST:
-            raise ValueError("structs too deep within each other")
+            raise DamagedError("structs too deep within each other")
         if kind in (TRUE, FALSE):
             return
         if kind == BYTE:
@@ -58,7 +62,7 @@ class Compact:
             for _, field in self.fields():
                 self.skip(field, depth + 1)
         else:
-            raise ValueError(f"no type {kind} in a header of Parquet")
+            raise DamagedError(f"no type {kind} in a header of Parquet")
 
     def _byte(self) -> int:
         self._forward(1)
@@ -67,7 +71,7 @@ class Compact:
     def _forward(self, count: int) -> None:
         self.at += count
         if self.at > len(self.content):
-            raise ValueError("a header that ends too early")
+            raise DamagedError("a header that ends too early")
 
     def _varint(self) -> int:
         value = shift = 0
@@ -77,4 +81,4 @@ class Compact:
             if byte < 128:
                 return value
             shift += 7
-        raise ValueError("an integer of more than 64 bits in a header")
+        raise DamagedError("an integer of more than 64 bits in a header")
