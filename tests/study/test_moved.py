@@ -398,3 +398,17 @@ def test_a_spec_is_validated_and_tables_are_made_again_without_the_data(foreign:
     shutil.rmtree(tmp_path / "theirs")
     Train.model_validate(yaml.safe_load(file.read_text())["train"])
     assert "epochs: 2 rows; as it was" in call("results", "rebuild", tmp_path / "augmented/moved").output
+
+
+def test_a_node_keeps_the_checkpoints_of_a_run_whose_data_has_moved(tmp_path: Path) -> None:
+    from arat_ray.cluster.checkpoints import _remove_foreign
+
+    dataset = moving.write_set("parquet", tmp_path / "sets")
+    run(write(tmp_path / "moved.yaml", dataset), tmp_path)
+    last = tmp_path / "moved/checkpoints/moved-00000/last.pt"
+    here = {**dataset, "train": "/elsewhere/train.parquet"}
+    for changes, is_kept in (({"dataset": here}, True), ({"dataset": here, "seed": 1}, False)):
+        given = moving.experiment(dataset) | {"train": moving.experiment(dataset)["train"] | changes}
+        config: Any = {"train": given["train"], "validate": given["validate"]}
+        _remove_foreign(last.parent, config)
+        assert last.exists() == is_kept
