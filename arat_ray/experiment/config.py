@@ -304,8 +304,8 @@ class Experiment(Spec):
         return contexts
 
 
-def load(path: Path) -> Experiment:
-    """Read and check an experiment file.
+def load(path: Path, *, opens_data: bool = True) -> Experiment:
+    """Read and check an experiment file; without `opens_data` only by itself, and not whether each run can be built.
 
     Raises ExperimentError, which names the file, the key, the value and what to do, for everything that can be known
     without data and without computing.
@@ -321,7 +321,8 @@ def load(path: Path) -> Experiment:
             Train.model_validate(raw["train"])
         except ValidationError as error:
             problems += explain(error, raw["train"], prefix="train")
-    problems = problems or checks.problems(experiment)
+    if opens_data:
+        problems = problems or checks.problems(experiment)
     if problems:
         raise ExperimentError(path, problems)
     return experiment

@@ -29,7 +29,7 @@ from arat_ray.spec import Spec
 from arat_ray.training import fingerprint
 from arat_ray.training.branches import deployed
 from arat_ray.training.images import Shape
-from arat_ray.training.run import HAS_RUN, Train, Validate
+from arat_ray.training.run import Train, Validate
 
 S = TypeVar("S", bound=Spec)
 
@@ -93,7 +93,7 @@ class Checkpoint:
 
 def _read(kind: type[S], given: dict[str, Any]) -> S:
     try:
-        return kind.model_validate(given, context=HAS_RUN)
+        return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -9,7 +9,6 @@ import torch
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
@@ -41,9 +40,6 @@ from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
 from arat_ray.training.subset import Subset
 from arat_ray.training.weight_perturbation import WeightPerturbation
-
-HAS_RUN = "has run"
-"""The context in which the spec of a checkpoint is validated: its data is not looked at."""
 
 
 class Train(Spec):
@@ -98,7 +94,7 @@ class Train(Spec):
         return {"name": "sgd", **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
-    def _parts_fit_together(self, info: ValidationInfo) -> Self:
+    def _parts_fit_together(self) -> Self:
         if self.attack is None and not isinstance(self.method, StandardSpec):
             raise PydanticCustomError(
                 "no_attack",
@@ -123,9 +119,6 @@ class Train(Spec):
             raise ValueError(
                 f"weight_perturbation.warmup_epochs {awp.warmup_epochs} leaves none of {self.epochs} epochs"
             )
-        has_run = info.context == HAS_RUN
-        if self.augmentation is not None and not has_run and self.dataset.shape[0] not in (1, 3):
-            raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
         return self
 
     def located(self) -> Self:
@@ -148,7 +141,12 @@ class Train(Spec):
         return method
 
     def check(self) -> None:
-        """Build the method without memory or data (meta device): ValueError for what only the network can tell."""
+        """Build the method without memory (meta device): ValueError for what only network and data set can tell.
+
+        Of data in files its shape and classes are read; validating a spec alone opens nothing.
+        """
+        if self.augmentation is not None and self.dataset.shape[0] not in (1, 3):
+            raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
         with torch.device("meta"):
             self.build()
 

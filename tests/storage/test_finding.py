@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from arat_ray.storage import datasets, finding, trust
+from arat_ray.training.torchvision_sets import Cifar10
 from tests.storage.test_datasets import data, put
 
 __all__ = ["data"]
@@ -170,3 +171,25 @@ def test_half_a_line_of_the_record_is_no_line(home: Path) -> None:
         file.write('"/data/b\n[1\n')
     assert trust.is_trusted("/data/a")
     assert not trust.is_trusted("/data/b")
+
+
+def test_without_a_home_what_is_named_is_found_and_nothing_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    make(tmp_path / "train.parquet")
+    assert found(train=tmp_path / "train.parquet") == {"train": tmp_path / "train.parquet"}
+    assert finding.own_folders() == finding.roots(None) == []
+    trust.remember([str(tmp_path)])
+    assert not trust.is_trusted(str(tmp_path))
+    with finding.without_names():
+        (place,) = found(train=tmp_path / "train.parquet").values()
+    assert str(tmp_path) not in str(place)
+    with pytest.raises(ValueError, match="no home folder to keep a copy in; set ARAT_DATA"):
+        datasets.cached("s3://bucket/x")
+    with pytest.raises(ValueError, match="no home folder to look in; give --data, or set ARAT_DATA"):
+        Cifar10().read("train")

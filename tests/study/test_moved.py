@@ -388,3 +388,27 @@ def test_data_is_of_no_use_where_a_set_is_part_of_a_package(tmp_path: Path) -> N
     file = write(tmp_path / "moved.yaml", {"name": "digits"})
     refused = call("train", file, "--results", tmp_path, "--data", tmp_path, code=2).output
     assert "digits is part of an installed package" in refused
+
+
+def test_a_spec_is_validated_and_tables_are_made_again_without_the_data(foreign: Path, tmp_path: Path) -> None:
+    from arat_ray.training.run import Train
+
+    file = write(tmp_path / "moved.yaml", moving.write_set("parquet", tmp_path / "theirs"), augmentation="rand_augment")
+    run(file, tmp_path / "augmented")
+    shutil.rmtree(tmp_path / "theirs")
+    Train.model_validate(yaml.safe_load(file.read_text())["train"])
+    assert "epochs: 2 rows; as it was" in call("results", "rebuild", tmp_path / "augmented/moved").output
+
+
+def test_a_node_keeps_the_checkpoints_of_a_run_whose_data_has_moved(tmp_path: Path) -> None:
+    from arat_ray.cluster.checkpoints import _remove_foreign
+
+    dataset = moving.write_set("parquet", tmp_path / "sets")
+    run(write(tmp_path / "moved.yaml", dataset), tmp_path)
+    last = tmp_path / "moved/checkpoints/moved-00000/last.pt"
+    here = {**dataset, "train": "/elsewhere/train.parquet"}
+    for changes, is_kept in (({"dataset": here}, True), ({"dataset": here, "seed": 1}, False)):
+        given = moving.experiment(dataset) | {"train": moving.experiment(dataset)["train"] | changes}
+        config: Any = {"train": given["train"], "validate": given["validate"]}
+        _remove_foreign(last.parent, config)
+        assert last.exists() == is_kept
