@@ -28,6 +28,7 @@ from arat_ray.training.methods import (
 )
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
+from arat_ray.training.outlines import outlined
 from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
@@ -131,7 +132,7 @@ class Train(Spec):
 
     def check(self) -> None:
         """Build the method without memory or data (meta device): ValueError for what only the network can tell."""
-        with torch.device("meta"):
+        with outlined():
             self.build()
 
 
