@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from arat_ray.experiment import at_hand
 from arat_ray.experiment.config import MEMBER, Experiment, Resources
@@ -20,6 +19,7 @@ from arat_ray.training import layers
 from arat_ray.training.data import Dataset
 from arat_ray.training.methods import AratSpec, StandardSpec
 from arat_ray.training.models import Model
+from arat_ray.training.outlines import outlined
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train, Validate
 from arat_ray.units import DAY_S, duration, flop, number
@@ -68,7 +68,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
     if chosen := [f"{name} {value}" for name, value in options.items() if value]:
         yield f"  with {', '.join(chosen)}"
     if isinstance(train.method, AratSpec):
-        with torch.device("meta"):
+        with outlined():
             model = train.model.build(train.dataset.shape, train.dataset.num_classes)
         yield f"  regularised layers: {', '.join(layers.select(model, train.method.layers))}"
     for path, domain in experiment.search.items():
@@ -233,7 +233,9 @@ def passes(train: Train) -> int:
 @lru_cache(maxsize=64)
 def forward_flops(spec: Model, dataset: Dataset) -> float:
     """FLOPs of one image's forward pass (a multiply-add counts as two), on the meta device."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with outlined(), FlopCounterMode(display=False) as counter:
         model = spec.build(dataset.shape, dataset.num_classes)
         model(torch.empty(1, *dataset.shape))
     return float(counter.get_total_flops())

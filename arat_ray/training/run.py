@@ -35,6 +35,7 @@ from arat_ray.training.methods import (
 )
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
+from arat_ray.training.outlines import outlined
 from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
@@ -147,7 +148,7 @@ class Train(Spec):
         """
         if self.augmentation is not None and self.dataset.shape[0] not in (1, 3):
             raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
-        with torch.device("meta"):
+        with outlined():
             self.build()
 
 
