@@ -10,16 +10,20 @@ from urllib.parse import urlsplit
 
 import click
 
-from arat_ray.cli.common import FILE, FOLDER, user_errors
+from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
+from arat_ray.cli.data import again as given_again
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
 from arat_ray.text import command
 
 
-@click.command()
+@click.command(short_help="Run `tune FILE` as a job on a cluster.")
 @click.argument("file", type=FILE)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @ADDRESS
 @click.option("--results", default="results", show_default=True, help="Where the study's folder goes, on the cluster.")
+@click.option(
+    "--data", metavar="PATH", help="Where the data lies on the cluster, for `tune --data`: a whole path or an address."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
 @click.option("--follow", is_flag=True, help="Print the job's log until it ends; Ctrl-C leaves the job alone.")
 @click.option("--folder", type=FOLDER, help="A folder around FILE that is sent along.  [default: FILE alone]")
@@ -33,6 +37,7 @@ def submit(
     options: tuple[str, ...],
     address: str | None,
     results: str,
+    data: str | None,
     resume: bool,
     follow: bool,
     folder: Path | None,
@@ -62,15 +67,16 @@ def submit(
              arat-ray submit layers.yaml --results s3://bucket/studies --resume -- --trials 200
     """
     with user_errors():
+        options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
         from arat_ray.cluster import parcel
 
         sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
         for line in sent.listing():
-            click.echo(line, err=not dry_run)
+            echo(line, err=not dry_run)
         if open_to_all := [name for name in variables if is_secret(name)]:
-            click.echo(
+            echo(
                 f"note: {', '.join(open_to_all)} will stand in the cluster's list of jobs and in its logs, for all who "
                 "use it; keys belong to the nodes, by their role or a file",
                 err=True,
@@ -98,18 +104,18 @@ def submit(
                 env=variables,
             ),
             sent=sent,
-            say=lambda text: click.echo(text, err=True),
+            say=lambda text: echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):
             where = f"~/{where}"
-            click.echo(
+            echo(
                 f"note: results go to {where} on the head, which other nodes do not see unless it is shared; "
                 "give --results a shared folder or s3://BUCKET/PREFIX",
                 err=True,
             )
-        click.echo(f"submitted {job}; results: {where}")
-        click.echo(commands(job, server))
+        echo(f"submitted {job}; results: {where}")
+        echo(commands(job, server))
         if follow:
             follow_to_end(connected, job)
 
@@ -135,6 +141,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
             raise ValueError(f"{error}\nwhere only the cluster has the data set, add --no-validate") from error
         raise
     given = tune.make_context("submit", [str(file), *options]).params
+    if (data := given["data"]) and not data.startswith(("/", "~", "$")) and "://" not in data:
+        raise ValueError(f"--data {data} is relative, and a job has a folder of its own; write the path on the cluster")
     for taken in ("address", "dry_run", "resume"):
         if given[taken]:
             raise ValueError(f"--{taken.replace('_', '-')} stands before `--`, or not at all in a job")
@@ -144,10 +152,12 @@ def _check(file: Path, options: Sequence[str]) -> str:
         if not earlier.is_absolute() and "://" not in str(earlier):
             raise ValueError(f"--from {earlier} is relative, and a job has a folder of its own; write the whole path")
     experiment.with_budget(
-        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall")}, usd=given["budget_usd"]
+        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall", "max_failures")},
+        usd=given["budget_usd"],
     )
     if not experiment.search:
-        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `arat-ray train` runs it")
+        train = command("arat-ray", "train", file)
+        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `{train}` runs it")
     return experiment.name
 
 

@@ -17,7 +17,7 @@ from arat_ray.launchers.defaults import METRICS, pin_problem
 from arat_ray.launchers.pods import clusters, nodes, templates
 from arat_ray.launchers.problems import Found, Problem, Rule, amount, apply, at, listed, mapping, shown, values_by_name
 from arat_ray.launchers.schema import against, folder_of, strict
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 OBJECT_META = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
 OURS = {"RayCluster": "RayClusterSpec", "RayJob": "RayJobSpec"}

@@ -174,16 +174,20 @@ def test_a_search_learns_from_an_earlier_study_and_keeps_it_out_of_its_tables(wr
     assert (source["study"], len(source["taken"])) == (str(earlier), 12)
 
 
-def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(write: Write) -> None:
-    search = {"optimizer.learning_rate": {"choice": [0.05, 1e20]}}
-    file = write(search=search, sampler={"name": "grid", "seed": 0}, budget={})
+def test_a_study_goes_on_after_a_trial_that_diverges_and_ends_after_too_many_in_a_row(write: Write) -> None:
+    search = {"optimizer.learning_rate": {"choice": [1e20, 0.05, 1e21, 1e22, 0.06]}}
+    one = {"cpus_per_worker": 1, "concurrent_trials": 1}
+    file = write(search=search, sampler={"name": "grid", "seed": 0}, budget={"max_failures": 2}, resources=one)
     done = tune(file)
-    assert done.returncode == 0, done.stderr
-    assert "1 trial(s) failed" in done.stderr
-    good, bad = sorted(rows(file, "trials"), key=lambda row: row["number"])
-    assert good["status"] == "complete"
-    assert bad["status"] == "failed"
-    assert "lower optimizer.learning_rate (1e+20)" in bad["error"]
+    assert done.returncode == 8, done.stderr
+    assert "3 trial(s) failed" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("stopped by budget.max_failures: 2 trials in a row have failed, the last one with: Diverge")
+    assert last.endswith("go on with --resume and that mended, or a larger --max-failures")
+    ended = sorted(rows(file, "trials"), key=lambda row: row["number"])
+    assert [row["status"] for row in ended[:4]] == ["failed", "complete", "failed", "failed"]
+    assert "lower optimizer.learning_rate (1e+20)" in ended[0]["error"]
+    assert all(row["status"] == "stopped" for row in ended[4:])
 
 
 def test_a_worker_that_dies_is_another_attempt_and_goes_on_from_its_checkpoint(write: Write) -> None:
