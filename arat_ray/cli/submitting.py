@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import click
 
@@ -86,7 +87,7 @@ def submit(
         from arat_ray.cluster import jobs, submission
 
         connected = jobs.connect(address)
-        server = connected.get_address()
+        server = without_login(connected.get_address())
         again = [word for word in ("--folder", folder) if folder]
         again += [word for name in include for word in ("--include", name)]
         again += [word for name in exclude for word in ("--exclude", name)]
@@ -170,6 +171,12 @@ def name_of(file: Path) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(f"{file}: name: {name} becomes the name of the job: use letters, digits, '-', '_' and '.'")
     return name
+
+
+def without_login(url: str) -> str:
+    """An address that may be shown, and kept on the cluster."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _variable(number: int, text: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ may be secret all the same. The shapes of tokens are those that their makers pub
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from unicodedata import normalize
@@ -35,6 +34,7 @@ _WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 CONTENTS = {
     "a private key": rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|---- BEGIN SSH2 ENCRYPTED [P]RIVATE|PuTTY-User-Key-File-\d"
+    rb"|LS0tLS1CRUdJT[i]"  # the first words, in base64
     rb"|AGE-SECRET-KEY-[1]|BEGIN OpenVPN Static [k]ey|\A0\x82..\x02\x01[\x00\x03]0|\A0w\x02\x01\x01\x04 "
     rb"|\A(?:\xfe\xed\xfe\xed|\xce\xce\xce\xce|\x03\xd9\xa2\x9a)",
     "a key of AWS": rb"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Z0-9])",
@@ -47,6 +47,11 @@ CONTENTS = {
     rb"|\bgsk_\w{20,}|\br8_\w{20,}|\bwandb_v1_\w{16,}|\bglsa_\w{20,}|\bshpat_\w{20,}|\blin_api_\w{20,}"
     rb"|AccountKey=[\w+/]{40,}|[?&]sig=[\w%+/-]{20,}",
     "a key of Weights & Biases": rb"(?i:wandb)[^\n]{0,80}\b[0-9a-f]{40}\b",
+    "a login of a web service": rb"(?i:authorization)[\"']?\s{0,9}[:=]\s{0,9}[\"']?"
+    rb"(?i:bearer|basic|token)\s[\w.~+/=-]{8}",
+    "a web key": rb'"d"\s{0,9}:\s{0,9}"[\w-]{20,}"',
+    "an archive, which nobody looked into,": rb"\A.{257}ustar"
+    rb"|\A(?:PK\x03\x04|\x1f\x8b|7z\xbc\xaf|\xfd7zXZ|BZh[1-9]1AY|Rar!\x1a|\x28\xb5\x2f\xfd)",
     "a signed token": rb"\beyJ[\w-]{10,999}\.eyJ[\w-]{10}",
     "a password in an address": rb"\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"'<>{}$]{0,200}"
     rb":[^\s/@\"'<>{}$]{1,200}@",
@@ -60,14 +65,15 @@ CONTENTS = {
 }
 """What it is, and how it begins."""
 _NAMED = (
-    r"(?:secret|passw(?:or)?d|passphrase|api[_-]?key|(?:access|auth|refresh|oauth|bearer|session)[_-]?token"
-    r"|(?:access|private|preshared|account|secret)[_-]?key|credentials?)"
+    r"(?:secret|passw(?:or)?d|passphrase|api[_-]?key|(?:access|api|auth|refresh|oauth|bearer|session)[_-]?token"
+    r"|(?:access|private|preshared|account|secret|encryption|signing|deploy)[_-]?key|credentials?)"
 )
 _BEFORE = r"""(?m)^[ \t-]{0,80}(?:(?:export|set|env|arg)\s{1,9})?["']?[\w./:-]{0,120}"""
 _ASSIGNED = (
     rf"""{_NAMED}["']?\s{{0,9}}(?:=>|[=:])\s{{0,9}}[rbu]?["'][^\s"'<>{{}}$]{{6,500}}["']""",
-    rf"""{_BEFORE}(?:{_NAMED}|\btoken)(?:[_-]?(?:id|key))?["']?[ \t]{{0,9}}[=:]"""
+    rf"""{_BEFORE}(?:{_NAMED}|(?:\b|_)token)(?:[_-]?(?:id|key))?["']?[ \t]{{0,9}}[=:]"""
     r"""[ \t]{0,9}(?=\S{0,500}\d)[^\s"'<>{}()\[\]$,]{6,500}(?:\s|$)""",
+    r"""(?:\b|_)token["']?\s{0,9}[=:]\s{0,9}["'](?=[^"']{0,500}\d)[\w.~+/=-]{16,500}["']""",
     rf"""{_BEFORE}passw(?:or)?d["']?[ \t]{{0,9}}[=:][ \t]{{0,9}}(?!false|optional|string|self|passw)"""
     r"""[^\s"'<>{}()\[\]$,]{5,500}[ \t]{0,9}\r?$""",
     rf"<[\w:-]{{0,80}}{_NAMED}>[^<\s$]{{4,500}}</",
@@ -101,8 +107,8 @@ def _is_of_keys(name: str) -> bool:
 
 def holds_one(content: bytes) -> str | None:
     """What a content seems to hold; None where nothing of it looks secret."""
-    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-        content = content.decode("utf-16", errors="replace").encode()
+    if b"\0" in content and (found := holds_one(content.replace(b"\0", b""))):  # UTF-16 and UTF-32
+        return found
     found = next((what for what, pattern in _KNOWN.items() if pattern.search(content)), None)
     if found:
         return f"{found} in it"

@@ -20,7 +20,18 @@ LEFT_OUT = (
     "venv",
     "node_modules",
     *("*.pt", "*.pth", "*.ckpt", "*.pt2", "*.safetensors", "*.onnx", "*.parquet", "*.npz", "*.npy"),
-    *("*.zip", "*.tar*", "*.t[gbx]z", "*.gz", "*.bz2", "*.xz", "*.zst", "*.7z", "*.rar"),  # no secret is seen in these
+    *(
+        "*.whl",
+        "*.zip",
+        "*.tar*",
+        "*.t[gbx]z",
+        "*.gz",
+        "*.bz2",
+        "*.xz",
+        "*.zst",
+        "*.7z",
+        "*.rar",
+    ),  # no secret is seen in these
 )
 """Names that stay behind wherever they stand, of files and of folders."""
 LEFT_OUT_AT_THE_TOP = ("results", "runs", "data", "datasets", "checkpoints", "wandb")
@@ -196,11 +207,17 @@ def _suspects(files: dict[str, Sent], around: Path, experiment: str, named: Sequ
     for name, sent in files.items():
         if name in named:
             continue
-        real = (around / name).resolve()
-        names = {PurePosixPath(name), PurePosixPath(os.path.relpath(real, around))} if name != experiment else set()
-        why = next(filter(None, map(keys.named_like_one, sorted(names))), None) or keys.holds_one(sent.content)
+        names = (name, os.path.relpath((around / name).resolve(), around)) if name != experiment else ()
+        called = (keys.named_like_one(_below_what_is_named(each, named)) for each in names)
+        why = next(filter(None, called), None) or keys.holds_one(sent.content)
         if why is not None:
             yield name, why
+
+
+def _below_what_is_named(name: str, named: Sequence[str]) -> PurePosixPath:
+    """A name without the folders that were named themselves."""
+    path = PurePosixPath(name)
+    return next((path.relative_to(each) for each in named if path.is_relative_to(each)), path)
 
 
 def _suspicious(suspects: dict[str, str]) -> str:

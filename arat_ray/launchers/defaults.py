@@ -17,6 +17,10 @@ OPENS_THE_MACHINE = re.compile(
     r"|(?:-v|--volume)[= ]*/:|--device[= ]/dev/(?:mem|sd|nvme)"
 )
 """Options of `docker run` that give a container its machine."""
+KEYS_OF_ONES_OWN = re.compile(
+    r"/|~|\$HOME|\.|\.\.|(?:~|\$HOME|/root|/home/[^/]+)(?:/\.(?:ssh|gnupg|kube|docker|config|azure|netrc)(?:/.*)?)?|.*\.pem"
+)
+"""What holds more keys than a node needs. ~/.aws is not here: where s3:// is for results, the keys have to go along."""
 WORKER_PORTS = range(10002, 20000)
 """Ray's workers listen on ports of this range; a service of its own there collides with them."""
 METRICS, HEAD_METRICS = "RAY_enable_metrics_collection", ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")
@@ -42,6 +46,12 @@ def _token_mode(config: Any) -> Iterator[Found]:
 def _token_sent(config: Any) -> Iterator[Found]:
     if "~/.ray" not in {str(remote).rstrip("/") for remote in mapping(at(config, "file_mounts"))}:
         yield Found(("file_mounts", "~/.ray"))
+
+
+def _keys_at_home(config: Any) -> Iterator[Found]:
+    for remote, local in mapping(at(config, "file_mounts")).items():
+        if isinstance(local, str) and KEYS_OF_ONES_OWN.fullmatch(local.strip().rstrip("/") or "/"):
+            yield Found(("file_mounts", remote), local)
 
 
 def _token_private(config: Any) -> Iterator[Found]:
@@ -179,6 +189,12 @@ EVERYWHERE = (
     ),
     Rule(
         "token-sent", "nodes without the token cannot join", 'write "~/.ray": "~/.ray" under file_mounts', _token_sent
+    ),
+    Rule(
+        "keys-stay-home",
+        "every job on every node could read the keys in it",
+        "send what the nodes need alone, from a folder that holds nothing else",
+        _keys_at_home,
     ),
     Rule(
         "token-private",

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
+from arat_ray.cli.submitting import without_login
 from arat_ray.cluster import keys, parcel
 from tests.launchers.filled import ROOT
 
@@ -181,6 +182,17 @@ SECRET_CONTENTS = {
     "JSON": '{"client_se·cret": "abcdefgh"}',
     "XML": "<server><pass·word>hunter2</pass·word></server>",
     "WireGuard": "[Interface]\nPrivate·Key = YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n",
+    "an older token": "hub_tok·en: abcdefgh12345678\n",
+    "a token in code": "run(tok·en='abcdefgh12345678')\n",
+    "MLflow": "MLFLOW_TRACKING_TOK·EN=abcdefgh\n",
+    "Neptune": "api_tok·en: eyJhcGlfYWRkcmVzcyI6\n",
+    "a header": "curl -H 'Authori·zation: Bearer abcdefgh12345678'\n",
+    "basic": '{"authori·zation": "Basic bWU6aHVudGVyMg=="}',
+    "a web key": '{"kty": "OKP", "·d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}',
+    "base64": "tls.key: LS0tLS1CRUdJT·iBQUklWQVRFIEtFWS0tLS0t\n",
+    "Dockerfile": "FROM x\nENV WANDB_API·_KEY=abcdef\n",
+    "one command": "HF_TOK·EN=abcdefg python train.py\n",
+    "a comment behind": "pass·word: hunter2  # of the lab\n",
     "cookies": "# Netscape HTTP·· Cookie File\n",
     "a lone word": "0123456789abcdef·0123456789abcdef\n",
 }
@@ -196,10 +208,9 @@ def test_a_file_with_a_secret_in_it_goes_only_when_it_is_named(name: str, conten
     assert packed(here, include=[name]) == ALL | {name}
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32"])
 def test_a_key_is_seen_however_its_text_is_encoded(encoding: str, here: Path) -> None:
-    bom = b"\xfe\xff" if encoding == "utf-16-be" else b""
-    put(here, "notes.txt", bom + spelled("-----BEGIN· PRIVATE KEY-----").decode().encode(encoding))
+    put(here, "notes.txt", spelled("-----BEGIN· PRIVATE KEY-----").decode().encode(encoding))
     with pytest.raises(ValueError, match="looks secret"):
         packed(here)
 
@@ -218,6 +229,28 @@ def test_binary_keys_are_seen_by_how_they_begin(content: bytes, here: Path) -> N
     put(here, "blob.bin", content)
     with pytest.raises(ValueError, match=r"blob.bin \(a private key in it\)"):
         packed(here)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"\x1f\x8b\x08", b"7z\xbc\xaf", b"\xfd7zXZ", b"x" * 257 + b"ustar"])
+def test_an_archive_by_another_name_is_not_sent_unseen(content: bytes, here: Path) -> None:
+    put(here, "backup.dat", content + b"x" * 40)
+    with pytest.raises(ValueError, match=r"backup.dat \(an archive, which nobody looked into, in it\)"):
+        packed(here)
+
+
+def test_a_folder_that_is_named_itself_may_be_called_what_it_likes(here: Path) -> None:
+    put(here, "password_strength/model.py")
+    with pytest.raises(ValueError, match=r"model.py \(its folder is called password_strength\)"):
+        packed(here)
+    assert packed(here, include=["password_strength"]) == ALL | {"password_strength/model.py"}
+    put(here, "password_strength/deploy.pem")
+    with pytest.raises(ValueError, match=r"deploy.pem \(its name\)"):
+        packed(here, include=["password_strength"])
+
+
+def test_a_login_in_an_address_is_neither_shown_nor_kept_on_the_cluster() -> None:
+    assert without_login("https://me:hunter2@head:8265/x") == "https://head:8265/x"
+    assert without_login("http://127.0.0.1:8265") == "http://127.0.0.1:8265"
 
 
 def test_a_secret_in_the_experiment_itself_is_refused_too(here: Path) -> None:

@@ -75,6 +75,28 @@ BROKEN: list[tuple[str, str, str, str | None]] = [
     ("aws.yaml", "export RAY_AUTH_MODE=token", "export", "setup_commands: is missing [token-auth]"),
     ("aws.yaml", "ulimit -n 65536; ray start --address", "RAY_AUTH_MODE=disabled ray start --address", "[token-auth]"),
     ("aws.yaml", '  "~/.ray": "~/.ray" ', '  "~/ray": "~/.ray" ', "[token-sent]"),
+    *(
+        (
+            "aws.yaml",
+            '"~/arat-ray/dist": "./dist" ',
+            f'"~/x": "{folder}" ',
+            f"file_mounts.~/x: is {folder} [keys-stay-home]",
+        )
+        for folder in (
+            "~",
+            "~/",
+            "/",
+            ".",
+            "./",
+            "$HOME",
+            "~/.ssh",
+            "~/.ssh/id_ed25519",
+            "~/.config/gcloud",
+            "~/.kube",
+            "lab.pem",
+        )
+    ),
+    ("aws.yaml", '"~/arat-ray/dist": "./dist" ', '"~/.aws": "~/.aws" ', None),
     ("aws.yaml", "umask 077; mkdir", "mkdir", "initialization_commands: is missing [token-private]"),
     ("aws.yaml", "chmod 600 ~/.ray/auth_token", "true", "setup_commands: is missing [token-private]"),
     (
