@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arat_ray import disk
 from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, RAY_GONE, NotSaved, bring, shown, tell, user_errors
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
 
-OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
 @click.command()
@@ -178,6 +179,8 @@ def _going_on(batch_size: int) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--batch-size {batch_size}: {reason}; lower it, and name it beside the result") from error
     except OSError as error:
+        if disk.is_lasting(error) and error.filename:
+            raise ValueError(disk.reason(error)) from error
         if error.errno not in OF_A_DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
