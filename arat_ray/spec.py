@@ -5,10 +5,9 @@ A spec stands beside the code that it configures; this module only holds what al
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,28 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, mod
 from pydantic_core import PydanticCustomError
 
 from arat_ray.storage.place import is_uri, parse
-
-NAME_AT_MOST = 100
-NAME_BYTES_AT_MOST = 255 - len("-00000")
-"""File systems count bytes, of which a character has up to four; a trial's folder adds its number to the name."""
+from arat_ray.text import did_you_mean as did_you_mean
 
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known word, else the list of what is known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
-
-
-def shortened(name: str, *, room: int = 0, keep_end: bool = False) -> str:
-    """As much of a name as may be one, with room left for so many ASCII characters; its beginning, or its end."""
-    most, bytes_at_most = NAME_AT_MOST - room, NAME_BYTES_AT_MOST - room
-    name = name[-most:] if keep_end else name[:most]
-    while len(name.encode()) > bytes_at_most:
-        name = name[1:] if keep_end else name[:-1]
-    return name
 
 
 def parse_fraction(value: object) -> object:
@@ -49,6 +29,22 @@ def parse_fraction(value: object) -> object:
     if denominator == 0:
         raise PydanticCustomError("fraction", "{value} divides by zero", {"value": value})
     return numerator / denominator
+
+
+def merge(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` over `preset`, key by key in nested mappings; a mapping of another `name` replaces the preset's whole."""
+    merged = dict(preset)
+    for key, value in given.items():
+        below = preset.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and _same_name(below, value):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _same_name(preset: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    return bool(given.get("name", preset.get("name")) == preset.get("name"))
 
 
 class Spec(BaseModel):

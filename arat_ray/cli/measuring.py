@@ -16,7 +16,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray import disk
-from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, RAY_GONE, NotSaved, bring, shown, tell, user_errors
+from arat_ray.cli.common import (
+    FOLDER,
+    INTERRUPTED,
+    PATH,
+    RAY_GONE,
+    NotSaved,
+    Word,
+    bring,
+    echo,
+    rewrite,
+    shown,
+    tell,
+    user_errors,
+)
+from arat_ray.cli.data import DATA, data_of, say_unchecked
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
@@ -24,7 +38,7 @@ if TYPE_CHECKING:
 OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
-@click.command()
+@click.command(short_help="Attack trained networks: clean and robust accuracy.")
 @click.argument("target", type=PATH)
 @click.option(
     "--attack",
@@ -34,9 +48,10 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
     help="autoattack, apgd, square, autoattack-10-steps, pgd or fgsm.",
 )
 @click.option("--epsilon", help="Radius in pixel units, such as 8/255; needed.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), required=True, help="Which images.")
+@click.option("--split", type=Word(["train", "validation", "test"]), required=True, help="Which images.")
+@DATA
 @click.option("--front", is_flag=True, help="Of a study, only the trials on its front.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
+@click.option("--norm", type=Word(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]")
 @click.option("--step-size", help="Of pgd, in pixel units.  [default: epsilon / 4]")
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
@@ -44,13 +59,13 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
 @click.option(
     "--mode",
-    type=click.Choice(["exact", "fast"]),
+    type=Word(["exact", "fast"]),
     default="exact",
     show_default=True,
     help="Of autoattack and its parts: the reference's verdicts bit for bit, or up to rounding in less time.",
 )
 @click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
+@click.option("--device", type=Word(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Spread the batches over so many on Ray.")
 @click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
@@ -60,6 +75,7 @@ def evaluate(
     attack_name: str,
     epsilon: str | None,
     split: Any,
+    data: str | None,
     front: bool,
     norm: str,
     steps: int | None,
@@ -95,6 +111,7 @@ def evaluate(
         from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
         from arat_ray.storage import opening
+        from arat_ray.training.checkpoint import load
 
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
         study, _ = opening.study_of(target)
@@ -128,8 +145,10 @@ def evaluate(
         rows, studies, show = [], set(), _Line()
         for number, checkpoint in enumerate(checkpoints, start=1):
             if len(checkpoints) > 1:
-                click.echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
-            with _going_on(batch_size):
+                echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
+            state = load(checkpoint, mmap=True)
+            say_unchecked(checkpoint, state)
+            with _going_on(batch_size), data_of(checkpoint, [state.train], data, test=split == "test"):
                 report = accuracy.evaluate(
                     checkpoint,
                     split=split,
@@ -150,10 +169,10 @@ def evaluate(
             if not as_json:
                 _print_report(report)
         if as_json:
-            click.echo(json.dumps(rows, indent=2))
+            echo(json.dumps(rows, indent=2))
             return
         for study in filter(None, studies):
-            click.echo(f"added to {shown(study)}/evaluations and examples")
+            echo(f"added to {shown(study)}/evaluations and examples")
 
 
 def _end_with_ray(how: str, over: threading.Event) -> None:
@@ -173,7 +192,7 @@ def _going_on(batch_size: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from the finished batches", err=True)
+        echo("interrupted; the same command goes on from the finished batches", err=True)
         sys.exit(INTERRUPTED)
     except torch.OutOfMemoryError as error:
         reason = str(error).strip().splitlines()[0]
@@ -196,20 +215,20 @@ class _Line:
 
     def __call__(self, line: str) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+            rewrite(line)
         elif time.monotonic() >= self.next:
             self.next = time.monotonic() + 60
-            click.echo(line, err=True)
+            echo(line, err=True)
 
 
 def _print_report(report: Report) -> None:
     if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+        rewrite("")
     for each in (report.clean, report.robust):
         low, high = each.interval
-        click.echo(
+        echo(
             f"{each.attack or 'clean'}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
             f"of {each.images} {report.split} images"
         )
     for warning in report.warnings:
-        click.secho(f"warning: {warning}", fg="yellow")
+        echo(f"warning: {warning}", fg="yellow")

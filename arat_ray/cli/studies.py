@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,12 +19,14 @@ from arat_ray.cli.common import (
     RAY_GONE,
     bring,
     console,
+    echo,
     refuse_second,
     shown,
     tell,
     user_errors,
 )
-from arat_ray.text import plain
+from arat_ray.cli.data import DATA, again, experiment_of
+from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
@@ -32,29 +35,30 @@ OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
 """Exit codes of a study that a budget ended before its last trial."""
 
 
-@click.command()
+@click.command(short_help="Check an experiment file and print its plan; no Ray.")
 @click.argument("file", type=FILE)
-def validate(file: Path) -> None:
+@DATA
+def validate(file: Path, data: str | None) -> None:
     """Check an experiment file and print what it would search; no Ray, a few seconds.
 
     Example: arat-ray validate search_spaces/layers.yaml
     """
-    with user_errors():
-        from arat_ray.experiment.config import load
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.plan import describe
 
-        for line in describe(load(file)):
-            click.echo(line)
-        click.echo(f"{file} is valid")
+        for line in describe(experiment_of(file, data, stack)):
+            echo(line)
+        echo(f"{file} is valid")
 
 
-@click.command()
+@click.command(short_help="One training run, without a search.")
 @click.argument("file", type=FILE)
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DATA
 @click.option("--address", help="Ray cluster to join when the run takes several workers.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
-def train(file: Path, results: Path, resume: bool, address: str | None, verbose: bool) -> None:
+def train(file: Path, results: Path, resume: bool, data: str | None, address: str | None, verbose: bool) -> None:
     """One training run of `train:`, without a search; lands in RESULTS/<name>/.
 
     One worker trains in this process, more train through Ray.
@@ -63,14 +67,14 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     """
     with user_errors(), ExitStack() as stack:
         refuse_second(file, results)
-        from arat_ray.experiment.config import load
         from arat_ray.storage import mirror, opening
 
-        experiment = load(file).without_search()
+        experiment = experiment_of(file, data, stack).without_search()
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
-        go_on = f"arat-ray train {file} --results {results} --resume"
+        go_on = _again("train", file, results, {"--data": data, "--address": address})
+        echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         if experiment.resources.workers > 1:
             from arat_ray.cluster import tuning
 
@@ -92,16 +96,21 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
         try:
             checkpoint = single.run(experiment, file, folder, resume=resume, console=console())
         except KeyboardInterrupt:
-            click.echo(f"interrupted; go on with: {go_on}", err=True)
+            echo(f"interrupted; go on with: {go_on}", err=True)
             sys.exit(INTERRUPTED)
         except single.NotSavedError as error:
-            click.echo(str(error), err=True)
+            echo(str(error), err=True)
             sys.exit(NOT_SAVED)
-        click.echo(f"checkpoint: {shown(checkpoint)}")
-        click.echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+        echo(f"checkpoint: {shown(checkpoint)}")
+        from arat_ray.frontier.evaluations import pixels
+
+        attack = experiment.validation.attack
+        norm = ["--norm", attack.norm] if attack.norm != "linf" else []
+        words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test", *again(data)]
+        echo(f"measure it: {command('arat-ray', 'evaluate', shown(checkpoint), *words)}")
 
 
-@click.command()
+@click.command(short_help="Search: run trials until the budget is spent.")
 @click.argument("file", type=FILE)
 @click.option(
     "--results",
@@ -117,6 +126,7 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 @click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
 @click.option("--max-failures", type=click.IntRange(min=1), help="Failed trials in a row.  [default: the file's, or 5]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@DATA
 @click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
@@ -131,6 +141,7 @@ def tune(
     stall: int | None,
     max_failures: int | None,
     resume: bool,
+    data: str | None,
     earlier: tuple[Path, ...],
     address: str | None,
     dry_run: bool,
@@ -156,24 +167,25 @@ def tune(
     with user_errors(), ExitStack() as stack:
         if not dry_run:
             refuse_second(file, results)
-        from arat_ray.experiment.config import load
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         given["max_failures"] = max_failures
-        experiment = load(file).with_budget(**given)
+        experiment = experiment_of(file, data, stack).with_budget(**given)
         if not experiment.search:
-            raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
+            raise ValueError(f"{file}: there is no `search:`; a single run is `{command('arat-ray', 'train', file)}`")
         bring(*earlier)
         if dry_run:
             from arat_ray.study import warm_start
 
             learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
             for line in [*describe(experiment), *learned, *estimate(experiment)]:
-                click.echo(line)
+                echo(line)
             return
         folder = results / experiment.name
+        until = f"{experiment.trials} trials of " if experiment.trials else "trials of "
+        echo(f"{experiment.name}: {until}{experiment.base.epochs} epochs, into {shown(folder)}")
         stack.enter_context(opening.writing(folder, tell=tell))
         from arat_ray.cluster import tuning
 
@@ -187,10 +199,23 @@ def tune(
             console=console(),
             earlier=earlier,
         )
-        settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
+        options: dict[str, Any] = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+        options |= {"--budget-usd": options.pop("--usd"), "--data": data, "--address": address}
+        settle(outcome, folder, go_on=_again("tune", file, results, options, earlier))
         _show_front(outcome, folder)
         end_over_budget(outcome)
-        click.echo(f"budget.trials: all {experiment.trials} trials have ended")
+        echo(f"budget.trials: all {experiment.trials} trials have ended")
+
+
+def _again(verb: str, file: Path, results: Path, given: Mapping[str, Any], earlier: Sequence[Path] = ()) -> str:
+    """The command that goes on, with the options that were given."""
+    options = [word for name, value in given.items() if value is not None for word in (name, _number(value))]
+    options += [word for study in earlier for word in ("--from", study)]
+    return command("arat-ray", verb, file, "--results", results, *options, "--resume")
+
+
+def _number(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _show_front(outcome: Outcome, folder: Path) -> None:
@@ -202,15 +227,21 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
     ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
     complete = [row["feasible"] for row in ended if row["status"] == "complete"]
     if complete and not any(feasible is not False for feasible in complete):
-        click.echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+        which = command("arat-ray", "pareto", shown(folder), "--infeasible")
+        echo(f"none of {len(complete)} trials satisfies the constraints: {which}")
     elif complete:
         front = load_front([folder])
         show.print_table(front, console())
         if len(front.goals) == 2:
             from arat_ray.frontier.plot import plot_front
 
-            plot_front(front, folder / "front.png")
-            click.echo(f"drew {folder}/front.png")
+            try:
+                plot_front(front, folder / "front.png")
+                echo(f"drew {shown(folder)}/front.png")
+            except OSError as error:
+                echo(f"{folder}/front.png cannot be written ({error.strerror}); nothing else is lost", err=True)
+        for text in show.next_steps(front, shown(folder)):
+            echo(text)
     elif outcome.failed and not outcome.over:
         sys.exit(1)
 
@@ -218,7 +249,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
 def end_over_budget(outcome: Outcome) -> None:
     """Say which budget ended a study before its last trial, if one did, and end with its exit code."""
     if outcome.over:
-        click.echo(plain(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}"), err=True)
+        echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
         sys.exit(OVER[outcome.over.budget])
 
 
@@ -226,14 +257,14 @@ def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
     """Say how a study on Ray ended; exit code 130 where it was interrupted, 9 where Ray has ended, 3 where
     rows are not on disk."""
     if outcome.failed:
-        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
+        echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
     if not outcome.saved:
         why = f"{outcome.stopped}; " if outcome.stopped and not outcome.over else ""
-        click.echo(plain(f"{why}some rows could not be written to {folder}: `--resume` measures them again"), err=True)
+        echo(f"{why}some rows could not be written to {folder}: `--resume` measures them again", err=True)
         sys.exit(NOT_SAVED)
     if outcome.ray_is_gone:
-        click.echo(f"{outcome.stopped}; everything measured is in {folder}; go on with: {go_on}", err=True)
+        echo(f"{outcome.stopped}; everything measured is in {folder}; go on with: {go_on}", err=True)
         sys.exit(RAY_GONE)
     if outcome.stopped == "interrupted":
-        click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
+        echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
         sys.exit(INTERRUPTED)

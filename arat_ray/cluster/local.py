@@ -21,7 +21,7 @@ RAY_GONE = 9
 
 def gone() -> str | None:
     """How a process without which Ray does not work has ended; None where all live, or others have started Ray."""
-    node = rays_worker._global_node
+    node = rays_worker._global_node if rays_worker.global_worker.connected else None  # one that starts may try again
     for kind, process in node.dead_processes() if node else ():
         if kind in ESSENTIAL:
             return f"Ray on this machine has ended: its {kind} {_ended(process.poll())}"

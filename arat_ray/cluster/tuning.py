@@ -34,6 +34,7 @@ from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.terminal import report
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -110,10 +111,12 @@ def run(
     validation = experiment.validation
 
     def warn(text: str) -> None:
-        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+        report(console, text, style="bold red")
 
-    data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
-    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
+    content = data.load(
+        experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed
+    ).content
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -131,7 +134,7 @@ def run(
             if are_left(folder):
                 with nodes.cluster(address, verbose=verbose):
                     push_left(folder, console)
-            console.print(f"all {total} trials of {folder} have ended already; more with --trials")
+            report(console, f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(folder, experiment, writer, ledger, progress)
@@ -139,16 +142,20 @@ def run(
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        with (
-            _ending_with_ray(stop, recorder, ledger, warn),
-            nodes.cluster(address, verbose=verbose),
-            _interruptible(stop, recorder, ledger, console),
-            progress,
-        ):
-            room = nodes.check_placeable(experiment.resources)
-            _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room)
-            if not stop.gone:
-                push_left(folder, console)
+        try:
+            with (
+                _ending_with_ray(stop, recorder, ledger, warn),
+                nodes.cluster(address, verbose=verbose),
+                _interruptible(stop, recorder, ledger, console),
+                progress,
+            ):
+                room = nodes.check_placeable(experiment.resources)
+                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, say=console.print)
+                if not stop.gone:
+                    push_left(folder, console)
+                progress.is_kept = stop.interrupted
+        except KeyboardInterrupt:  # while Ray started, or asked for a second time
+            stop.interrupted = True
         ended = len(ledger.ended())
         has_all = total is not None and ended >= total and not stop.interrupted
         reason = None if has_all else stop.reason
@@ -170,7 +177,7 @@ def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], cons
         new = ledger.learn(each.known)
         lines = each.lines()
         again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
-        console.print("\n".join([lines[0] + again, *lines[1:]]), highlight=False, soft_wrap=True, markup=False)
+        report(console, "\n".join([lines[0] + again, *lines[1:]]))
     if found:
         study_folder.record_sources(folder, [each.as_json() for each in found])
 
@@ -185,12 +192,14 @@ def _tune(
     warn: Callable[[str], None],
     limit: int | None,
     room: int,
+    say: Callable[[str], None],
 ) -> None:
     study = f"{experiment.name}-{uuid.uuid4().hex}"
     configure = functools.partial(_configure, experiment, study, folder)
     concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
     if experiment.resources.workers > 1:
         concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
+    say(f"starting {concurrent * experiment.resources.workers} worker(s)")
     scheduler: Any = None
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
@@ -226,7 +235,7 @@ def _tune(
 
 
 def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
-    train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
+    train, stopping = experiment.resolve(asked.sampled).located(), experiment.early_stopping
     checkpoints = folder / "checkpoints" / trial_id(experiment.name, asked.number)
     return TrialConfig(
         study=study,
@@ -276,7 +285,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
         saved = _close(recorder, ledger, "interrupted")
         close_all()
         what = "everything measured is saved" if saved else "some rows could not be written"
-        console.print(f"Ray did not answer any more; {what}; go on with --resume")
+        report(console, f"Ray did not answer any more; {what}; go on with --resume")
         os._exit(INTERRUPTED if saved else NOT_SAVED)
 
     impatient = threading.Timer(PATIENCE_S, give_up)
@@ -285,7 +294,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.interrupted = True
         signal.signal(signal.SIGINT, before[signal.SIGINT])
-        console.print("stopping; what was measured is being saved (Ctrl-C again ends at once)")
+        report(console, "stopping; what was measured is being saved (Ctrl-C again ends at once)")
         if not impatient.is_alive():
             impatient.start()
 

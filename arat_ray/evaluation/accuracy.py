@@ -15,7 +15,7 @@ from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after
 from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
 from arat_ray.evaluation.records import Records
 from arat_ray.frontier.pareto import wilson
-from arat_ray.training import checkpoint, data
+from arat_ray.training import checkpoint, data, fingerprint
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data import ImageSet
 from arat_ray.training.memory import keep_freed_memory
@@ -153,7 +153,7 @@ def evaluate(
     state = checkpoint.load(path, device=device)
     chosen, indices = _images(state, split, images)
     model = checkpoint.network(state, averaged=averaged).to(device)
-    plan = plan_of(attack, state.train_spec.dataset.num_classes)
+    plan = plan_of(attack, state.num_classes)
     attacker = Attacker(model, chosen, plan, seed=seed)
     identity = attacker.identity(batch_size, hardware or autoattack.hardware(device))
     kept = Records(records or path.parent / "attacks", plan.label, identity)
@@ -189,7 +189,12 @@ def _show(now: Progress) -> str:
 def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) -> tuple[ImageSet, Tensor]:
     """The images of a split and their indices in the data set's file."""
     dataset, validate = state.train_spec.dataset, state.validate_spec
-    chosen = data.read(dataset, "test" if split == "test" else "train")
+    which: Literal["train", "test"] = "test" if split == "test" else "train"
+    chosen = data.read(dataset, which)
+    if found := list(fingerprint.changes(state.content or {}, {which: fingerprint.of(chosen)})):
+        raise ValueError(
+            f"the data has changed since this checkpoint: {'; '.join(found)}; bring it back, or give --data PATH"
+        )
     indices = torch.arange(len(chosen.labels))
     if split == "validation" and validate.split == "test":
         raise ValueError("this run held no images out: it was validated on test images; choose split test or train")

@@ -16,6 +16,7 @@ from arat_ray.results.log import log_evaluation
 from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import Table
 from arat_ray.spec import did_you_mean, parse_fraction
+from arat_ray.storage.names import below
 from arat_ray.training.attacks import Attack, Pgd
 
 ATTACKS = (*ENSEMBLES, "pgd", "fgsm")
@@ -62,7 +63,7 @@ def checkpoints_of(
     """The checkpoint that `target` is; of a study, those of its complete trials, or of those on its front.
 
     `fetch` brings them here from where the study lies. Raises ValueError where there is none, and where the study's
-    table names one that is not there.
+    table names one that is not there, or outside of the study.
     """
     if not target.is_dir():
         if front:
@@ -80,7 +81,10 @@ def checkpoints_of(
     chosen = [row for row in complete if row["on_front"] or not front]
     if not chosen:
         raise ValueError(f"{target} has no complete trial yet: none of its {trials.num_rows} rows; go on with it first")
-    paths = [target / row["checkpoint"] for row in sorted(chosen, key=lambda row: int(row["number"]))]
+    try:
+        paths = [below(target, row["checkpoint"]) for row in sorted(chosen, key=lambda row: int(row["number"]))]
+    except ValueError as error:
+        raise ValueError(f"{target}/trials names a checkpoint that is not the study's: {error}") from error
     fetch(paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:

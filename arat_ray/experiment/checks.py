@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.errors import explain, shown
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 from arat_ray.training.run import Train
 
 if TYPE_CHECKING:

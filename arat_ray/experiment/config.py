@@ -16,8 +16,10 @@ from arat_ray.experiment import checks
 from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
-from arat_ray.experiment.search import Domain
-from arat_ray.spec import NAME_AT_MOST, NAME_BYTES_AT_MOST, Spec, did_you_mean
+from arat_ray.experiment.search import Domain, flag
+from arat_ray.spec import Spec, did_you_mean
+from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
+from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
@@ -35,11 +37,11 @@ GRID_AT_MOST = 100_000
 def _is_a_file_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
-    if len(name) > NAME_AT_MOST:
-        raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
-    if (size := len(name.encode())) > NAME_BYTES_AT_MOST:
+    if len(name) > EXPERIMENT_LETTERS:
+        raise ValueError(f"becomes a folder: use at most {EXPERIMENT_LETTERS} characters, not {len(name)}")
+    if (size := len(name.encode())) > EXPERIMENT_BYTES:
         raise ValueError(
-            f"becomes a folder: use at most {NAME_BYTES_AT_MOST} bytes, not {size} (its {len(name)} characters have "
+            f"becomes a folder: use at most {EXPERIMENT_BYTES} bytes, not {size} (its {len(name)} characters have "
             "more than one each)"
         )
     return name
@@ -49,7 +51,7 @@ class Sampler(Spec):
     """How the search proposes its next trial."""
 
     name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
-    seed: int = Field(ge=0)
+    seed: int = Field(0, ge=0)
 
 
 class Budget(Spec):
@@ -129,6 +131,17 @@ class Experiment(Spec):
     early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
     resources: Resources = Resources()
+
+    @field_validator("search")
+    @classmethod
+    def _read_conditions(cls, search: dict[str, Domain]) -> dict[str, Domain]:
+        """`when: {sync_batch_norm: on}` speaks of the boolean that the domain has."""
+        flags = {path for path, domain in search.items() if domain.kind == "bool"}
+        for path, domain in search.items():
+            if flags & domain.when.keys():
+                when = {other: _flags(wanted) if other in flags else wanted for other, wanted in domain.when.items()}
+                search = search | {path: domain.model_copy(update={"when": when})}
+        return search
 
     @field_validator("first")
     @classmethod
@@ -234,11 +247,11 @@ class Experiment(Spec):
         return self.model_copy(update=nothing)
 
     def identity(self) -> dict[str, Any]:
-        """What makes results comparable: everything but the budget, the sampler and the resources."""
+        """What makes results comparable: all but the budget, the sampler, the resources and where the data lies."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
         if not self.constraints:  # studies from before there were any stay the same
             del dumped["constraints"]
-        return dumped | {"train": self.base.model_dump(mode="json")}
+        return of_experiment(dumped | {"train": self.base.model_dump(mode="json")})
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:
         """Samples that show whether each value of each domain can be used: (where it is written, sample)."""
@@ -294,6 +307,10 @@ def load(path: Path) -> Experiment:
     return experiment
 
 
+def _flags(wanted: Any) -> Any:
+    return [flag(label) for label in wanted] if isinstance(wanted, list) else flag(wanted)
+
+
 def _whole_run(value: Any) -> dict[str, Any]:
     """What `member` stands for."""
     if not isinstance(value, dict):
@@ -319,8 +336,8 @@ def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
             node[part] = value
             return
         complete = complete[part]
-        if not isinstance(node.get(part), dict):
-            node[part] = copy.deepcopy(complete)
+        if not isinstance(node.get(part), dict):  # no more than it takes, so that a preset can fill in the rest
+            node[part] = {"name": complete["name"]} if isinstance(complete, dict) and "name" in complete else {}
         node = node[part]
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
+from arat_ray.yaml_bounds import YamlError, text_of
+from arat_ray.yaml_core import parse
 
 SHOWN_AT_MOST = 80
-MERGE = "tag:yaml.org,2002:merge"
-FLOAT = "tag:yaml.org,2002:float"
 WANTED = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -40,6 +38,7 @@ WANTED = {
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
     "too_short": "must hold at least {min_length} value(s)",
+    "too_long": "must hold at most {max_length} value(s)",
 }
 """pydantic's error types in words that need no pydantic."""
 
@@ -52,45 +51,12 @@ class ExperimentError(ValueError):
         self.path, self.problems = path, list(problems)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, where 1e-4 is a number, and a key that stands twice is an error instead of a silent overwrite."""
-
-
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
-    seen: set[Hashable] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == MERGE:
-            continue
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
-_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ExperimentError with the line for what is no YAML."""
+    """The mapping in a YAML file. Raises ExperimentError, with the line, for what is no YAML or leaves its bounds."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise ExperimentError(path, [f"cannot be read: {reason}"]) from error
-    try:
-        raw = yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ExperimentError(path, [line + ", ".join(filter(None, [error.context, error.problem]))]) from error
-    except (yaml.YAMLError, ValueError) as error:  # a control character; a date or a number that cannot be
-        raise ExperimentError(path, [f"is not YAML: {' '.join(str(error).split())}"]) from error
-    except RecursionError as error:
-        raise ExperimentError(path, ["is nested too deeply"]) from error
+        raw = parse(text_of(path))
+    except YamlError as error:
+        raise ExperimentError(path, [str(error)]) from error
     if not isinstance(raw, dict):
         raise ExperimentError(path, ["is not an experiment: it must hold `name:`, `train:` and `validate:`"])
     return raw

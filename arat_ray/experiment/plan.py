@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from arat_ray.experiment.config import Experiment, Resources
+from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset, read
@@ -32,8 +32,18 @@ def describe(experiment: Experiment) -> Iterator[str]:
         f"{experiment.name}: {train.method.name} on {train.dataset.name}, {train.model.name}, {train.epochs} epochs, "
         f"batch size {train.batch_size}"
     )
+    found = train.dataset.located()
+    for place in train.dataset.places:
+        named, here = getattr(train.dataset, place), getattr(found, place)
+        if here is not None and here != named:
+            yield f"  data: {place} in {here}" + (f", not in {named}" if named is not None else "")
     if train.attack:
         yield f"  attack in training: {train.attack}"
+    varies = any(
+        path.split(".")[0] in ("optimizer", "schedule", "epochs", "preset", MEMBER) for path in experiment.search
+    )
+    spelled = train.schedule.spelled(train.optimizer.learning_rate, train.epochs)
+    yield f"  learning rate{' where nothing varies it' if varies else ''}: {spelled}"
     validation = experiment.validation
     images = "held-out" if validation.held_out else "test"
     yield f"  measured every {validation.every} epochs on {validation.images} {images} images: {validation.attack}"

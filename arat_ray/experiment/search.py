@@ -32,17 +32,34 @@ def _two_numbers(value: Any) -> Any:
     return [parse_fraction(end) for end in value]
 
 
+def flag(value: Any) -> Any:
+    """A boolean as YAML 1.1 writes it, `on` or `no`; anything else unchanged."""
+    return {"yes": True, "on": True, "no": False, "off": False}.get(value.lower(), value) if _is_word(value) else value
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and value in {value.lower(), value.upper(), value.capitalize()}
+
+
 def _values(value: Any) -> Any:
-    """The values of a choice; 8/255 is a number here. Labels are text, or all of them whole numbers."""
+    """The values of a choice; 8/255 is a number here, [on, off] booleans. Labels are text, or all of them integers."""
     if isinstance(value, list):
-        return [parse_fraction(item) for item in value]
+        flags = [flag(item) for item in value]
+        return flags if all(isinstance(item, bool) for item in flags) else [parse_fraction(item) for item in value]
     if not isinstance(value, Mapping):
         raise ValueError(f"must be [value, ...] or {{label: value, ...}}, not {shown(value)}")
     are_numbers = bool(value) and all(type(label) is int for label in value)
     for label in value:
         if not (are_numbers or isinstance(label, str)):
             raise ValueError(f"a label must be text; YAML reads this one as {shown(label)}, so put it in quotes")
-    return {label: parse_fraction(item) for label, item in value.items()}
+    return {label: parse_fraction(_with_flags(item)) for label, item in value.items()}
+
+
+def _with_flags(value: Any) -> Any:
+    """A value of `train`, which has no text that is a boolean in YAML 1.1, in nested collections as well."""
+    if isinstance(value, dict):
+        return {key: _with_flags(item) for key, item in value.items()}
+    return [_with_flags(item) for item in value] if isinstance(value, list) else flag(value)
 
 
 class Domain(Spec):
@@ -109,8 +126,10 @@ class Domain(Spec):
         return f"{values}, where {' and '.join(conditions)}" if conditions else values
 
     def read(self, given: Any) -> Any:
-        """A sample as a user writes it: 8/255 is a number here too, unless it is a label."""
-        return given if isinstance(self.choice, dict) else parse_fraction(given)
+        """A sample as a user writes it: 8/255 is a number here too, `on` a boolean, unless it is a label."""
+        if isinstance(self.choice, dict):
+            return given
+        return flag(given) if self.kind == "bool" else parse_fraction(given)
 
     def applies(self, sampled: Mapping[str, Any]) -> bool:
         """Whether the condition holds among what was sampled so far."""

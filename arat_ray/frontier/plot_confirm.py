@@ -10,6 +10,7 @@ import numpy as np
 from arat_ray.frontier.confirm import Confirmation
 from arat_ray.frontier.pareto import Floats
 from arat_ray.frontier.plot import FRONT, GREY, OTHER, STYLE, TEXT, goal_label
+from arat_ray.text import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def plot_confirmation(confirmation: Confirmation, path: Path) -> None:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         _draw(axes, confirmation)
-        axes.set_title(confirmation.folder.name, loc="left", fontsize=11, fontweight="bold", pad=19)
+        axes.set_title(line(confirmation.folder.name), loc="left", fontsize=11, fontweight="bold", pad=19)
         seeds = f"{len(confirmation.seeds)} new seed{'s' * (len(confirmation.seeds) > 1)}"
         confirmed = f"{len(confirmation.confirmed)} of {len(confirmation.members)} members confirmed"
         axes.annotate(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
 from arat_ray.launchers.document import Document, documents, text_of
 from arat_ray.launchers.problems import Problem, at, dotted, mapping, shown
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 if TYPE_CHECKING:
     from arat_ray.experiment.config import Resources

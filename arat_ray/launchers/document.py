@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from arat_ray import yaml_bounds
 from arat_ray.launchers.problems import Path, Problem
+from arat_ray.yaml_bounds import YamlError
 
 PLACEHOLDER = re.compile(r"<your-[a-z0-9-]+>")
 MERGE = "tag:yaml.org,2002:merge"
@@ -32,24 +34,31 @@ class Document(NamedTuple):
 def text_of(file: File) -> str:
     """The text of a file. Raises ValueError where it cannot be read."""
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise ValueError(f"{file}: cannot be read: {reason}") from error
+        return yaml_bounds.text_of(file)
+    except YamlError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def documents(file: File) -> list[Document]:
-    """The YAML documents of a file. Raises ValueError with the line where it is no YAML or a key stands twice."""
+    """The YAML documents of a file, read as Ray and Kubernetes read them, by YAML 1.1.
+
+    Raises ValueError with the line where it is no YAML, leaves its bounds or a key stands twice.
+    """
     text = text_of(file)
     try:
+        for _ in yaml_bounds.events(text):
+            pass
         nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
         data = [each for each in yaml.safe_load_all(text) if each is not None]
         return [_document(node, each) for node, each in zip(nodes, data, strict=True)]
+    except YamlError as error:
+        where = f"{file}:{error.line}" if error.line else str(file)
+        raise ValueError(f"{where}: {error.problem}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{file}:{mark.line + 1}" if mark else str(file)
         raise ValueError(f"{where}: {', '.join(filter(None, [error.context, error.problem]))}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from arat_ray.launchers.defaults import pin_problem
 from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, mapping, shown
 from arat_ray.launchers.schema import against, folder_of, strict
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 OBJECT_META = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
 OURS = {"RayCluster": "RayClusterSpec", "RayJob": "RayJobSpec"}

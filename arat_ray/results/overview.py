@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from arat_ray import locks
 from arat_ray.frontier import evaluations
-from arat_ray.frontier.evaluations import pixels
 from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
 from arat_ray.results.listing import measured
 from arat_ray.results.schema import ACCURACIES, TABLES
+from arat_ray.text import command, line
 
 REASONS_AT_MOST = 5
 COLUMNS = [
@@ -89,6 +89,10 @@ def is_live(study: Path) -> bool:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What `overview` found, for people."""
+    return map(line, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     trials = sum(found["trials"].values())
     of = f" of {found['trials_in_all']}" if found["trials_in_all"] else ""
     counts = ", ".join(f"{count:,} {status}" for status, count in found["trials"].items()) or "none yet"
@@ -116,8 +120,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for each in found["evaluations"]:
         yield f"evaluated: {each['checkpoints']:,} checkpoint(s) under {measured(each)}"
     yield "rows: " + ", ".join(f"{name} {count:,}" for name, count in found["rows"].items())
-    for command in found["next"]:
-        yield f"next: {command}"
+    for words in found["next"]:
+        yield f"next: {words}"
 
 
 def _description(study: Path) -> dict[str, Any]:
@@ -179,19 +183,19 @@ def _rows(study: Path, table: str) -> int:
 def _next(study: Path, found: dict[str, Any], description: dict[str, Any]) -> Iterator[str]:
     """What to type now."""
     if found["state"] == "interrupted" and description:
-        trials = f" --trials {found['trials_in_all']}" if found["kind"] == "tune" and found["trials_in_all"] else ""
-        yield f"arat-ray {found['kind']} {study / 'study.yaml'} --results {study.parent}{trials} --resume"
+        is_search = found["kind"] == "tune" and found["trials_in_all"]
+        trials = ("--trials", found["trials_in_all"]) if is_search else ()
+        file = study / "study.yaml"
+        yield command("arat-ray", found["kind"], file, "--results", study.parent, *trials, "--resume")
     if found["failed"]:
-        yield f"arat-ray results trials {study} --status failed"
+        yield command("arat-ray", "results", "trials", study, "--status", "failed")
     if found["front"]:
-        yield f"arat-ray pareto {study} --plot front.png"
+        yield command("arat-ray", "pareto", study, "--plot", "front.png")
     how = found["measured"]
     if found["state"] == "complete" and how and not found["evaluations"] and how["epsilon"] is not None:
-        norm = "" if how["norm"] == "linf" else f" --norm {how['norm']}"
-        radius = pixels(how["epsilon"])
-        yield f"arat-ray evaluate {study} --front --attack autoattack{norm} --epsilon {radius} --split test"
+        yield evaluations.with_autoattack(study, norm=how["norm"], epsilon=how["epsilon"], split="test")
     elif found["state"] == "complete" and found["front"] and found["kind"] == "tune":
-        yield f"arat-ray confirm {study} --seeds 3"
+        yield command("arat-ray", "confirm", study, "--seeds", 3)
 
 
 def _value(goal: str, value: float) -> str:

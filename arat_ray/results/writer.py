@@ -15,9 +15,10 @@ from arat_ray.frontier.pareto import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.index import Key
 from arat_ray.results.log import RowLog
-from arat_ray.results.reader import did_you_mean, part_files
+from arat_ray.results.reader import part_files
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
 from arat_ray.results.table import Table
+from arat_ray.text import did_you_mean
 
 
 class StudyWriter:

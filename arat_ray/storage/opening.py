@@ -40,6 +40,8 @@ def pull(path: Path, names: Iterable[str] = TABLES, *, tell: Tell) -> None:
         mirror.pull(names, tell=tell, is_live=is_live)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
+    except ValueError as error:  # a key that is no name of a file
+        raise ValueError(f"{path}: {error}") from error
 
 
 @contextmanager
@@ -64,6 +66,10 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
         with suppress(OSError):
             lock.release()
         raise ValueError(f"{path}: cannot be opened for writing ({objects.reason(error)})") from error
+    except ValueError as error:  # a key that is no name of a file
+        with suppress(OSError):
+            lock.release()
+        raise ValueError(f"{path}: {error}") from error
     pusher = pushing.Pushing(mirror, names, tell=tell, lock=lock)
     pusher.start()
     ended: SystemExit | None = None

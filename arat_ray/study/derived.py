@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from arat_ray import yaml_core
 from arat_ray.results import reader
-from arat_ray.spec import shortened
+from arat_ray.storage.names import tame
+from arat_ray.text import line
 
 CONFIRMED = "-confirm"
-WIDTH = 120
 
 
 class Source(NamedTuple):
@@ -27,8 +26,7 @@ class Source(NamedTuple):
 def confirmation_of(study: Path, results: Path | None) -> Path:
     """The folder of a study's confirmation, beside it unless `results` says where."""
     study = study.absolute()
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
-    return (results or study.parent) / f"{shortened(name, room=len(CONFIRMED))}{CONFIRMED}"
+    return (results or study.parent) / f"{tame(study.name, room=len(CONFIRMED))}{CONFIRMED}"
 
 
 def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
@@ -41,7 +39,7 @@ def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
         key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
     }
     file = {
-        "name": shortened(trial_id, keep_end=True).lstrip("."),
+        "name": tame(trial_id, keep_end=True),
         "train": source.train,
         "validate": given["validate"],
         "maximize": given["maximize"],
@@ -77,9 +75,8 @@ def description(study: Path) -> dict[str, Any]:
 
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
     """An experiment file with what stands above it."""
-    above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
-    text: str = yaml.safe_dump(file, sort_keys=False, default_flow_style=None, width=WIDTH, allow_unicode=True)
-    return f"{above}\n{text}"
+    above = "".join(f"# {line(comment)}".rstrip() + "\n" for comment in comments)
+    return f"{above}\n{yaml_core.dump(file)}"
 
 
 def write(text: str, path: Path) -> list[str]:

@@ -11,6 +11,8 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from arat_ray.training import fingerprint
+from arat_ray.training.fingerprint import Content
 from arat_ray.training.image_files import ImageFolder, ParquetImages
 from arat_ray.training.images import Images, ImageSet, Shape, Split
 from arat_ray.training.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn
@@ -55,9 +57,13 @@ DATASETS: dict[str, type[_Dataset]] = {
 }
 
 
-@lru_cache(maxsize=4)
 def read(dataset: Dataset, split: Split) -> ImageSet:
     """A split of a data set, read once a process: a reused worker finds it here. Not to be written to."""
+    return _read(dataset.located(), split)
+
+
+@lru_cache(maxsize=4)
+def _read(dataset: Dataset, split: Split) -> ImageSet:
     return dataset.read(split)
 
 
@@ -67,6 +73,8 @@ class Splits(NamedTuple):
     train: ImageSet
     validation: ImageSet
     validation_sha256: str
+    content: Content
+    """Fingerprints of the splits that both are of."""
 
 
 def load(dataset: Dataset, *, validate_on: Literal["validation", "test"], images: int, seed: int) -> Splits:
@@ -75,14 +83,16 @@ def load(dataset: Dataset, *, validate_on: Literal["validation", "test"], images
     The test set is opened in the second case only. Raises ValueError for more images than there are.
     """
     train = read(dataset, "train")
+    content = {"train": fingerprint.of(train)}
     if validate_on == "validation":
         kept, held = hold_out(train.labels, images=images, seed=seed)
-        return Splits(_rows(train, kept), _rows(train, held), indices_sha256(held))
+        return Splits(_rows(train, kept), _rows(train, held), indices_sha256(held), content)
     test = read(dataset, "test")
     if images > len(test.labels):
         raise ValueError(f"{images} images of a test set of {len(test.labels)}; lower validate.images")
     first = torch.arange(images)
-    return Splits(train, _rows(test, first), indices_sha256(first))
+    content["test"] = fingerprint.of(test)
+    return Splits(train, _rows(test, first), indices_sha256(first), content)
 
 
 def _rows(images: ImageSet, indices: Tensor) -> ImageSet:

@@ -34,6 +34,7 @@ class ParquetImages(Images):
     """
 
     name: Literal["parquet"] = "parquet"
+    places: ClassVar[tuple[str, ...]] = ("train", "test")
     train: DataPlace
     test: DataPlace | None = None
     image_column: str | None = None  # by default `img` or `image`
@@ -42,19 +43,19 @@ class ParquetImages(Images):
 
     @property
     def shape(self) -> Shape:
-        return _parquet_facts(self)[0]
+        return _parquet_facts(self.located())[0]
 
     @property
     def num_classes(self) -> int:
-        return len(_parquet_facts(self)[1])
+        return len(_parquet_facts(self.located())[1])
 
     def read(self, split: Split) -> ImageSet:
-        shape, classes = _parquet_facts(self)
+        shape, classes = _parquet_facts(self.located())
         n = self._count(sum(map(_num_rows, self._parts(split))), split)
         return _gather(n, self._rows(split), shape, classes)
 
     def _parts(self, split: Split) -> list[Path]:
-        path = _existing(split, getattr(self, split))
+        path = _existing(split, getattr(self.located(), split))
         if not path.is_dir():
             return [path]
         parts = sorted(path.glob("*.parquet"))
@@ -131,6 +132,7 @@ class ImageFolder(Images):
     """
 
     name: Literal["image_folder"] = "image_folder"
+    places: ClassVar[tuple[str, ...]] = ("train", "test")
     train: DataPlace
     test: DataPlace | None = None
     size: PositiveInt
@@ -146,14 +148,14 @@ class ImageFolder(Images):
         return len(self._classes())
 
     def _classes(self) -> tuple[str, ...]:
-        folder = _existing("train", self.train)
+        folder = _existing("train", self.located().train)
         names = tuple(sorted(entry.name for entry in folder.glob("[!.]*") if entry.is_dir()))
         if not names:
             raise ValueError(f"dataset.train: {folder} holds no folders; make one for each class")
         return names
 
     def read(self, split: Split) -> ImageSet:
-        folder = _existing(split, getattr(self, split))
+        folder = _existing(split, getattr(self.located(), split))
         files = [file for file in folder.glob("[!.]*/**/[!.]*") if file.suffix.lower() in self.suffixes]
         if not files:
             raise ValueError(f"dataset.{split}: no {', '.join(self.suffixes)} in the folders of {folder}")
@@ -184,7 +186,10 @@ def _existing(key: str, path: Path | str | None) -> Path:
         folder = next(parent for parent in path.parents if parent.is_dir())
         names = os.listdir(folder)
         hint = did_you_mean(path.relative_to(folder).parts[0], names) if names else ", which is empty"
-        raise ValueError(f"dataset.{key}: no {path}; looked in {folder}{textwrap.shorten(hint, 300)}")
+        raise ValueError(
+            f"dataset.{key}: no {path}; looked in {folder}{textwrap.shorten(hint, 300)}; correct it, or say with "
+            "--data or ARAT_DATA which folder holds it now"
+        )
     return path
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arat_ray import disk
-from arat_ray.training import branches, checkpoint, data, diagnostics
+from arat_ray.training import branches, checkpoint, data, diagnostics, fingerprint, identity
 from arat_ray.training.averaging import Average
 from arat_ray.training.batches import EVERYTHING, Batches
 from arat_ray.training.checkpoint import Checkpoint
@@ -41,6 +41,7 @@ Row = dict[str, Any]
 """One epoch's measurements, by the column names of the `epochs` table."""
 
 
+NAMED_AT_MOST = 5
 RETRY_S = (1.0, 30.0)
 """How long to wait for a disk that fails: at first, and at most, before it is tried again."""
 
@@ -127,7 +128,7 @@ class _Run:
         self.train, self.validate, self.context = train, validate, context
         device = context.device
         splits = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed)
-        self.validation_sha256 = splits.validation_sha256
+        self.validation_sha256, self.content = splits.validation_sha256, dict(splits.content)
         self.validation = _to(splits.validation, device)
         self.images = Batches(
             splits.train,
@@ -167,9 +168,18 @@ class _Run:
         history: list[Row] = []
         if path.exists():
             state = checkpoint.load(path, device=self.context.device)
-            expected = (self.train.model_dump(mode="json"), self.validate.model_dump(mode="json"))
-            if (state.train, state.validate) != expected:
-                raise ValueError(f"{path} is the checkpoint of another run; choose another folder or remove it")
+            if found := identity.another_run((state.train, state.validate), self.train, self.validate):
+                what = "; ".join(found[:NAMED_AT_MOST])
+                raise ValueError(f"{path} is the checkpoint of another run: {what}; choose another folder or remove it")
+            if found := list(fingerprint.changes(state.content or {}, self.content)):
+                raise ValueError(
+                    f"{path} was trained on other data: {'; '.join(found)}; bring back the data that it began with, "
+                    "give --data PATH, or train anew under another `name:`"
+                )
+            if state.validation_sha256 != self.validation_sha256:
+                raise ValueError(
+                    f"{path} held out other images for validation, so its training set was another one; bring it back"
+                )
             self.method.load_state_dict(state.method)
             self.optimizer.load_state_dict(state.optimizer)
             if self.average and state.average:
@@ -208,6 +218,7 @@ class _Run:
                 features=self.watched_features,
                 history=history,
                 partway=partway,
+                content=self.content,
             )
             if is_best:
                 self.best = replace(state, optimizer={}, features={})

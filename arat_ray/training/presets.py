@@ -17,7 +17,8 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from arat_ray.spec import did_you_mean
+from arat_ray.spec import merge
+from arat_ray.text import did_you_mean
 
 Settings = Mapping[str, Any]
 
@@ -199,20 +200,4 @@ def apply(given: Settings) -> dict[str, Any]:
         return dict(given)
     if not isinstance(name, str) or name not in PRESETS:
         raise PydanticCustomError("preset", "no preset {name}", {"name": f"{name!r}{did_you_mean(str(name), PRESETS)}"})
-    return _merge(PRESETS[name], given)
-
-
-def _merge(preset: Settings, given: Settings) -> dict[str, Any]:
-    """`given` over `preset`, key by key in nested mappings; a mapping of another `name` replaces the preset's whole."""
-    merged = dict(preset)
-    for key, value in given.items():
-        below = preset.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping) and _same_name(below, value):
-            merged[key] = _merge(below, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _same_name(preset: Settings, given: Settings) -> bool:
-    return bool(given.get("name", preset.get("name")) == preset.get("name"))
+    return merge(PRESETS[name], given)

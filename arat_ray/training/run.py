@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from arat_ray.spec import Spec
@@ -15,6 +15,7 @@ from arat_ray.training.attacks import Attack
 from arat_ray.training.averaging import Averaging
 from arat_ray.training.data import Dataset
 from arat_ray.training.diagnostics import Diagnostics
+from arat_ray.training.images import Shape
 from arat_ray.training.methods import (
     AratSpec,
     ArrestSpec,
@@ -24,6 +25,7 @@ from arat_ray.training.methods import (
     StandardSpec,
     Task,
     TradesSpec,
+    arat,
 )
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
@@ -31,6 +33,9 @@ from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
 from arat_ray.training.weight_perturbation import WeightPerturbation
+
+HAS_RUN = "has run"
+"""The context in which the spec of a checkpoint is validated: its data is not looked at."""
 
 
 class Train(Spec):
@@ -68,8 +73,16 @@ class Train(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_preset(cls, data: Any) -> Any:
-        return presets.apply(data) if isinstance(data, Mapping) else data
+    def _fill_in_presets(cls, data: Any) -> Any:
+        """The run's own preset, then its method's, which depends on the attack."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = presets.apply(data)
+        method, attack = filled.get("method"), filled.get("attack")
+        if isinstance(method, Mapping):
+            norm = attack.get("norm") if isinstance(attack, Mapping) else getattr(attack, "norm", None)
+            filled["method"] = arat.fill_in_preset(method, norm=norm)
+        return filled
 
     @field_validator("optimizer", mode="before")
     @classmethod
@@ -77,7 +90,7 @@ class Train(Spec):
         return {"name": "sgd", **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> Self:
+    def _parts_fit_together(self, info: ValidationInfo) -> Self:
         if self.attack is None and not isinstance(self.method, StandardSpec):
             raise PydanticCustomError(
                 "no_attack",
@@ -102,18 +115,24 @@ class Train(Spec):
             raise ValueError(
                 f"weight_perturbation.warmup_epochs {awp.warmup_epochs} leaves none of {self.epochs} epochs"
             )
-        if self.augmentation is not None and self.dataset.shape[0] not in (1, 3):
+        has_run = info.context == HAS_RUN
+        if self.augmentation is not None and not has_run and self.dataset.shape[0] not in (1, 3):
             raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
         return self
 
-    def build(self) -> Method:
+    def located(self) -> Self:
+        """The same run, with its data where it is found on this machine."""
+        return self.model_copy(update={"dataset": self.dataset.located()})
+
+    def build(self, shape: Shape | None = None, num_classes: int | None = None) -> Method:
         """The method around a freshly initialised network, on torch's default device; seeded by `seed` alone.
 
-        Raises ValueError for a layer pattern that the network does not know.
+        Shape and classes are those of the data set, which is opened for them where they are not given. Raises
+        ValueError for a layer pattern that the network does not know.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
-            task = Task(self.model, self.dataset.shape, self.dataset.num_classes)
+            task = Task(self.model, shape or self.dataset.shape, num_classes or self.dataset.num_classes)
             method = self.method.build(task.network(), task)
         method.label_smoothing = self.label_smoothing
         if self.diagnostics is not None:

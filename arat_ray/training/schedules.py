@@ -13,6 +13,7 @@ from pydantic import Field
 
 from arat_ray.spec import Spec
 
+SPELLED_AT_MOST = 8
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,7 +27,7 @@ class Piecewise(Spec):
     name: Literal["piecewise"] = "piecewise"
     warmup_epochs: int = Field(1, ge=0)
     warmup_factor: Share = 0.2
-    decays: tuple[Share, ...] = (0.76, 0.91)
+    decays: tuple[Share, ...] = Field((0.76, 0.91), max_length=100)
     decay_factor: Share = 0.1
 
     def factor(self, *, epoch: int, epochs: int, progress: float) -> float:
@@ -35,6 +36,31 @@ class Piecewise(Spec):
             return self.warmup_factor
         passed = sum(epoch / epochs >= decay for decay in self.decays)  # 0.55 * 100 is more than 55
         return float(self.decay_factor**passed)
+
+    def stretches(self, epochs: int) -> list[tuple[int, int, float]]:
+        """(first epoch, last epoch, factor) wherever the factor changes, epochs counted from 1."""
+        changes = {0, min(self.warmup_epochs, epochs)}
+        for decay in self.decays:
+            near = math.ceil(decay * epochs)
+            changes |= {epoch for epoch in (near - 1, near, near + 1) if 0 <= epoch < epochs}  # where rounding may lie
+        starts = sorted(changes - {epochs})
+        found = list[tuple[int, int, float]]()
+        for first, after in zip(starts, [*starts[1:], epochs], strict=True):
+            factor = self.factor(epoch=first, epochs=epochs, progress=0)
+            if found and found[-1][2] == factor:
+                found[-1] = found[-1][0], after, factor
+            else:
+                found.append((first + 1, after, factor))
+        return found
+
+    def spelled(self, rate: float, epochs: int) -> str:
+        """`0.1 in epochs 1-7, 0.01 in 8-9, 0.001 in 10`."""
+        parts = [
+            f"{rate * factor:.3g} in {first if first == last else f'{first}-{last}'}"
+            for first, last, factor in self.stretches(epochs)
+        ]
+        parts[0] = parts[0].replace(" in ", " in epochs " if "-" in parts[0].split(" in ")[1] else " in epoch ")
+        return ", ".join(parts if len(parts) <= SPELLED_AT_MOST else [*parts[: SPELLED_AT_MOST - 1], "...", parts[-1]])
 
 
 class Cosine(Spec):
@@ -50,6 +76,10 @@ class Cosine(Spec):
             return progress / self.warmup
         through = (progress - self.warmup) / (1 - self.warmup)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * through)) / 2
+
+    def spelled(self, rate: float, epochs: int) -> str:
+        rise = f"0 rising to {rate:.3g} {_until(self.warmup, epochs)}" if self.warmup else f"{rate:.3g}"
+        return f"{rise}, falling to {rate * self.final:.3g} {_until(1, epochs)} as half a cosine"
 
 
 class OneCycle(Spec):
@@ -68,6 +98,16 @@ class OneCycle(Spec):
         if progress < self.peak:
             return self.start + (1 - self.start) * progress / self.peak
         return self.final + (1 - self.final) * (1 - progress) / (1 - self.peak)
+
+    def spelled(self, rate: float, epochs: int) -> str:
+        return (
+            f"{rate * self.start:.3g} rising to {rate:.3g} {_until(self.peak, epochs)}, "
+            f"falling to {rate * self.final:.3g} {_until(1, epochs)}"
+        )
+
+
+def _until(share: float, epochs: int) -> str:
+    return f"after {share * epochs:.4g} of {epochs} epochs" if share < 1 else "at the end"
 
 
 Schedule = Annotated[Piecewise | Cosine | OneCycle, Field(discriminator="name")]

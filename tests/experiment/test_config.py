@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from arat_ray.experiment.config import Experiment, load
+from arat_ray.training.identity import differences
 from arat_ray.training.methods import AratSpec, PgdAtSpec
 from arat_ray.training.models import Resnet18
 from arat_ray.training.optimizers import Sgd
@@ -255,3 +256,50 @@ budget: {trials: 4}
     assert read.validation.attack.steps == 20
     assert read.search["optimizer.weight_decay"].kind == "float"
     assert read.first == [{"attack.epsilon": 8 / 255, "optimizer.weight_decay": 5e-4}]
+
+
+OFFICIAL = """
+name: official
+train: {preset: arat/resnet18, dataset: {name: cifar10}, seed: 0}
+search:
+  method.invariance_weight: {loguniform: [1, 100]}
+  method.balance.images: {choice: [256, 1024]}
+  schedule.warmup_epochs: {int: [0, 2]}
+  attack.norm: {choice: [linf, l2]}
+validate: {every: 10, images: 100, attack: {name: pgd, norm: linf, epsilon: 8/255, step_size: 2/255, steps: 20}}
+sampler: {name: random}
+budget: {trials: 2}
+"""
+
+
+@pytest.mark.parametrize(("norm", "attack_norm"), [("linf", "train"), ("l2", "eval")])
+def test_what_is_sampled_below_a_preset_leaves_the_preset_to_fill_in_the_rest(
+    norm: str, attack_norm: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "official.yaml"
+    path.write_text(OFFICIAL)
+    run = load(path).resolve(
+        {
+            "method.invariance_weight": 7.0,
+            "method.balance.images": 256,
+            "schedule.warmup_epochs": 2,
+            "attack.norm": norm,
+        }
+    )
+    method = run.model_dump()["method"]
+    assert method["invariance_weight"] == 7
+    assert (method["attack_norm"], method["noisy_center"]) == (attack_norm, norm == "linf")
+    assert method["balance"] == {"name": "auto", "exponent": 1.0, "images": 256, "sample": "fresh"}
+    assert run.model_dump()["schedule"]["decays"] == (0.76, 0.91)
+
+
+def test_a_file_that_a_preset_completes_otherwise_than_before_is_another_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "official.yaml"
+    path.write_text(OFFICIAL.replace("seed: 0}", "seed: 0, method: {balance: {images: 512}}}"))
+    now = load(path).identity()
+    assert list(differences(now, now)) == []
+    before = copy.deepcopy(now)
+    before["train"]["method"]["balance"]["sample"] = "fixed"  # a preset once dropped what stood beside `images`
+    assert list(differences(before, now)) == ['train.method.balance.sample is "fixed" there and "fresh" here']
+    path.write_text(OFFICIAL.replace("seed: 0}", "seed: 0, method: {balance: {images: 512, sample: fixed}}}"))
+    assert list(differences(before, load(path).identity())) == []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from arat_ray.experiment import network
 from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
 
@@ -91,7 +93,7 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     ),
     "boolean label": (
         "last: [",
-        "no: [",
+        "false: [",
         "search.method.layers.choice: a label must be text; YAML reads this one as false",
     ),
     "twice": ("  seed: 0\n", "  seed: 0\n  seed: 1\n", "line 9, column 3: key 'seed' stands twice"),
@@ -112,7 +114,11 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     "huge": ("width: 4", "width: 1000000000000", "train.model.width: must be at most 1024, not 1000000000000"),
     "anchor of itself": ("name: small", "name: &a [*a]", "line 2, column "),
     "python": ("name: small", "name: !!python/name:os.system x", "line 2, column "),
-    "date": ("name: small", "name: 2024-13-45", "is not YAML: month must be in 1..12"),
+    "number": ("name: small", "name: 2024", "name: must be text, in quotes where YAML reads it as something else, not"),
+    "unit": ("trials: 4", "hours: 1:30", "line 21, column 17: budget.hours: 1:30 is no decimal number; write"),
+    "thousands": ("trials: 4", "trials: 1_000", "line 21, column 18: budget.trials: 1_000 is no decimal number; write"),
+    "not finite": ("[1, 30]", "[1, .inf]", "search.method.invariance_weight.loguniform[1]: .inf is no finite number"),
+    "long": ("name: small", f"name: {'测' * 84}", "name: becomes a folder: use at most 200 bytes, not 252"),
     "control": ("name: small", "name: \x00", "is not YAML: unacceptable character"),
 }
 
@@ -206,3 +212,13 @@ def test_no_value_anywhere_gives_anything_but_a_message_about_its_key(above: str
                 assert "Input should" not in problem, (where, value)
                 assert "pydantic" not in problem, (where, value)
                 assert len(problem) < 400, (where, value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [("width=1_0", "--set width=1_0: 1_0 is no decimal number; write 10"), ("width=[", "--set width=[: while parsing")],
+)
+def test_settings_of_a_model_are_read_by_the_same_rules(setting: str, says: str) -> None:
+    assert network.model_from("tiny", ["width=010"]).width == 10
+    with pytest.raises(ValueError, match=re.escape(says)):
+        network.model_from("tiny", [setting])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from pydantic import ValidationError
 
+from arat_ray.experiment.config import load
 from arat_ray.experiment.search import Domain
 
 
@@ -171,3 +173,54 @@ def test_a_sample_outside_of_the_domain_is_refused(fields: dict[str, Any], sampl
 )
 def test_a_domain_in_words(fields: dict[str, Any], text: str) -> None:
     assert str(domain(**fields)) == text
+
+
+FLAGS = """
+name: flags
+train:
+  dataset: {name: digits}
+  model: {name: tiny, width: 2}
+  epochs: 2
+  batch_size: 64
+  seed: 0
+  sync_batch_norm: FIRST
+  method: {name: standard}
+search:
+  sync_batch_norm: {choice: [FIRST, SECOND]}
+  channels_last: {choice: {plain: SECOND, fast: FIRST}}
+  optimizer: {choice: {a: {nesterov: FIRST}, b: {nesterov: SECOND}}, when: {sync_batch_norm: FIRST}}
+  batch_size: {choice: [32, 64], when: {sync_batch_norm: [FIRST, SECOND]}}
+first: [{sync_batch_norm: SECOND, channels_last: fast, batch_size: 32}]
+validate: {every: 1, images: 100, attack: {name: pgd, norm: linf, epsilon: 0.1, step_size: 0.1, steps: 1}}
+sampler: {name: random}
+budget: {trials: 2}
+"""
+
+
+@pytest.mark.parametrize(("first", "second"), [("on", "off"), ("yes", "no"), ("Yes", "NO"), ("True", "false")])
+def test_booleans_are_written_in_any_of_yamls_ways_and_are_one_experiment(
+    first: str, second: str, tmp_path: Path
+) -> None:
+    written, plain = tmp_path / "written.yaml", tmp_path / "plain.yaml"
+    written.write_text(FLAGS.replace("FIRST", first).replace("SECOND", second))
+    plain.write_text(FLAGS.replace("FIRST", "true").replace("SECOND", "false"))
+    experiment = load(written)
+    assert experiment.identity() == load(plain).identity()
+    assert experiment.search["sync_batch_norm"].labels == [True, False]
+    assert experiment.search["sync_batch_norm"].kind == "bool"
+    assert experiment.resolve(experiment.first[0]).sync_batch_norm is False
+
+
+@pytest.mark.parametrize("labels", [("no", "yes"), ("on", "off"), ("n", "y"), ("No", "2026-11-27")])
+def test_labels_that_yaml_1_1_reads_as_something_else_are_text(labels: tuple[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "labels.yaml"
+    file.write_text(
+        FLAGS.replace("{plain: SECOND, fast: FIRST}", f"{{{labels[0]}: false, {labels[1]}: true}}")
+        .replace("channels_last: fast", f"channels_last: {labels[1]}")
+        .replace("FIRST", "true")
+        .replace("SECOND", "false")
+    )
+    experiment = load(file)
+    assert experiment.search["channels_last"].labels == list(labels)
+    assert experiment.search["channels_last"].kind == "string"
+    assert experiment.resolve({"channels_last": labels[1]}).channels_last is True

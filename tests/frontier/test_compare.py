@@ -272,3 +272,15 @@ def test_what_is_no_evaluation_says_what_there_is_and_how_to_measure_it(study: P
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
+
+
+@pytest.mark.parametrize("named", ["../../elsewhere.pt", "/etc/hostname", "checkpoints/../../x", "checkpoints\\t0", ""])
+def test_a_table_that_names_a_checkpoint_outside_of_its_study_is_refused(named: str, tmp_path: Path) -> None:
+    from arat_ray.evaluation.request import checkpoints_of
+
+    folder = tmp_path / "study"
+    write(folder, accuracies(0.9, 0.5, checkpoint=named))
+    (folder / "checkpoints" / "t0").mkdir(parents=True)
+    for refuse in (lambda: find(folder / "checkpoints" / "t0", ANY), lambda: checkpoints_of(folder, front=True)):
+        with pytest.raises(ValueError, match="is no name of a file below"):
+            refuse()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.methods import METHODS, AratSpec, ArrestSpec, LbgatSpec, MartSpec, PgdAtSpec, TradesSpec
+from arat_ray.training.methods.arat import AutoBalance
 from arat_ray.training.models import Resnet18
 from arat_ray.training.optimizers import Sgd
 from arat_ray.training.presets import PRESETS
@@ -181,3 +182,29 @@ def test_presets_are_not_changed_by_what_is_put_over_them() -> None:
 def test_an_unknown_preset_is_refused_with_the_one_probably_meant(name: Any, hint: str) -> None:
     with pytest.raises(ValidationError, match=f"no preset {name!r}.*{hint}"):
         complete(name)
+
+
+L2 = {"norm": "l2", "epsilon": "128/255", "step_size": "32/255"}
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("arat")])
+def test_in_l2_arat_attacks_in_eval_mode_and_has_no_noisy_center_by_itself(preset: str) -> None:
+    run = complete(preset, attack=L2)
+    assert isinstance(run.method, AratSpec)
+    assert (run.method.noisy_center, run.method.attack_norm) == (False, "eval")
+    assert run.method.balance == complete(preset).method.balance  # type: ignore[union-attr]
+    assert Train.model_validate(run.model_dump()) == run
+    given = complete(preset, attack=L2, method={"attack_norm": "train"})
+    assert isinstance(given.method, AratSpec)
+    assert (given.method.noisy_center, given.method.attack_norm) == (False, "train")
+    linf = complete(preset)
+    assert isinstance(linf.method, AratSpec)
+    assert (linf.method.noisy_center, linf.method.attack_norm) == (True, "train")
+
+
+def test_what_a_file_says_deep_in_a_method_leaves_the_rest_of_both_presets() -> None:
+    run = complete("arat/resnet18", method={"balance": {"images": 256}})
+    assert isinstance(run.method, AratSpec)
+    assert run.method.balance == AutoBalance(images=256, sample="fresh")
+    lbgat = complete("lbgat/resnet18", method={"teacher": {"strides": [1, 2, 2, 2]}})
+    assert lbgat.method.teacher.name == "resnet18"  # type: ignore[union-attr]

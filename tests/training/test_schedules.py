@@ -75,3 +75,50 @@ def test_every_schedule_has_a_name_and_stays_between_0_and_1(name: str) -> None:
 def test_shares_beyond_the_run_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="than"):
         TypeAdapter(Schedule).validate_python(bad)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 10, 25, 97, 100, 110, 150])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Piecewise(),
+        Piecewise(warmup_epochs=0, decays=(0.7, 0.9)),
+        Piecewise(warmup_epochs=5, decays=(0.55, 0.55, 0.91, 1.0)),
+        Piecewise(warmup_epochs=0, decays=(0.0, 0.75)),
+        Piecewise(warmup_epochs=200, decays=()),
+    ],
+)
+def test_the_stretches_of_a_run_are_its_epochs_one_by_one(spec: Piecewise, epochs: int) -> None:
+    written = [0.0] * epochs
+    for first, last, factor in spec.stretches(epochs):
+        written[first - 1 : last] = [factor] * (last - first + 1)
+    assert written == factors(spec, epochs)
+
+
+@pytest.mark.parametrize(
+    ("spec", "epochs", "spelled"),
+    [
+        (Piecewise(warmup_epochs=0, decays=(0.7, 0.9)), 10, "0.1 in epochs 1-7, 0.01 in 8-9, 0.001 in 10"),
+        (Piecewise(), 10, "0.02 in epoch 1, 0.1 in 2-8, 0.01 in 9-10"),
+        (Piecewise(), 1, "0.02 in epoch 1"),
+        (
+            Piecewise(),
+            10**9,
+            "0.02 in epoch 1, 0.1 in 2-760000000, 0.01 in 760000001-910000000, 0.001 in 910000001-1000000000",
+        ),
+        (Cosine(), 20, "0.1, falling to 0 at the end as half a cosine"),
+        (
+            Cosine(warmup=0.1, final=0.01),
+            20,
+            "0 rising to 0.1 after 2 of 20 epochs, falling to 0.001 at the end as half a cosine",
+        ),
+        (OneCycle(), 20, "0.004 rising to 0.1 after 6 of 20 epochs, falling to 0 at the end"),
+    ],
+)
+def test_the_rate_of_each_epoch_is_spelled_out(spec: Any, epochs: int, spelled: str) -> None:
+    assert spec.spelled(0.1, epochs) == spelled
+
+
+def test_many_decays_are_spelled_in_one_line() -> None:
+    spec = Piecewise(warmup_epochs=0, decays=tuple(share / 50 for share in range(1, 50)))
+    assert spec.spelled(0.1, 100).endswith("1e-07 in 13-14, ..., 1e-50 in 99-100")

@@ -34,9 +34,9 @@ def refusal(dataset: Any, split: Any = "train") -> str:
 
 def test_the_folder_of_downloads_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARAT_DATA", "~/sets")
-    assert Cifar10().root == Path.home() / "sets"
+    assert Cifar10().located().root == Path.home() / "sets"
     monkeypatch.delenv("ARAT_DATA")
-    assert Cifar10().root == Path.home() / ".cache/arat-ray"
+    assert Cifar10().located().root == Path.home() / ".cache/arat-ray"
 
 
 @pytest.mark.parametrize("kind", [Cifar10, Cifar100, Svhn, FashionMnist])

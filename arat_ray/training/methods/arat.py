@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from arat_ray.spec import Spec
+from arat_ray.spec import Spec, merge
 from arat_ray.training import branches, layers
 from arat_ray.training.attacks import Attack
 from arat_ray.training.branches import AttackNorm, Branch
@@ -144,12 +144,21 @@ class FixedBalance(Spec):
 
 Balance = Annotated[AutoBalance | FixedBalance, Field(discriminator="name")]
 
-OFFICIAL: Mapping[str, Any] = {
+OFFICIAL: dict[str, Any] = {
     "noisy_center": True,
     "attack_norm": "train",
     "balance": {"name": "auto", "sample": "fresh"},
 }
 """How the authors' code, https://github.com/futakw/AR-AT, differs from what the paper says, as far as training goes."""
+OFFICIAL_L2 = OFFICIAL | {"noisy_center": False, "attack_norm": "eval"}
+"""The same in l2: its attack is torchattacks' there, which leaves its input alone and runs the network in eval mode."""
+
+
+def fill_in_preset(given: Mapping[str, Any], *, norm: object = "linf") -> Mapping[str, Any]:
+    """What `given` says under `method:`, completed by its preset, where it names one, for attacks of a norm."""
+    if given.get("preset") != "official":
+        return given
+    return merge(OFFICIAL_L2 if norm == "l2" else OFFICIAL, given)
 
 
 class AratSpec(Spec):
@@ -177,9 +186,7 @@ class AratSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("preset") == "official":
-            return {**OFFICIAL, **data}
-        return data
+        return fill_in_preset(data) if isinstance(data, Mapping) else data
 
     def build(self, model: nn.Module, task: Task) -> Method:
         """ARAT around a plain network.

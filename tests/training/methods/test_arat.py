@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -127,6 +129,25 @@ def test_the_official_preset_says_what_the_authors_code_does() -> None:
         {"preset": "official", "invariance_weight": 30, "layers": ["bn3"], "noisy_center": False}
     )
     assert not overridden.noisy_center
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"),
+    [
+        ({"images": 512}, {"name": "auto", "exponent": 1.0, "images": 512, "sample": "fresh"}),
+        ({"name": "auto", "exponent": 2}, {"name": "auto", "exponent": 2.0, "images": 1024, "sample": "fresh"}),
+        ({"sample": "fixed"}, {"name": "auto", "exponent": 1.0, "images": 1024, "sample": "fixed"}),
+        ({"name": "fixed", "adversarial": 0.5}, {"name": "fixed", "adversarial": 0.5, "clean": None}),
+    ],
+)
+def test_what_a_file_says_of_the_balance_goes_before_the_preset_key_by_key(
+    balance: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    spec = AratSpec.model_validate(
+        {"preset": "official", "invariance_weight": 30, "layers": ["bn3"], "balance": balance}
+    )
+    assert spec.balance.model_dump() == expected
+    assert AratSpec.model_validate(spec.model_dump()) == spec  # as checkpoints hold it
 
 
 def test_the_predictor_has_the_papers_shape() -> None:
