@@ -275,7 +275,8 @@ def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
     if outcome.failed:
         echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
     if not outcome.saved:
-        echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        why = f"{outcome.stopped}; " if outcome.stopped and not outcome.over else ""
+        echo(f"{why}some rows could not be written to {folder}: `--resume` measures them again", err=True)
         sys.exit(NOT_SAVED)
     if outcome.ray_is_gone:
         echo(f"{outcome.stopped}; everything measured is in {folder}; go on with: {go_on}", err=True)

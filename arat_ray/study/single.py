@@ -58,6 +58,8 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
     def report(row: Row, replayed: bool) -> bool:
         recorder.report(0, {"row": row, "replayed": replayed, **describe(device)})
         recorder.tick()
+        if writer.disk.broken:
+            raise NotSavedError(f"{writer.disk.broken}; `--resume` measures again what is missing")
         if not replayed:
             seconds.append(row["epoch_s"])
             left = sum(seconds) / len(seconds) * (train.epochs - row["epoch"])

@@ -102,6 +102,14 @@ def _read(kind: type[S], given: dict[str, Any]) -> S:
         ) from error
 
 
+def check(folder: Path) -> None:
+    """OSError where no checkpoint could be written there now; what is there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{BEST}.{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+
+
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint so that `path` is at any moment either the old file or the new one, whole.
 
