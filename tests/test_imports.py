@@ -209,7 +209,7 @@ def echo(text, **_):
     print("LOADED", *(name for name in ("torch", "ray", "pydantic", "pyarrow") if name in sys.modules), flush=True)
     raise SystemExit(0)
 
-click.echo = echo
+click.secho = echo
 main(["tune", "search_spaces/layers.yaml"])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)

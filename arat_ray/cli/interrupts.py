@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from arat_ray.cli.common import INTERRUPTED
+from arat_ray.cli.common import INTERRUPTED, echo
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def interrupted_is_130() -> Iterator[None]:
     except BaseException:
         if not told:  # an import that is interrupted may end with an error of its own
             raise
-        click.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     finally:
         for number, handler in before.items():
