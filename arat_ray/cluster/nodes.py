@@ -16,7 +16,7 @@ from ray._private import worker as ray_worker
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.exceptions import AuthenticationError
 
-from arat_ray.cluster import ENVIRONMENT, autoscaler, secrecy, starting
+from arat_ray.cluster import ENVIRONMENT, autoscaler, starting
 from arat_ray.cluster.checkpoints import server
 from arat_ray.cluster.jobs import TOKEN_PLACES
 from arat_ray.cluster.waiting import Waiting, tell
@@ -43,7 +43,6 @@ def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] =
         for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told in one line, not in twenty
-    secrecy.keep_from_actors()
     if not address or address == "local":
         with starting.own(verbose=verbose, warn=warn, **quiet):
             yield
