@@ -68,6 +68,8 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     except ConnectionError as error:
         without = " (it wants a token? then set RAY_AUTH_MODE=token)" if not os.environ.get("RAY_AUTH_MODE") else ""
         raise ValueError(NOBODY.format(address=address) + without) from error
+    except RuntimeError as error:  # another version of Ray or Python; a machine that is no node of it
+        raise ValueError(f"the Ray at {address} cannot be joined: {plain(' '.join(str(error).split()))}") from error
     except OSError as error:  # of another user's Ray, whose files say where it is
         reason = f"{error.filename}: {error.strerror}" if error.filename else error
         raise ValueError(
