@@ -16,7 +16,7 @@ from ray._private import worker as ray_worker
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.exceptions import AuthenticationError
 
-from arat_ray.cluster import ENVIRONMENT, autoscaler, secrecy, starting
+from arat_ray.cluster import ENVIRONMENT, autoscaler, starting
 from arat_ray.cluster.checkpoints import server
 from arat_ray.cluster.jobs import TOKEN_PLACES
 from arat_ray.cluster.waiting import Waiting, tell
@@ -43,7 +43,6 @@ def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] =
         for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told in one line, not in twenty
-    secrecy.keep_from_actors()
     if not address or address == "local":
         with starting.own(verbose=verbose, warn=warn, **quiet):
             yield
@@ -69,6 +68,8 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     except ConnectionError as error:
         without = " (it wants a token? then set RAY_AUTH_MODE=token)" if not os.environ.get("RAY_AUTH_MODE") else ""
         raise ValueError(NOBODY.format(address=address) + without) from error
+    except RuntimeError as error:  # another version of Ray or Python; a machine that is no node of it
+        raise ValueError(f"the Ray at {address} cannot be joined: {plain(' '.join(str(error).split()))}") from error
     except OSError as error:  # of another user's Ray, whose files say where it is
         reason = f"{error.filename}: {error.strerror}" if error.filename else error
         raise ValueError(

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ray import tune
 from rich.console import Console
 
-from arat_ray.cluster import early_stopping, launch, local, nodes
+from arat_ray.cluster import early_stopping, launch, local, nodes, secrecy
 from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.checkpoints import are_left, push_left
 from arat_ray.cluster.launch import TrialConfig
@@ -210,6 +210,7 @@ def _tune(
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
         scheduler = early_stopping.ParetoAsha(recorder, board)
+    secrecy.keep_from_actors()
     watchdog = Watchdog(study, experiment.resources, say=warn)
     callback = StudyCallback(recorder, ledger, watchdog, room=min(concurrent, room))
     searcher = StudySearcher(

@@ -36,7 +36,8 @@ class Waiting:
 
     def __enter__(self) -> Waiting:
         self.is_main = threading.current_thread() is threading.main_thread()
-        self.signals, self.written_to = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.signals, self.written_to = os.pipe()
+        os.set_blocking(self.written_to, False)  # as `set_wakeup_fd` wants it
         if self.is_main:
             self.handlers = {number: signal.getsignal(number) for number in STOPS}
             self.wakeup = signal.set_wakeup_fd(self.written_to, warn_on_full_buffer=False)

@@ -211,7 +211,8 @@ open({str(tmp_path / "starts")!r}, "a").write(given["session-dir"] + "\\n")
     command = [sys.executable, "-c", FAILING_GCS, str(gcs)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2, done.stderr
-    assert done.stderr == "starting Ray\nstarting Ray once more\n"
+    lines = [line for line in done.stderr.splitlines() if not line.endswith(" s")]  # a busy machine has more to tell
+    assert lines == ["starting Ray", "starting Ray once more"]
     (line,) = done.stdout.splitlines()
     assert "Ray does not start on this machine, gcs_server: a.cc:1: no luck; " in line
     first, second = (tmp_path / "starts").read_text().split()
@@ -243,7 +244,7 @@ def test_a_signal_ends_even_a_process_whose_main_thread_does_not_come_back(numbe
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "ended what was started\n")
-    assert err.splitlines() == ["starting", "interrupted"]
+    assert (err.splitlines()[0], err.splitlines()[-1]) == ("starting", "interrupted")
 
 
 def _swallow(number: int) -> None:

@@ -220,14 +220,15 @@ def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_end
         environment |= {"TMPDIR": str(long), "RAY_TMPDIR": short, "RAY_AUTH_MODE": "token"}
         environment["AWS_ENDPOINT_URL"] = "http://canary:canary@127.0.0.1:9"
         driver = subprocess.Popen(
-            tune_command(file, "--verbose"),  # so that Ray's logs stay
+            [sys.executable, "-P", *tune_command(file, "--verbose")[1:]],  # as the installed script; Ray's logs stay
             env=os.environ | environment,
             cwd=file.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(lambda: (file.parent / "results" / "small" / "epochs").exists(), 240, "the first row")
+        wait_until(lambda: bool(rows_so_far(file, "epochs")) or driver.poll() is not None, 240, "the first row")
+        assert driver.poll() is None, driver.communicate()
         listening = listens_on(driver.pid)
         arguments = b"".join((Path("/proc") / str(pid) / "cmdline").read_bytes() for pid in ray_processes())
         stdout, stderr = driver.communicate(timeout=300)
