@@ -4,8 +4,8 @@
 #   docker run --rm --gpus all <your-registry>/arat-ray:0.1.0 python -c 'import torch; print(torch.cuda.is_available())'
 #
 # NVIDIA's driver (580 or newer) comes from the node, by its container toolkit. All Python packages are pinned in
-# clusters/constraints.txt. To pin the base to the byte, add the digest that `docker pull` shows to its tag.
-FROM python:3.11.13-slim-bookworm
+# clusters/constraints.txt, the base by its digest: a tag can be moved to other code.
+FROM python:3.11.13-slim-bookworm@sha256:86adf8dbadc3d6e82ee5dd2c74bec2e1c2467cdad47886280501df722372d2e1
 
 # wget: probes of KubeRay; rsync and ssh: `ray up` with docker; procps: `ray stop` and the dashboard; tini: reaps workers
 RUN apt-get update \

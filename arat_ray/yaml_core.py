@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 from yaml import AliasEvent, DocumentStartEvent, MappingStartEvent, MarkedYAMLError, ScalarEvent, SequenceStartEvent
 
+from arat_ray.text import plain as harmless
 from arat_ray.yaml_bounds import YamlError, events, wrong
 
 WHOLE_AT_MOST = 2**63 - 1
@@ -48,10 +49,9 @@ def parse(text: str) -> Any:
 
 def dump(data: Any, *, width: int = 120) -> str:
     """Plain data as YAML that `parse`, and readers of YAML 1.1, read back as it is."""
-    text: str = yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=width, allow_unicode=True
-    )
-    return text
+    options: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": width}
+    text: str = yaml.dump(data, Dumper=_Dumper, allow_unicode=True, **options)
+    return text if harmless(text) == text else str(yaml.dump(data, Dumper=_Dumper, allow_unicode=False, **options))
 
 
 class _Dumper(yaml.SafeDumper):

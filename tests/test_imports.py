@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from arat_ray import locks
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
 from tests.frontier.tables import judged
@@ -128,6 +129,29 @@ def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
     experiment = {"validate": {}, "maximize": ["clean_accuracy", "robust_accuracy"], "resources": {"workers": 1}}
     (study / "study.json").write_text(json.dumps({"experiment": experiment}))
     assert loaded(RUN, "pick", str(study), "--max", "clean") == set()
+
+
+SECOND = """
+import sys
+from arat_ray.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as exit:
+    assert exit.code == 2, exit.code
+"""
+
+
+@pytest.mark.parametrize("verb", ["tune", "train", "confirm"])
+def test_a_second_driver_is_refused_before_anything_heavy_is_loaded(verb: str, study: Path) -> None:
+    file = study.parent / "small.yaml"
+    file.write_text("name: small\n")
+    folder = study if verb != "confirm" else study.with_name("small-confirm")
+    folder.mkdir(exist_ok=True)
+    words = [study, "--seeds", "2"] if verb == "confirm" else [file, "--results", study.parent]
+    program = "import io; sys.stderr = io.StringIO()\n" + SECOND + "\nmessage = sys.stderr.getvalue()"
+    program += "\nassert 'is being written to by another process' in message and message.count(chr(10)) == 1, message"
+    with locks.held(folder / ".lock"):
+        assert loaded("import sys\n" + program, verb, *map(str, words)) == set()
 
 
 def test_cluster_files_are_checked_without_anything_heavy(tmp_path: Path) -> None:

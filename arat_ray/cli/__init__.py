@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from typing import Any
+
 import click
 
 from arat_ray import __version__
 from arat_ray.cli import clusters, confirming, doctor, fronts, jobs, measuring, networks, studies, submitting, tables
+from arat_ray.cli.groups import Sections
+from arat_ray.cli.interrupts import interrupted_is_130
+
+SECTIONS = {
+    "Start": ("validate", "tune", "train", "layers", "presets"),
+    "Look": ("results", "pareto"),
+    "Measure": ("evaluate", "compare"),
+    "Choose": ("confirm", "pick", "export"),
+    "On a cluster": ("doctor", "cluster", "submit", "status", "stop"),
+}
+"""Of the commands, in the order of work."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Verbs(Sections):
+    """Of which each can be ended at any moment."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with interrupted_is_130():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Verbs, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="arat-ray")
 def main() -> None:
     """Search the trade-off between clean and robust accuracy of adversarially trained networks.
@@ -17,6 +40,9 @@ def main() -> None:
     arat-ray tune search_spaces/quickstart.yaml
     arat-ray pareto results/quickstart --plot front.png
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks ends nothing
 
 
 for verb in (

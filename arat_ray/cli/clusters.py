@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arat_ray.cli.common import BAD_INPUT, FILE, BadInput
+from arat_ray.cli.common import BAD_INPUT, FILE, BadInput, echo
 
 if TYPE_CHECKING:
-    from arat_ray.launchers.prepare_aws import Step
+    from arat_ray.launchers.aws_account import Step
 
 
-@click.group()
+@click.group(short_help="Check a cluster file offline; prepare a cloud for it.")
 def cluster() -> None:
     """Check a cluster file offline; prepare a cloud for it.
 
@@ -24,7 +24,7 @@ def cluster() -> None:
     """
 
 
-@cluster.command()
+@cluster.command(short_help="Check a cluster file offline.")
 @click.argument("file", type=FILE)
 @click.option("--experiment", type=FILE, help="Also check that a trial of this experiment fits onto the nodes.")
 def check(file: Path, experiment: Path | None) -> None:
@@ -47,26 +47,27 @@ def check(file: Path, experiment: Path | None) -> None:
     except ValueError as error:
         raise BadInput(str(error)) from error
     for problem in verdict.problems:
-        click.echo(problem)
+        echo(problem)
     if verdict.problems:
         sys.exit(BAD_INPUT)
-    click.echo(f"{file} is ready")
+    echo(f"{file} is ready")
     for note in verdict.notes:
-        click.echo(note)
+        echo(note)
 
 
-@cluster.group()
+@cluster.group(short_help="Make what a cluster file needs in a cloud.")
 def prepare() -> None:
     """Make what a cluster file needs in a cloud."""
 
 
-@prepare.command()
+@prepare.command(short_help="Security group, key, roles and bucket for clusters/aws.yaml.")
 @click.option("--region", required=True, help="Such as us-west-2.")
 @click.option("--bucket", required=True, help="For results; made where it does not exist.")
 @click.option("--ssh-from", help="The one address that may reach the head by SSH, such as 203.0.113.7/32.")
 @click.option("--vpc", help="The network (default: the account's default one).")
 @click.option("--key", type=FILE, default=Path("~/.ssh/arat-ray.pem"), show_default=True, help="The private key.")
 @click.option("--iam", type=FILE, default=Path("clusters/aws-iam.json"), show_default=True, help="The roles' policies.")
+@click.option("--cluster", "file", type=FILE, help="The head may start its workers' types.  [default: aws.yaml there]")
 @click.option("--write", type=FILE, help="Fill the values into this cluster file.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--destroy", is_flag=True, help="Take away what was made; a bucket only when it is empty.")
@@ -77,13 +78,15 @@ def aws(
     vpc: str | None,
     key: Path,
     iam: Path,
+    file: Path | None,
     write: Path | None,
     yes: bool,
     destroy: bool,
 ) -> None:
     """Make security group, key, roles and bucket for clusters/aws.yaml; says first what, and asks.
 
-    Run again, it makes what is missing and changes the address that SSH is open for.
+    Run again, it compares all that it made, offers to put right what was changed since (rules, policies, who may take
+    the roles, the bucket's doors, the key), and changes the address that SSH is open for.
 
     With the credentials of your environment (AWS_PROFILE, aws configure). Needs arat-ray[launchers].
 
@@ -104,35 +107,35 @@ def aws(
         if destroy:
             steps, kept = destroy_aws.plan(connected, bucket=bucket, key=key, vpc=vpc)
             for each in kept:
-                click.echo(f"kept: {each}")
+                echo(f"kept: {each}")
             _carry_out(steps, yes=yes)
             return
         if ssh_from is None:
             raise ValueError("--ssh-from is missing: the one address that may reach the head, such as 203.0.113.7/32")
-        wanted = prepare_aws.Wanted(region, bucket, ssh_from, key, iam, vpc)
+        wanted = prepare_aws.Wanted(region, bucket, ssh_from, key, iam, vpc, file or write)
         steps, values = prepare_aws.plan(connected, wanted)
         _carry_out(steps, yes=yes)
         if write is not None:
             from arat_ray.launchers.document import text_of
 
             write.write_text(prepare_aws.fill(text_of(write), values), encoding="utf-8")
-            click.echo(f"filled in: {write}")
-    except (ValueError, ClientError, BotoCoreError) as error:
+            echo(f"filled in: {write}")
+    except (ValueError, ClientError, BotoCoreError, OSError) as error:
         raise BadInput(str(error)) from error
     for name, value in values.items():
-        click.echo(f"{name}: {value}")
+        echo(f"{name}: {value}")
 
 
 def _carry_out(steps: list[Step], *, yes: bool) -> None:
     """Say all steps, ask once, then do them one by one."""
     if not steps:
-        click.echo("nothing is left to do")
+        echo("nothing is left to do")
         return
-    click.echo("this will:")
+    echo("this will:")
     for step in steps:
-        click.echo(f"  {step.says}")
+        echo(f"  {step.says}")
     if not yes:
         click.confirm("go on?", abort=True)
     for step in steps:
         step.act()
-        click.echo(f"done: {step.says}")
+        echo(f"done: {step.says}")

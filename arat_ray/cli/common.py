@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray.storage.place import is_uri, path_of
+from arat_ray.text import line, nearest, plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from arat_ray.terminal import Console
 
-BAD_INPUT, NOT_SAVED, INTERRUPTED = 2, 3, 130
+BAD_INPUT, NOT_SAVED, RAY_GONE, INTERRUPTED = 2, 3, 9, 130
+NAME_BYTES = 255
+"""That the name of a file may have, on all usual file systems."""
 
 
 class Number(click.FloatRange):
@@ -43,6 +48,54 @@ class NotSaved(click.ClickException):
     exit_code = NOT_SAVED
 
 
+class Word(click.Choice):  # type: ignore[type-arg]
+    """One of several words; of another one it says which was probably meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if near := nearest(str(value), map(str, self.choices)):
+                self.fail(f"{error.message.rstrip('.')}; did you mean {near!r}?", param, ctx)
+            raise
+
+
+class Output(click.Path):
+    """A file to write, in a folder that is there or can be made; said before anything is computed."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if problem := _why_not(path):
+            raise BadInput(f"{path} cannot be written: {problem}")
+        return path
+
+
+def _why_not(path: Path) -> str | None:
+    try:
+        there = next(each for each in path.absolute().parents if each.exists())
+    except OSError as error:
+        return str(error.strerror)
+    if not there.is_dir():
+        return f"{there} is no folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"no permission to write to {there}"
+    longest = max(path.absolute().parts, key=lambda part: len(os.fsencode(part)))
+    return "its name is too long" if len(os.fsencode(longest)) > NAME_BYTES else None
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is written within the block; one line where that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 class PathOrAddress(click.Path):
     """A path, or the address of a bucket, which becomes the path of its mirror."""
 
@@ -56,6 +109,7 @@ class PathOrAddress(click.Path):
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+OUTPUT = Output()
 HERE = click.Path(path_type=Path)
 FOLDER = PathOrAddress(path_type=Path, file_okay=False)
 PATH = PathOrAddress(path_type=Path)
@@ -74,9 +128,42 @@ def user_errors() -> Iterator[None]:
         raise NotSaved(str(error)) from error
 
 
+def refuse_second(file: Path, results: Path) -> None:
+    """HeldError where another driver writes to the study of an experiment file; at once, before torch and Ray load.
+
+    What is wrong with the file is told when it is read for good.
+    """
+    from arat_ray import locks
+    from arat_ray.experiment.errors import ExperimentError, read_yaml
+
+    try:
+        name = read_yaml(file).get("name")
+    except ExperimentError:
+        return
+    if isinstance(name, str):
+        locks.refuse(results / name / ".lock")
+
+
+def echo(text: object, *, nl: bool = True, err: bool = False, fg: str | None = None, bold: bool = False) -> None:
+    """Print a text of which the terminal obeys nothing. All that the command line says goes through here."""
+    click.secho(plain(text), nl=nl, err=err, fg=fg, bold=bold or None)
+
+
+def rewrite(text: object) -> None:
+    """Replace the line of the terminal that stderr is on."""
+    click.echo(f"\r{line(text)}\x1b[K", nl=False, err=True)
+
+
+class PlainOut:
+    """Standard output for tables as text."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(plain(text))
+
+
 def tell(text: str) -> None:
     """What the user should know while a command goes on."""
-    click.secho(text, fg="red", bold=True, err=True)
+    echo(text, fg="red", bold=True, err=True)
 
 
 def bring(*paths: Path, names: Sequence[str] | None = None) -> None:
@@ -107,7 +194,8 @@ def _tables() -> Sequence[str]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
+    """What is drawn on; as wide as the terminal, or wide enough for what is read later."""
+    from arat_ray.terminal import Console
 
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(width=160, stderr=stderr)

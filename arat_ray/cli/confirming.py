@@ -8,20 +8,23 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, bring, console, shown, tell, user_errors
-from arat_ray.cli.studies import settle
+from arat_ray.cli.common import FOLDER, PATH, bring, console, echo, shown, tell, user_errors
+from arat_ray.cli.data import DATA, data_of
+from arat_ray.cli.studies import end_over_budget, settle
+from arat_ray.text import command
 
 
-@click.command()
+@click.command(short_help="Train the members of a front again with new seeds.")
 @click.argument("study", type=PATH)
 @click.option(
     "--seeds", type=click.IntRange(min=1, max=50), required=True, help="New seeds for each member of the front."
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Train for so many.  [default: as the members were]")
 @click.option("--results", type=FOLDER, help="Where the confirmation's folder goes.  [default: beside the study]")
+@DATA
 @click.option("--resume", is_flag=True, help="As of `tune`; a confirmation goes on with what is there anyway.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
-@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
+@click.option("--dry-run", is_flag=True, help="Print what it trains, what is done and its cost; compute nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
 def confirm(
@@ -29,6 +32,7 @@ def confirm(
     seeds: int,
     epochs: int | None,
     results: Path | None,
+    data: str | None,
     resume: bool,
     address: str | None,
     dry_run: bool,
@@ -50,6 +54,12 @@ def confirm(
     """
     del resume
     with user_errors(), ExitStack() as stack:
+        from arat_ray import locks
+        from arat_ray.study import derived
+
+        folder = derived.confirmation_of(study, results)
+        if not dry_run:
+            locks.refuse(folder / ".lock")  # before torch and Ray are loaded
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
         from arat_ray.storage import opening
@@ -57,21 +67,30 @@ def confirm(
 
         bring(study)
         members = [trial["trial_id"] for trial in load_front([study]).trials]
-        folder = confirmation.place(study, results)
         if dry_run:
             bring(folder)
         else:
             stack.enter_context(opening.writing(folder, tell=tell))
+        runs = [derived.source_of(study, trial_id).train for trial_id in members]
+        stack.enter_context(data_of(study, runs, data))
         with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate
 
-                for line in [*describe(experiment), *estimate(experiment)]:
-                    click.echo(line)
+                plan = confirmation.lines(study, folder, experiment)
+                for line in [*describe(experiment), *plan, *estimate(experiment)]:
+                    echo(line)
                 return
             if not confirming.is_finished(folder, seeds * len(members)):
-                given = {"--seeds": seeds, "--epochs": epochs, "--results": results}
-                options = " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+                given = {
+                    "--seeds": seeds,
+                    "--epochs": epochs,
+                    "--results": results,
+                    "--data": data,
+                    "--address": address,
+                }
+                options = [word for name, value in given.items() if value is not None for word in (name, value)]
+                echo(f"{experiment.name}: {experiment.trials} runs, into {shown(folder)}", err=as_json)
                 from arat_ray.cluster import tuning
 
                 outcome = tuning.run(
@@ -83,7 +102,8 @@ def confirm(
                     verbose=verbose,
                     console=console(stderr=as_json),
                 )
-                settle(outcome, folder, go_on=f"arat-ray confirm {study} {options}")
+                settle(outcome, folder, go_on=command("arat-ray", "confirm", study, *options))
+                end_over_budget(outcome)
         _print_confirmation(study, shown(folder), as_json=as_json)
 
 
@@ -93,11 +113,11 @@ def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
 
     found = confirming.load(study, folder)
     if as_json:
-        click.echo(json.dumps(confirming.as_json(found), indent=2))
+        echo(json.dumps(confirming.as_json(found), indent=2))
     else:
         show.print_confirmation(found, console())
     if found.surfaces:
         from arat_ray.frontier.plot_confirm import plot_confirmation
 
         plot_confirmation(found, folder / "confirm.png")
-        click.echo(f"drew {folder}/confirm.png", err=as_json)
+        echo(f"drew {folder}/confirm.png", err=as_json)

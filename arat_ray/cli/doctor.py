@@ -5,23 +5,32 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FILE, POSITIVE, user_errors
+from arat_ray.cli.common import FILE, POSITIVE, echo, user_errors
+from arat_ray.cli.data import DATA, again, experiment_of
 from arat_ray.cli.submitting import name_of
 
 
-@click.command()
+@click.command(short_help="Examine a cluster before money is spent.")
 @click.argument("experiment", type=FILE, required=False)
 @click.option("--address", help="Ray cluster to join, or the http:// address of its job server (default: RAY_ADDRESS).")
 @click.option("--results", default="results", show_default=True, help="Where results would go; a folder or an URL.")
+@DATA
 @click.option("--timeout", type=POSITIVE, default=180.0, show_default=True, help="Seconds that one check may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @click.option("--no-validate", is_flag=True, help="Through a job server, where only the cluster has the data set.")
 def doctor(
-    experiment: Path | None, address: str | None, results: str, timeout: float, as_json: bool, no_validate: bool
+    experiment: Path | None,
+    address: str | None,
+    results: str,
+    data: str | None,
+    timeout: float,
+    as_json: bool,
+    no_validate: bool,
 ) -> None:
     """Examine a cluster before money is spent: software, GPUs, storage, data, network, gradients, speed and cost.
 
@@ -32,17 +41,17 @@ def doctor(
     Example: arat-ray doctor layers.yaml --address auto --results /shared/results
              arat-ray doctor layers.yaml --address http://127.0.0.1:8265 --results s3://bucket/studies
     """
-    with user_errors():
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.config import load
 
         if address and address.startswith(("http://", "https://")):
             if experiment is None:
                 raise ValueError("through a job server the doctor needs an experiment file, which is sent along")
             name = name_of(experiment) if no_validate else load(experiment).name
-            options = ["--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
+            options = [*again(data), "--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
             _as_a_job(experiment, name, address, results, options)
             return
-        loaded = load(experiment) if experiment else None
+        loaded = experiment_of(experiment, data, stack) if experiment else None
         from arat_ray.cluster.doctor import examine
         from arat_ray.cluster.nodes import cluster
 
@@ -53,27 +62,29 @@ def doctor(
                 loaded,
                 results=results,
                 limit_s=timeout,
-                say=lambda text: None if quiet else click.echo(text, err=True),
+                say=lambda text: None if quiet else echo(text, err=True),
             ):
                 found.append(check)
                 if not as_json:
-                    click.echo(f"{check.status:8} {check.name:11} {check.seen}")
+                    echo(f"{check.status:8} {check.name:11} {check.seen}")
                     if check.todo:
-                        click.echo(f"{'':20} -> {check.todo}")
+                        echo(f"{'':20} -> {check.todo}")
     if as_json:
-        click.echo(json.dumps([check._asdict() for check in found], indent=2))
+        echo(json.dumps([check._asdict() for check in found], indent=2))
     if failed := [check.name for check in found if check.status == "failed"]:
-        click.echo(f"failed: {', '.join(failed)}", err=True)
+        echo(f"failed: {', '.join(failed)}", err=True)
         sys.exit(1)
 
 
 def _as_a_job(experiment: Path, name: str, address: str, results: str, options: list[str]) -> None:
     """The same on the head of a cluster that is reached through its job server alone."""
     from arat_ray.cli.jobs import follow_to_end
-    from arat_ray.cluster import jobs, submission
+    from arat_ray.cluster import jobs, parcel, submission
 
+    sent = parcel.pack(experiment)
+    for line in sent.listing():
+        echo(line, err=True)
     connected = jobs.connect(address)
-    sent = submission.Submission(f"doctor-{name}", "doctor", experiment, results, options)
-    folder = experiment.absolute().parent
-    job = submission.submit(connected, sent, folder=folder, say=lambda text: click.echo(text, err=True))
+    examination = submission.Submission(f"doctor-{name}", "doctor", results, options)
+    job = submission.submit(connected, examination, sent=sent, say=lambda text: echo(text, err=True))
     follow_to_end(connected, job)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FILE, PATH, bring, bring_any, console, user_errors
+from arat_ray.cli.common import (
+    FILE,
+    OUTPUT,
+    PATH,
+    PlainOut,
+    Word,
+    bring,
+    bring_any,
+    console,
+    echo,
+    user_errors,
+    writing_to,
+)
+from arat_ray.cli.data import DATA, again, data_of
+from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.frontier.evaluations import Asked
@@ -19,20 +32,20 @@ FRONT = ("study.json", "trials/", "evaluations/")
 """What a front is computed from."""
 
 
-def _choosing_evaluations(command: Callable[..., None]) -> Callable[..., None]:
+def _choosing_evaluations(verb: Callable[..., None]) -> Callable[..., None]:
     """The options that choose among a study's evaluations, each by the name of the condition."""
     for option in reversed(
         [
             click.option("--attack", metavar="NAME", help="As `evaluate` reports it, such as autoattack or pgd-20."),
-            click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Which images."),
-            click.option("--norm", type=click.Choice(["linf", "l2"]), help="Where there are several."),
+            click.option("--split", type=Word(["train", "validation", "test"]), help="Which images."),
+            click.option("--norm", type=Word(["linf", "l2"]), help="Where there are several."),
             click.option("--epsilon", help="Where there are several: 8/255."),
             click.option("--images", type=click.IntRange(min=1), help="Where there are several: how many."),
-            click.option("--mode", type=click.Choice(["exact", "fast"]), help="Of autoattack.  [default: exact first]"),
+            click.option("--mode", type=Word(["exact", "fast"]), help="Of autoattack.  [default: exact first]"),
         ]
     ):
-        command = option(command)
-    return command
+        verb = option(verb)
+    return verb
 
 
 def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
@@ -41,10 +54,10 @@ def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
     return Asked(epsilon=None if epsilon is None else radius(epsilon), **conditions)
 
 
-@click.command()
+@click.command(short_help="The front of one or several studies: print, draw, export it.")
 @click.argument("studies", nargs=-1, required=True, type=PATH)
 @_choosing_evaluations
-@click.option("--plot", type=FILE, help="Draw the front: FILE.png, .pdf or .svg.")
+@click.option("--plot", type=OUTPUT, help="Draw the front: FILE.png, .pdf or .svg; its folder is made.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
@@ -77,21 +90,23 @@ def pareto(
     with user_errors():
         from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
+        from arat_ray.frontier.plot import check_suffix, plot_front
 
+        if plot:
+            check_suffix(plot)
         bring(*studies, names=FRONT)
         asked = _asked(**conditions)
         front = load_front(studies, include_partial=partial, asked=asked)
         if as_json:
-            click.echo(json.dumps(show.as_json(front), indent=2, default=str))
+            echo(json.dumps(show.as_json(front), indent=2, default=str))
         elif as_csv:
-            show.write_csv(front, sys.stdout)
+            show.write_csv(front, PlainOut())
         else:
             show.print_table(front, console())
         if plot:
-            from arat_ray.frontier.plot import plot_front
-
-            plot_front(front, plot)
-            click.echo(f"drew {plot}", err=as_csv or as_json)
+            with writing_to(plot):
+                plot_front(front, plot)
+            echo(f"drew {plot}", err=as_csv or as_json)
 
 
 def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool) -> None:
@@ -101,22 +116,29 @@ def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool)
         bring(*studies, names=FRONT)
         trials = infeasible.load(studies)
         if as_json:
-            click.echo(json.dumps(trials, indent=2))
+            echo(json.dumps(trials, indent=2))
         elif as_csv:
-            infeasible.write_csv(trials, sys.stdout)
+            infeasible.write_csv(trials, PlainOut())
         else:
             infeasible.print_table(trials, console())
 
 
-@click.command()
+@click.command(short_help="Choose one member of the front, and write its experiment file.")
 @click.argument("study", type=PATH)
 @click.option("--min", "least", metavar="GOAL=VALUE", multiple=True, help="At least this, as 0.85 or 85%; repeatable.")
 @click.option("--max", "best", metavar="GOAL", help="Best in this goal.  [default: the one that --min leaves]")
 @click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
 @_choosing_evaluations
 @click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
+@DATA
 def pick(
-    study: Path, least: tuple[str, ...], best: str | None, knee: bool, output: Path | None, **conditions: Any
+    study: Path,
+    least: tuple[str, ...],
+    best: str | None,
+    knee: bool,
+    output: Path | None,
+    data: str | None,
+    **conditions: Any,
 ) -> None:
     """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
 
@@ -141,18 +163,20 @@ def pick(
         lines = show.choice_lines(chosen, front)
         text = derived.run_of(study, chosen.trial["trial_id"], comments=lines)
         if output is None:
-            click.echo(text, nl=False)
+            echo(text, nl=False)
             return
-        added = derived.write(text, output)
+        run = derived.source_of(study, chosen.trial["trial_id"]).train
+        with data_of(study, [run], data):
+            added = derived.write(text, output)
         for line in lines:
-            click.echo(line)
+            echo(line)
         if added:
-            echo = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
-            click.secho(echo, fg="yellow")
-        click.echo(f"wrote {output}; train it with: arat-ray train {output}")
+            text = f"warning: this version of arat-ray adds {', '.join(added)} to the run: its config_hash will differ"
+            echo(text, fg="yellow")
+        echo(f"wrote {output}; train it with: {command('arat-ray', 'train', output, *again(data))}")
 
 
-@click.command()
+@click.command(short_help="Is one network better than another? McNemar's paired test.")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @_choosing_evaluations
@@ -161,7 +185,8 @@ def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
     """Is A more accurate than B, clean or under attack? McNemar's paired test on the images that both measured.
 
     A and B are checkpoints that `arat-ray evaluate` measured, or the folder of a trial, for the checkpoint that it
-    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations.
+    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations;
+    where they leave several, the only one that both have is taken.
 
     It speaks about these two networks; another training run of each may come out differently.
 
@@ -178,6 +203,6 @@ def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
             bring_any(each)
         found = comparing.compare(a, b, asked)
         if as_json:
-            click.echo(json.dumps(comparing.as_json(found), indent=2))
+            echo(json.dumps(comparing.as_json(found), indent=2))
         else:
             show.print_comparison(found, console())

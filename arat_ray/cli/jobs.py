@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import INTERRUPTED, console, user_errors
+from arat_ray.cli.common import INTERRUPTED, console, echo, user_errors
+from arat_ray.text import command, uncoloured
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from arat_ray.cluster.jobs import Jobs
 
 ADDRESS = click.option(
@@ -22,7 +25,7 @@ LAST_LINES = 20
 COLUMNS = ("job", "study", "state", "since", "took", "progress")
 
 
-@click.command()
+@click.command(short_help="The jobs of a cluster, how far they are, and their logs.")
 @click.argument("job", required=False)
 @ADDRESS
 @click.option("--follow", is_flag=True, help="Print the log of JOB until it ends; Ctrl-C leaves the job alone.")
@@ -45,20 +48,20 @@ def status(job: str | None, address: str | None, follow: bool, as_json: bool) ->
         found = [connected.get_job_info(job)] if job else [each for each in connected.list_jobs() if _is_ours(each)]
         rows = [_row(connected, details) for details in sorted(found, key=lambda each: each.start_time or 0)]
         if as_json:
-            click.echo(json.dumps(rows, indent=2))
+            echo(json.dumps(rows, indent=2))
         elif job:
             for key, value in rows[0].items():
-                click.echo(f"{key:9} {value}")
+                echo(f"{key:9} {value}")
             log = connected.get_job_logs(job) if found[0].submission_id else ""
-            for line in log.splitlines()[-LAST_LINES:]:
-                click.echo(f"  {line}")
+            for line in uncoloured(log).splitlines()[-LAST_LINES:]:
+                echo(f"  {line}")
         elif rows:
-            _print_table(rows)
+            print_table(rows, console())
         else:
-            click.echo(f"no job of arat-ray on {connected.get_address()}")
+            echo(f"no job of arat-ray on {connected.get_address()}")
 
 
-@click.command()
+@click.command(short_help="Stop a job; what was measured is saved.")
 @click.argument("job")
 @ADDRESS
 def stop(job: str, address: str | None) -> None:
@@ -72,18 +75,18 @@ def stop(job: str, address: str | None) -> None:
         connected = jobs.connect(address)
         before = connected.get_job_logs(job)
         if not connected.stop_job(job):
-            click.echo(f"{job} has ended already: {follow.state(connected.get_job_info(job))}")
+            echo(f"{job} has ended already: {follow.state(connected.get_job_info(job))}")
             return
-        click.echo(f"stopping {job}; what was measured is being saved")
+        echo(f"stopping {job}; what was measured is being saved")
         try:
             _write_until_end(connected, job, after=len(before))
         except KeyboardInterrupt:
-            click.echo("not waiting any more; the job is stopping", err=True)
+            echo("not waiting any more; the job is stopping", err=True)
             sys.exit(INTERRUPTED)
         details = connected.get_job_info(job)
-        click.echo(f"{job}: {follow.state(details)}")
+        echo(f"{job}: {follow.state(details)}")
         if go_on := (details.metadata or {}).get("go_on"):
-            click.echo(f"go on with: {go_on}")
+            echo(f"go on with: {go_on}")
 
 
 def _is_ours(details: Any) -> bool:
@@ -95,7 +98,7 @@ def _row(jobs: Jobs, details: Any) -> dict[str, str]:
     from datetime import datetime
 
     from arat_ray.cluster import follow
-    from arat_ray.training.timing import duration
+    from arat_ray.units import duration
 
     known = details.metadata or {}
     name = details.submission_id or details.job_id
@@ -109,20 +112,22 @@ def _row(jobs: Jobs, details: Any) -> dict[str, str]:
     return row if details.status == "SUCCEEDED" else row | {"go on": known.get("go_on", "")}
 
 
-def _print_table(rows: Sequence[dict[str, str]]) -> None:
-    from rich.table import Table
+def print_table(rows: Sequence[dict[str, str]], console: Console) -> None:
+    """One line a job."""
+    from arat_ray.terminal import Table
 
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     for name in COLUMNS:
         table.add_column(name, no_wrap=name != "state")
     for row in rows:
         table.add_row(*(row.get(name, "") for name in COLUMNS))
-    console().print(table)
+    console.print(table)
 
 
 def commands(job: str, server: str) -> str:
     """What can be done with a job."""
-    return f"  arat-ray status {job} --follow --address {server}\n  arat-ray stop {job} --address {server}"
+    follow = command("arat-ray", "status", job, "--follow", "--address", server)
+    return f"  {follow}\n  {command('arat-ray', 'stop', job, '--address', server)}"
 
 
 def _write_until_end(jobs: Jobs, job: str, *, after: int = 0) -> int:
@@ -132,8 +137,8 @@ def _write_until_end(jobs: Jobs, job: str, *, after: int = 0) -> int:
         jobs,
         job,
         after=after,
-        write=lambda text: click.echo(text, nl=False),
-        say=lambda text: click.echo(text, err=True),
+        write=lambda text: echo(uncoloured(text), nl=False),
+        say=lambda text: echo(text, err=True),
     )
 
 
@@ -142,9 +147,9 @@ def follow_to_end(jobs: Jobs, job: str) -> None:
     try:
         code = _write_until_end(jobs, job)
     except KeyboardInterrupt:
-        click.echo(f"\nthe job goes on; follow it again or stop it with\n{commands(job, jobs.get_address())}", err=True)
+        echo(f"\nthe job goes on; follow it again or stop it with\n{commands(job, jobs.get_address())}", err=True)
         sys.exit(INTERRUPTED)
     from arat_ray.cluster.follow import state
 
-    click.echo(f"{job}: {state(jobs.get_job_info(job))}", err=True)
+    echo(f"{job}: {state(jobs.get_job_info(job))}", err=True)
     sys.exit(code)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,15 +15,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import FOLDER, INTERRUPTED, PATH, NotSaved, bring, shown, tell, user_errors
+from arat_ray import disk
+from arat_ray.cli.common import (
+    FOLDER,
+    INTERRUPTED,
+    PATH,
+    RAY_GONE,
+    NotSaved,
+    Word,
+    bring,
+    echo,
+    rewrite,
+    shown,
+    tell,
+    user_errors,
+)
+from arat_ray.cli.data import DATA, data_of, say_unchecked
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
 
-OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+CHOSEN = {None: "", "stratified": " (of each class by its share)", "first": " (the first)"}
+"""Which images of the split were measured on, where not on all."""
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
-@click.command()
+@click.command(short_help="Attack trained networks: clean and robust accuracy.")
 @click.argument("target", type=PATH)
 @click.option(
     "--attack",
@@ -31,37 +50,47 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, er
     help="autoattack, apgd, square, autoattack-10-steps, pgd or fgsm.",
 )
 @click.option("--epsilon", help="Radius in pixel units, such as 8/255; needed.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), required=True, help="Which images.")
+@click.option("--split", type=Word(["train", "validation", "test"]), required=True, help="Which images.")
+@DATA
 @click.option("--front", is_flag=True, help="Of a study, only the trials on its front.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
+@click.option("--norm", type=Word(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]")
 @click.option("--step-size", help="Of pgd, in pixel units.  [default: epsilon / 4]")
-@click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
+@click.option("--images", type=click.IntRange(min=1), help="Only so many.  [default: all]")
+@click.option(
+    "--subset",
+    type=click.Choice(["stratified", "first"]),
+    help="Which --images: of each class by its share, always the same; or the first.  [default: stratified]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
 @click.option(
     "--mode",
-    type=click.Choice(["exact", "fast"]),
+    type=Word(["exact", "fast"]),
     default="exact",
     show_default=True,
     help="Of autoattack and its parts: the reference's verdicts bit for bit, or up to rounding in less time.",
 )
 @click.option("--raw", is_flag=True, help="Measure the weights trained last, not their average (swa, ema).")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
+@click.option("--device", type=Word(["cpu", "cuda"]), help="Where.  [default: cuda where there is one]")
 @click.option("--workers", type=click.IntRange(min=1), help="Spread the batches over so many on Ray.")
 @click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
-@click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON, and which `subset`."
+)
 def evaluate(
     target: Path,
     attack_name: str,
     epsilon: str | None,
     split: Any,
+    data: str | None,
     front: bool,
     norm: str,
     steps: int | None,
     step_size: str | None,
     images: int | None,
+    subset: Any,
     seed: int,
     batch_size: int,
     mode: str,
@@ -92,7 +121,10 @@ def evaluate(
         from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
         from arat_ray.storage import opening
+        from arat_ray.training.checkpoint import load
 
+        if subset and images is None:
+            raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
         study, _ = opening.study_of(target)
         bring(study)
@@ -111,8 +143,9 @@ def evaluate(
         hardware = None
         if workers:
             from arat_ray.cluster import evaluate as on_cluster
-            from arat_ray.cluster import nodes
+            from arat_ray.cluster import local, nodes
 
+            stack.enter_context(local.watched(_end_with_ray))
             stack.enter_context(nodes.cluster(address, verbose=False))
             theirs = torch.device(device) if device else on_cluster.device_of_cluster()
             runner, hardware = on_cluster.spread(workers, device=theirs), on_cluster.hardware(theirs)
@@ -124,13 +157,17 @@ def evaluate(
         rows, studies, show = [], set(), _Line()
         for number, checkpoint in enumerate(checkpoints, start=1):
             if len(checkpoints) > 1:
-                click.echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
-            with _going_on(batch_size):
+                echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
+            state = load(checkpoint, mmap=True)
+            if number == 1:
+                say_unchecked(checkpoint, state)
+            with _going_on(batch_size), data_of(checkpoint, [state.train], data, test=split == "test"):
                 report = accuracy.evaluate(
                     checkpoint,
                     split=split,
                     attack=attack,
                     images=images,
+                    subset=subset or "stratified",
                     seed=seed,
                     batch_size=batch_size,
                     averaged=not raw,
@@ -142,14 +179,23 @@ def evaluate(
                 )
                 with opening.adding(study, tell=tell):
                     studies.add(record(report))
-            rows += report.rows()
+            rows += [row | {"subset": report.subset} for row in report.rows()]
             if not as_json:
                 _print_report(report)
         if as_json:
-            click.echo(json.dumps(rows, indent=2))
+            echo(json.dumps(rows, indent=2))
             return
         for study in filter(None, studies):
-            click.echo(f"added to {shown(study)}/evaluations and examples")
+            echo(f"added to {shown(study)}/evaluations and examples")
+
+
+def _end_with_ray(how: str, over: threading.Event) -> None:
+    """In a thread: the main one waits for an answer of Ray that cannot come."""
+    from arat_ray.storage import pushing
+
+    tell(f"{how}; the same command goes on from the finished batches")
+    pushing.close_all()
+    os._exit(RAY_GONE)
 
 
 @contextmanager
@@ -160,12 +206,14 @@ def _going_on(batch_size: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from the finished batches", err=True)
+        echo("interrupted; the same command goes on from the finished batches", err=True)
         sys.exit(INTERRUPTED)
     except torch.OutOfMemoryError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--batch-size {batch_size}: {reason}; lower it, and name it beside the result") from error
     except OSError as error:
+        if disk.is_lasting(error) and error.filename:
+            raise ValueError(disk.reason(error)) from error
         if error.errno not in OF_A_DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
@@ -181,20 +229,20 @@ class _Line:
 
     def __call__(self, line: str) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+            rewrite(line)
         elif time.monotonic() >= self.next:
             self.next = time.monotonic() + 60
-            click.echo(line, err=True)
+            echo(line, err=True)
 
 
 def _print_report(report: Report) -> None:
     if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)
+        rewrite("")
     for each in (report.clean, report.robust):
         low, high = each.interval
-        click.echo(
+        echo(
             f"{each.attack or 'clean'}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
-            f"of {each.images} {report.split} images"
+            f"of {each.images} {report.split} images{CHOSEN[report.subset]}"
         )
     for warning in report.warnings:
-        click.secho(f"warning: {warning}", fg="yellow")
+        echo(f"warning: {warning}", fg="yellow")

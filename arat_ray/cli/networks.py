@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import HERE, PATH, bring_any, console, user_errors
+from arat_ray.cli.common import HERE, PATH, bring_any, console, echo, user_errors
+from arat_ray.cli.data import DATA, data_of
 
 
-@click.command()
+@click.command(short_help="The layers of a network that a method can regularise.")
 @click.argument("model")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="A setting of the model; repeatable.")
 @click.option("--input", "shape", metavar="CxHxW", default="3x32x32", show_default=True, help="Of an image.")
@@ -35,12 +36,12 @@ def layers(
             network.model_from(model, settings), network.shape_from(shape), num_classes=classes, patterns=patterns
         )
         if as_json:
-            click.echo(json.dumps(network.as_json(found), indent=2))
+            echo(json.dumps(network.as_json(found), indent=2))
         else:
             network.print_table(found, console())
 
 
-@click.command()
+@click.command(short_help="Published training runs that an experiment can name.")
 @click.argument("name", required=False)
 def presets(name: str | None) -> None:
     """The published training runs that `preset:` under `train:` can name; with NAME, all that it says, as YAML.
@@ -48,25 +49,26 @@ def presets(name: str | None) -> None:
     Example: arat-ray presets trades/resnet18
     """
     with user_errors():
-        from arat_ray.spec import did_you_mean
+        from arat_ray.text import did_you_mean
         from arat_ray.training.presets import PRESETS
         from arat_ray.yaml_core import dump
 
         if name is None:
             for known, run in PRESETS.items():
-                click.echo(f"{known}: {run['epochs']} epochs, learning rate {run['optimizer']['learning_rate']}")
+                echo(f"{known}: {run['epochs']} epochs, learning rate {run['optimizer']['learning_rate']}")
         elif name in PRESETS:
-            click.echo(dump(PRESETS[name], width=80), nl=False)
+            echo(dump(PRESETS[name], width=80), nl=False)
         else:
             raise ValueError(f"no preset {name!r}{did_you_mean(name, PRESETS)}")
 
 
-@click.command()
+@click.command(short_help="Write a network for use without arat-ray: weights, torch, ONNX.")
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", type=HERE, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
 @click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
+@DATA
+def export(checkpoint: Path, output: Path, raw: bool, force: bool, data: str | None) -> None:
     """Write a checkpoint's deployed network (adversarial branch folded in) for use without arat-ray.
 
     FILE.safetensors holds the weights; FILE.pt2 is a program for plain torch, which gradients go through; FILE.onnx one
@@ -77,9 +79,12 @@ def export(checkpoint: Path, output: Path, raw: bool, force: bool) -> None:
     Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.pt2
     """
     with user_errors():
+        from arat_ray.training.checkpoint import load
         from arat_ray.training.export import export as write
 
         bring_any(checkpoint)
-        written = write(checkpoint, output, averaged=not raw, overwrite=force)
-        click.echo(f"{written.comparison}")
-        click.echo(f"wrote {written.path} and {written.description}")
+        state = load(checkpoint, mmap=True)
+        with data_of(checkpoint, [state.train], data, test=False, is_needed=state.content is None):
+            written = write(checkpoint, output, averaged=not raw, overwrite=force)
+        echo(f"{written.comparison}")
+        echo(f"wrote {written.path} and {written.description}")

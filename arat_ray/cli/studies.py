@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,44 +17,50 @@ from arat_ray.cli.common import (
     INTERRUPTED,
     NOT_SAVED,
     POSITIVE,
+    RAY_GONE,
     bring,
     console,
+    echo,
+    refuse_second,
     shown,
     tell,
     user_errors,
 )
-from arat_ray.text import plain
+from arat_ray.cli.data import DATA, again, experiment_of
+from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
     from arat_ray.experiment.config import Experiment
 
-OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7}
+OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
 """Exit codes of a study that a budget ended before its last trial."""
 
 
-@click.command()
+@click.command(short_help="Check an experiment file and print its plan; no Ray.")
 @click.argument("file", type=FILE)
-def validate(file: Path) -> None:
+@DATA
+def validate(file: Path, data: str | None) -> None:
     """Check an experiment file and print what it would search; no Ray, a few seconds.
 
     Example: arat-ray validate search_spaces/layers.yaml
     """
-    with user_errors():
+    with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.plan import describe
 
-        for line in describe(_checked(file)):
-            click.echo(plain(line))
-        click.echo(f"{file} is valid")
+        for line in describe(_checked(file, data, stack)):
+            echo(line)
+        echo(f"{file} is valid")
 
 
-@click.command()
+@click.command(short_help="One training run, without a search.")
 @click.argument("file", type=FILE)
 @click.option("--results", type=FOLDER, default=Path("results"), show_default=True, help="Where the run's folder goes.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@DATA
 @click.option("--address", help="Ray cluster to join when the run takes several workers.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
-def train(file: Path, results: Path, resume: bool, address: str | None, verbose: bool) -> None:
+def train(file: Path, results: Path, resume: bool, data: str | None, address: str | None, verbose: bool) -> None:
     """One training run of `train:`, without a search; lands in RESULTS/<name>/.
 
     One worker trains in this process, more train through Ray.
@@ -61,14 +68,16 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
     with user_errors(), ExitStack() as stack:
-        click.echo(f"checking {plain(file)}")
+        echo(f"checking {file}")  # at once: what is imported below takes its time
+        refuse_second(file, results)
         from arat_ray.storage import mirror, opening
 
-        experiment = _checked(file, searched=False)
+        experiment = _checked(file, data, stack, searched=False)
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
-        go_on = f"arat-ray train {file} --results {results} --resume"
+        go_on = _again("train", file, results, {"--data": data, "--address": address})
+        echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         if experiment.resources.workers > 1:
             from arat_ray.cluster import tuning
 
@@ -90,16 +99,21 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
         try:
             checkpoint = single.run(experiment, file, folder, resume=resume, console=console())
         except KeyboardInterrupt:
-            click.echo(f"interrupted; go on with: {go_on}", err=True)
+            echo(f"interrupted; go on with: {go_on}", err=True)
             sys.exit(INTERRUPTED)
         except single.NotSavedError as error:
-            click.echo(str(error), err=True)
+            echo(str(error), err=True)
             sys.exit(NOT_SAVED)
-        click.echo(f"checkpoint: {shown(checkpoint)}")
-        click.echo(f"measure it: arat-ray evaluate {shown(checkpoint)} --attack pgd --epsilon EPSILON --split test")
+        echo(f"checkpoint: {shown(checkpoint)}")
+        from arat_ray.frontier.evaluations import pixels
+
+        attack = experiment.validation.attack
+        norm = ["--norm", attack.norm] if attack.norm != "linf" else []
+        words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test", *again(data)]
+        echo(f"measure it: {command('arat-ray', 'evaluate', shown(checkpoint), *words)}")
 
 
-@click.command()
+@click.command(short_help="Search: run trials until the budget is spent.")
 @click.argument("file", type=FILE)
 @click.option(
     "--results",
@@ -113,7 +127,9 @@ def train(file: Path, results: Path, resume: bool, address: str | None, verbose:
 @click.option("--device-hours", type=POSITIVE, help="Hours of GPUs, or of CPU workers, instead of budget.device_hours.")
 @click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
 @click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
+@click.option("--max-failures", type=click.IntRange(min=1), help="Failed trials in a row.  [default: the file's, or 5]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
+@DATA
 @click.option("--from", "earlier", type=FOLDER, multiple=True, help="A study to learn from; repeatable.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
@@ -126,7 +142,9 @@ def tune(
     device_hours: float | None,
     budget_usd: float | None,
     stall: int | None,
+    max_failures: int | None,
     resume: bool,
+    data: str | None,
     earlier: tuple[Path, ...],
     address: str | None,
     dry_run: bool,
@@ -140,6 +158,10 @@ def tune(
     A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130. With --from the
     sampler learns from the complete trials of an earlier study that was measured alike.
 
+    Exit codes: 0 all trials have ended, 1 all have failed, 2 bad input, 3 rows not saved; ended before by its budget:
+    4 hours, 5 device-hours, 6 usd, 7 stall, 8 failures in a row; 9 Ray on this machine has ended; 130 interrupted.
+    After any of them --resume goes on.
+
     \b
     Example: arat-ray tune search_spaces/quickstart.yaml
              arat-ray tune search_spaces/quickstart.yaml --trials 24
@@ -147,23 +169,27 @@ def tune(
     """
     with user_errors(), ExitStack() as stack:
         if not dry_run:
-            click.echo(f"checking {plain(file)}")  # at once: what is imported below takes its time
+            echo(f"checking {file}")  # at once: what is imported below takes its time
+            refuse_second(file, results)
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
-        experiment = _checked(file).with_budget(**given)
+        given["max_failures"] = max_failures
+        experiment = _checked(file, data, stack).with_budget(**given)
         if not experiment.search:
-            raise ValueError(f"{file}: there is no `search:`; a single run is `arat-ray train {file}`")
+            raise ValueError(f"{file}: there is no `search:`; a single run is `{command('arat-ray', 'train', file)}`")
         bring(*earlier)
         if dry_run:
             from arat_ray.study import warm_start
 
             learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
             for line in chain(describe(experiment), learned, estimate(experiment)):
-                click.echo(plain(line))
+                echo(line)
             return
         folder = results / experiment.name
+        until = f"{experiment.trials} trials of " if experiment.trials else "trials of "
+        echo(f"{experiment.name}: {until}{experiment.base.epochs} epochs, into {shown(folder)}")
         stack.enter_context(opening.writing(folder, tell=tell))
         from arat_ray.cluster import tuning
 
@@ -177,23 +203,34 @@ def tune(
             console=console(),
             earlier=earlier,
         )
-        settle(outcome, folder, go_on=f"arat-ray tune {file} --results {results} --resume")
+        options: dict[str, Any] = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+        options |= {"--budget-usd": options.pop("--usd"), "--data": data, "--address": address}
+        settle(outcome, folder, go_on=_again("tune", file, results, options, earlier))
         _show_front(outcome, folder)
-        if outcome.over:
-            click.echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
-            sys.exit(OVER[outcome.over.budget])
-        click.echo(f"budget.trials: all {experiment.trials} trials have ended")
+        end_over_budget(outcome)
+        echo(f"budget.trials: all {experiment.trials} trials have ended")
 
 
-def _checked(file: Path, *, searched: bool = True) -> Experiment:
+def _again(verb: str, file: Path, results: Path, given: Mapping[str, Any], earlier: Sequence[Path] = ()) -> str:
+    """The command that goes on, with the options that were given."""
+    options = [word for name, value in given.items() if value is not None for word in (name, _number(value))]
+    options += [word for study in earlier for word in ("--from", study)]
+    return command("arat-ray", verb, file, "--results", results, *options, "--resume")
+
+
+def _number(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _checked(file: Path, data: str | None, stack: ExitStack, *, searched: bool = True) -> Experiment:
     """The experiment of a file, or its `train:` alone, held against the data and read for slips, which are told."""
-    from arat_ray.experiment import at_hand, config, slips
+    from arat_ray.experiment import at_hand, slips
 
-    experiment = config.load(file)
+    experiment = experiment_of(file, data, stack)
     experiment = experiment if searched else experiment.without_search()
     at_hand.check(file, experiment)
     for slip in slips.found(experiment):
-        click.echo(plain(f"warning: {slip}"), err=True)
+        echo(f"warning: {slip}", err=True)
     return experiment
 
 
@@ -206,26 +243,44 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
     ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
     complete = [row["feasible"] for row in ended if row["status"] == "complete"]
     if complete and not any(feasible is not False for feasible in complete):
-        click.echo(f"none of {len(complete)} trials satisfies the constraints: arat-ray pareto {folder} --infeasible")
+        which = command("arat-ray", "pareto", shown(folder), "--infeasible")
+        echo(f"none of {len(complete)} trials satisfies the constraints: {which}")
     elif complete:
         front = load_front([folder])
         show.print_table(front, console())
         if len(front.goals) == 2:
             from arat_ray.frontier.plot import plot_front
 
-            plot_front(front, folder / "front.png")
-            click.echo(f"drew {folder}/front.png")
-    elif outcome.failed:
+            try:
+                plot_front(front, folder / "front.png")
+                echo(f"drew {shown(folder)}/front.png")
+            except OSError as error:
+                echo(f"{folder}/front.png cannot be written ({error.strerror}); nothing else is lost", err=True)
+        for text in show.next_steps(front, shown(folder)):
+            echo(text)
+    elif outcome.failed and not outcome.over:
         sys.exit(1)
 
 
+def end_over_budget(outcome: Outcome) -> None:
+    """Say which budget ended a study before its last trial, if one did, and end with its exit code."""
+    if outcome.over:
+        echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
+        sys.exit(OVER[outcome.over.budget])
+
+
 def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
-    """Say how a study on Ray ended; exit code 130 where it was interrupted, 3 where rows are not on disk."""
+    """Say how a study on Ray ended; exit code 130 where it was interrupted, 9 where Ray has ended, 3 where
+    rows are not on disk."""
     if outcome.failed:
-        click.echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
+        echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
     if not outcome.saved:
-        click.echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        why = f"{outcome.stopped}; " if outcome.stopped and not outcome.over else ""
+        echo(f"{why}some rows could not be written to {folder}: `--resume` measures them again", err=True)
         sys.exit(NOT_SAVED)
+    if outcome.ray_is_gone:
+        echo(f"{outcome.stopped}; everything measured is in {folder}; go on with: {go_on}", err=True)
+        sys.exit(RAY_GONE)
     if outcome.stopped == "interrupted":
-        click.echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
+        echo(f"interrupted; everything measured is in {folder}; go on with: {go_on}", err=True)
         sys.exit(INTERRUPTED)

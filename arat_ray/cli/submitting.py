@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import click
 
-from arat_ray.cli.common import FILE, FOLDER, user_errors
+from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
+from arat_ray.cli.data import again as given_again
+from arat_ray.cli.data import remember
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
+from arat_ray.text import command
 
 
-@click.command()
+@click.command(short_help="Run `tune FILE` as a job on a cluster.")
 @click.argument("file", type=FILE)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @ADDRESS
 @click.option("--results", default="results", show_default=True, help="Where the study's folder goes, on the cluster.")
+@click.option(
+    "--data", metavar="PATH", help="Where the data lies on the cluster, for `tune --data`: a whole path or an address."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
 @click.option("--follow", is_flag=True, help="Print the job's log until it ends; Ctrl-C leaves the job alone.")
-@click.option("--folder", type=FOLDER, help="What is sent along.  [default: the folder of FILE]")
+@click.option("--folder", type=FOLDER, help="A folder around FILE that is sent along.  [default: FILE alone]")
+@click.option("--include", multiple=True, metavar="NAME", help="Sent as well, even what looks secret; repeatable.")
 @click.option("--exclude", multiple=True, metavar="NAME", help="Left out of what is sent, such as 'old*'; repeatable.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable of the job; repeatable.")
+@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="A variable of the job, and no secret; repeatable.")
 @click.option("--no-validate", is_flag=True, help="Leave the check to the cluster, where only it has the data set.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and end.")
 def submit(
     file: Path,
     options: tuple[str, ...],
     address: str | None,
     results: str,
+    data: str | None,
     resume: bool,
     follow: bool,
     folder: Path | None,
+    include: tuple[str, ...],
     exclude: tuple[str, ...],
     env: tuple[str, ...],
     no_validate: bool,
+    dry_run: bool,
 ) -> None:
     """Run `tune FILE` as a job on a cluster, which goes on when this machine is switched off.
 
-    FILE is checked here, and sent along with what lies beside it; the search runs on the head. Other options of `tune`
-    stand behind `--`. A relative --results is below the home folder of the head: with several nodes, name a folder
-    that all of them share, or s3://BUCKET/PREFIX.
+    FILE is checked here and sent; the search runs on the head. Other options of `tune` stand behind `--`. A relative
+    --results is below the home folder of the head: with several nodes, name a folder that all of them share, or
+    s3://BUCKET/PREFIX.
+
+    What is sent is listed before. With --folder all of a folder goes, but for results, data, checkpoints, archives
+    and names that begin with a dot; what looks like a key or a token is refused, unless --include names that very
+    file. No link out of the folder is followed.
+
+    --env NAME takes the value that the variable has here. Values stand in the cluster's records and logs: whoever may
+    list its jobs can read them.
 
     The token is read as Ray does: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH names, ~/.ray/auth_token.
 
@@ -49,42 +68,55 @@ def submit(
              arat-ray submit layers.yaml --results s3://bucket/studies --resume -- --trials 200
     """
     with user_errors():
+        options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
-        variables = dict(_variable(text) for text in env)
+        variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
+        from arat_ray.cluster import parcel
+
+        sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
+        for line in sent.listing():
+            echo(line, err=not dry_run)
+        if open_to_all := [name for name in variables if is_secret(name)]:
+            echo(
+                f"note: {', '.join(open_to_all)} will stand in the cluster's list of jobs and in its logs, for all who "
+                "use it; keys belong to the nodes, by their role or a file",
+                err=True,
+            )
+        if dry_run:
+            return
         from arat_ray.cluster import jobs, submission
 
         connected = jobs.connect(address)
-        server = connected.get_address()
-        again = [word for word in ("--folder", str(folder)) if folder]
+        server = without_login(connected.get_address())
+        again = [word for word in ("--folder", folder) if folder]
+        again += [word for name in include for word in ("--include", name)]
         again += [word for name in exclude for word in ("--exclude", name)]
-        again += [word for text in env for word in ("--env", text)]
+        again += [word for name in variables for word in ("--env", name)]
         again += [*(["--no-validate"] if no_validate else []), *(["--", *options] if options else [])]
-        go_on = ["arat-ray", "submit", str(file), "--address", server, "--results", results, "--resume", *again]
+        go_on = ["arat-ray", "submit", file, "--address", server, "--results", results, "--resume", *again]
         job = submission.submit(
             connected,
             submission.Submission(
                 study=study,
                 verb="tune",
-                file=file,
                 results=results,
                 options=[*(["--resume"] if resume else []), *options],
-                go_on=shlex.join(go_on),
+                go_on=command(*go_on),
                 env=variables,
             ),
-            folder=folder or file.absolute().parent,
-            exclude=exclude,
-            say=lambda text: click.echo(text, err=True),
+            sent=sent,
+            say=lambda text: echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):
             where = f"~/{where}"
-            click.echo(
+            echo(
                 f"note: results go to {where} on the head, which other nodes do not see unless it is shared; "
                 "give --results a shared folder or s3://BUCKET/PREFIX",
                 err=True,
             )
-        click.echo(f"submitted {job}; results: {where}")
-        click.echo(commands(job, server))
+        echo(f"submitted {job}; results: {where}")
+        echo(commands(job, server))
         if follow:
             follow_to_end(connected, job)
 
@@ -110,6 +142,8 @@ def _check(file: Path, options: Sequence[str]) -> str:
             raise ValueError(f"{error}\nwhere only the cluster has the data set, add --no-validate") from error
         raise
     given = tune.make_context("submit", [str(file), *options]).params
+    if (data := given["data"]) and not data.startswith(("/", "~", "$")) and "://" not in data:
+        raise ValueError(f"--data {data} is relative, and a job has a folder of its own; write the path on the cluster")
     for taken in ("address", "dry_run", "resume"):
         if given[taken]:
             raise ValueError(f"--{taken.replace('_', '-')} stands before `--`, or not at all in a job")
@@ -118,11 +152,14 @@ def _check(file: Path, options: Sequence[str]) -> str:
     for earlier in given["earlier"]:
         if not earlier.is_absolute() and "://" not in str(earlier):
             raise ValueError(f"--from {earlier} is relative, and a job has a folder of its own; write the whole path")
+    remember(experiment)
     experiment.with_budget(
-        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall")}, usd=given["budget_usd"]
+        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall", "max_failures")},
+        usd=given["budget_usd"],
     )
     if not experiment.search:
-        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `arat-ray train` runs it")
+        train = command("arat-ray", "train", file)
+        raise ValueError(f"{file}: there is no `search:`, so there is nothing to tune; `{train}` runs it")
     return experiment.name
 
 
@@ -136,8 +173,24 @@ def name_of(file: Path) -> str:
     return name
 
 
-def _variable(text: str) -> tuple[str, str]:
+def without_login(url: str) -> str:
+    """An address that may be shown, and kept on the cluster."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _variable(number: int, text: str) -> tuple[str, str]:
+    """A variable and its value, its own or that of the environment here. No value is ever said."""
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise ValueError(f"--env {text}: write NAME=VALUE")
-    return name, value
+    if not name.isidentifier() or not name.isascii():
+        raise ValueError(f"--env, the {number}. of them: write NAME=VALUE, or NAME for the value that it has here")
+    if not equals and name not in os.environ:
+        raise ValueError(f"--env {name}: there is no such variable here; write {name}=VALUE")
+    return name, value if equals else os.environ[name]
+
+
+def is_secret(variable: str) -> bool:
+    """Whether a variable's name says that its value is a secret."""
+    from arat_ray.cluster.keys import named_like_one
+
+    return named_like_one(PurePosixPath(variable)) is not None

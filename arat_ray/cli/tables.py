@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, bring, console, user_errors
+from arat_ray.cli.common import FOLDER, PATH, PlainOut, Word, bring, console, echo, user_errors
+from arat_ray.cli.groups import Sections
 
 STATUSES = ("running", "complete", "stopped", "failed", "pruned")
 
 
-@click.group()
+@click.group(
+    short_help="What the tables of a study say, as text.",
+    cls=Sections,
+    sections={"Commands": ("show", "trials", "why", "rebuild")},
+)
 def results() -> None:
     """What the tables of a study say, as text.
 
@@ -21,7 +25,7 @@ def results() -> None:
     """
 
 
-@results.command()
+@results.command(short_help="Why a trial was stopped early or went on.")
 @click.argument("study", type=PATH)
 @click.argument("trial")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -38,13 +42,13 @@ def why(study: Path, trial: str, as_json: bool) -> None:
         bring(study)
         found = reasons.why(study, trial)
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            echo(json.dumps(found, indent=2))
         else:
             for line in reasons.lines(found):
-                click.echo(line)
+                echo(line)
 
 
-@results.command()
+@results.command(short_help="State, best values, cost, failures, and what is next.")
 @click.argument("study", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(study: Path, as_json: bool) -> None:
@@ -58,15 +62,15 @@ def show(study: Path, as_json: bool) -> None:
         bring(study)
         found = overview.overview(study)
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            echo(json.dumps(found, indent=2))
         else:
             for line in overview.lines(found):
-                click.echo(line)
+                echo(line)
 
 
-@results.command()
+@results.command(short_help="One line a trial: how it ended, goals, parameters, cost.")
 @click.argument("study", type=PATH)
-@click.option("--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only these; repeatable.")
+@click.option("--status", "statuses", type=Word(STATUSES), multiple=True, help="Only these; repeatable.")
 @click.option("--sort", metavar="COLUMN", help="Goals the best first, others ascending.  [default: number]")
 @click.option("--reverse", is_flag=True, help="The other way round.")
 @click.option("--columns", metavar="A,B", help="These columns.  [default: those that say something]")
@@ -110,14 +114,14 @@ def trials(
             everything=as_csv or as_json,
         )
         if as_json:
-            click.echo(json.dumps(listing.as_json(found), indent=2))
+            echo(json.dumps(listing.as_json(found), indent=2))
         elif as_csv:
-            listing.write_csv(found, sys.stdout)
+            listing.write_csv(found, PlainOut())
         else:
             listing.print_table(found, console())
 
 
-@results.command()
+@results.command(short_help="Make damaged or deleted tables again.")
 @click.argument("study", type=FOLDER)
 def rebuild(study: Path) -> None:
     """Make the tables of a study again, from its log, readable parts, checkpoints and journal.
@@ -139,4 +143,4 @@ def rebuild(study: Path) -> None:
         except OSError as error:
             raise ValueError(f"{study} cannot be written ({error.strerror or error}); nothing was replaced") from error
         for line in rebuilding.lines(study, result):
-            click.echo(line)
+            echo(line)

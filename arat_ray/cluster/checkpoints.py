@@ -21,10 +21,14 @@ from rich.console import Console
 
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import mirror_of, parse, uri_of
+from arat_ray.storage.place import mirror_of, parse, uri_of, without_login
 from arat_ray.storage.pushing import Pushing
+from arat_ray.terminal import report
+from arat_ray.text import plain
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import BEST, LAST
+from arat_ray.training.identity import another_run
+from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
     from arat_ray.cluster.launch import TrialConfig
@@ -89,7 +93,7 @@ def _pull(mirror: Mirror) -> None:
             return
         except OSError as error:
             if time.monotonic() >= deadline:
-                print(f"{mirror.place.uri} is not there ({error}); going on from what this node has")  # noqa: T201
+                print(plain(f"{mirror.place.uri} is not there ({error}); going on from what this node has"))  # noqa: T201
                 return
             time.sleep(2)
 
@@ -102,7 +106,8 @@ def _remove_foreign(folder: Path, config: TrialConfig) -> None:
         found = checkpoint.load(folder / LAST)
     except ValueError:  # all workers will say so
         return
-    if (found.train, found.validate) != (config["train"], config["validate"]):
+    train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
+    if another_run((found.train, found.validate), train, validate):
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
 
@@ -152,7 +157,7 @@ def push_left(folder: Path, console: Console) -> None:
         left = ray.get(reference) if reference in done else "it does not answer"
         if left:
             lines.append(f"not all of node {node['NodeName']} is in the bucket: {left}")
-            console.print(f"[bold red]{folder}: {lines[-1]}; --resume has it asked again")
+            report(console, f"{folder}: {lines[-1]}; --resume has it asked again", style="bold red")
     note = folder / LEFT
     if lines or note.exists():  # emptied and not removed: nothing is ever deleted in the bucket
         note.write_text("".join(f"{line}\n" for line in lines))
@@ -173,4 +178,4 @@ def _push_all(address: str) -> str:
 
 def server() -> dict[str, str]:
     """What all nodes need to find the same server; keys they have of their own."""
-    return {name: os.environ[name] for name in NOT_SECRET if name in os.environ}
+    return {name: without_login(os.environ[name]) for name in NOT_SECRET if name in os.environ}

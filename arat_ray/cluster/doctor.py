@@ -85,7 +85,7 @@ def _experiment_checks(
     if experiment is None:
         yield from (Check(name, "skipped", "no experiment file was given") for name in names)
         return
-    data = check_data(ask("data set", probes.data_set, experiment.base.model_dump(mode="json")))
+    data = check_data(ask("data set", probes.data_set, experiment.base.located().model_dump(mode="json")))
     yield data
     if isinstance(room, PlacementError):
         yield Check("placement", "failed", str(room))

@@ -22,6 +22,8 @@ ENDINGS = {
     5: "stopped by budget.device_hours",
     6: "stopped by budget.usd",
     7: "stopped by budget.stall",
+    8: "stopped by budget.max_failures",
+    9: "ended, because Ray on its machine did",
     NOT_FOUND: "failed: there is no arat-ray on the PATH of the cluster's head",
     INTERRUPTED: "stopped",
 }

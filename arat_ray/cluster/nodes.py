@@ -7,16 +7,21 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray.exceptions import AuthenticationError
 
-from arat_ray.cluster import ENVIRONMENT, autoscaler
+from arat_ray.cluster import ENVIRONMENT, autoscaler, secrecy, starting
 from arat_ray.cluster.checkpoints import server
+from arat_ray.cluster.jobs import TOKEN_PLACES
+from arat_ray.cluster.waiting import Waiting, tell
 from arat_ray.experiment.config import Resources
+from arat_ray.text import plain
 
 NOBODY = "no Ray cluster answers at {address}; start one with `ray start --head`, or leave the address out"
 
@@ -26,10 +31,11 @@ class PlacementError(ValueError):
 
 
 @contextmanager
-def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
+def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] = tell) -> Iterator[None]:
     """Join the cluster at `address` or RAY_ADDRESS, or start one on this machine that ends with the block.
 
-    Raises ValueError where there is no cluster at the address.
+    `warn` hears what the user should know. Raises ValueError where there is no cluster at the address or none can be
+    started, and KeyboardInterrupt when the process is told to stop meanwhile.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
@@ -37,21 +43,50 @@ def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
         for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told in one line, not in twenty
-    if address and address not in ("auto", "local"):
+    secrecy.keep_from_actors()
+    if not address or address == "local":
+        with starting.own(verbose=verbose, warn=warn, **quiet):
+            yield
+        return
+    if address != "auto":
         _check_answers(address)
     try:
-        if address:
-            variables = {name: value for name, value in (ENVIRONMENT | server()).items() if name not in _of_job()}
-            ray.init(address=address, runtime_env={"env_vars": variables}, **quiet)
-        else:
-            ray.init(address="local", include_dashboard=False, object_store_memory=100 << 20, **quiet)
-    except ConnectionError as error:
-        without = " (it wants a token? then set RAY_AUTH_MODE=token)" if not os.environ.get("RAY_AUTH_MODE") else ""
-        raise ValueError(NOBODY.format(address=address) + without) from error
-    try:
+        with Waiting(f"joining Ray at {plain(address)}", give_up=lambda: None):
+            _join(address, quiet)
+        warn(_joined(address))
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    variables = {name: value for name, value in (ENVIRONMENT | server()).items() if name not in _of_job()}
+    job = {} if "://" in address else {"job_config": starting.Job()}
+    try:
+        ray.init(address=address, runtime_env={"env_vars": variables}, **job, **quiet)
+    except AuthenticationError as error:
+        raise ValueError(f"the Ray cluster at {address} wants another token; copy its own to {TOKEN_PLACES}") from error
+    except ConnectionError as error:
+        without = " (it wants a token? then set RAY_AUTH_MODE=token)" if not os.environ.get("RAY_AUTH_MODE") else ""
+        raise ValueError(NOBODY.format(address=address) + without) from error
+    except OSError as error:  # of another user's Ray, whose files say where it is
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+        raise ValueError(
+            f"{address} finds no Ray that can be joined ({reason}); write its address, host:port"
+        ) from error
+
+
+def _joined(address: str) -> str:
+    """What was joined, in words: `auto` takes whatever it finds."""
+    nodes, there = [node for node in ray.nodes() if node["Alive"]], ray.cluster_resources()
+    session = ""
+    if not ray.util.client.ray.is_connected():
+        address = ray.get_runtime_context().gcs_address
+        session = f", {ray_worker.global_worker.node.session_name}"
+    return plain(
+        f"joined the Ray at {address}{session}: {len(nodes)} node(s), {there.get('CPU', 0):g} CPU, "
+        f"{there.get('GPU', 0):g} GPU"
+    )
 
 
 def _of_job() -> Container[str]:

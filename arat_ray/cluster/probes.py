@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arat_ray.storage import objects
+from arat_ray.storage.names import below
 from arat_ray.storage.place import is_uri, parse
 from arat_ray.training.run import Train
 
@@ -63,13 +64,13 @@ def leave_a_file(name: str, folder: str, text: str) -> None:
         objects.put(parse(folder), name, io.BytesIO(text.encode()))
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / name).write_text(text)
+    below(Path(folder), name).write_text(text)
 
 
 def read_file(name: str, folder: str) -> str:
     if is_uri(folder):
         return (objects.read(parse(folder), name) or b"").decode()
-    return (Path(folder) / name).read_text()
+    return below(Path(folder), name).read_text()
 
 
 def files_left(node: str, folder: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ def run(experiment: Experiment, *, workers: int, storage: str, limit_s: float) -
     """
     resources = experiment.resources.model_copy(update={"workers": workers, "min_workers": None})
     config = {
-        "train": experiment.base.model_dump(mode="json"),
+        "train": experiment.base.located().model_dump(mode="json"),
         "validate": experiment.validation.model_dump(mode="json"),
         "resources": resources.model_dump(mode="json"),
         "storage": storage,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arat_ray import __version__
-from arat_ray.cluster import parcel
 from arat_ray.cluster.jobs import Jobs, NotReadyError
+from arat_ray.cluster.parcel import Parcel
 
 STOP_S = 60
 """How long a job may take to save and end when it is stopped. A study gives Ray 20 s, and then ends without it."""
@@ -26,7 +26,6 @@ class Submission(NamedTuple):
 
     study: str
     verb: str
-    file: Path
     results: str
     options: Sequence[str] = ()
     """Further options of the verb."""
@@ -35,25 +34,20 @@ class Submission(NamedTuple):
     env: Mapping[str, str] = {}
 
 
-def submit(
-    jobs: Jobs, submission: Submission, *, folder: Path, say: Callable[[str], None], exclude: Sequence[str] = ()
-) -> str:
-    """Send the folder, start the job; its name. Raises ValueError for a folder that is too large.
+def submit(jobs: Jobs, submission: Submission, *, sent: Parcel, say: Callable[[str], None]) -> str:
+    """Send the parcel, start the job; its name.
 
     A head that has only just started is waited for, and `say` hears of it.
     """
     jobs.check_version()
-    folder, file = folder.resolve(), submission.file.resolve()
-    if not file.is_relative_to(folder):
-        raise ValueError(f"--folder {folder} does not hold {file}; choose one that does")
     with tempfile.TemporaryDirectory(prefix="arat-ray-") as temporary:
-        parcel.pack(folder, Path(temporary), needed=file, exclude=exclude)
+        sent.write(Path(temporary))
         give_up = time.monotonic() + READY_S
         while True:
             try:
                 return str(
                     jobs.submit_job(
-                        entrypoint=entrypoint(submission, file.relative_to(folder)),
+                        entrypoint=entrypoint(submission, sent.experiment),
                         submission_id=f"{submission.study}-{datetime.now():%Y%m%d-%H%M%S}",
                         runtime_env={
                             "working_dir": temporary,
@@ -74,9 +68,9 @@ def submit(
                 time.sleep(2)
 
 
-def entrypoint(submission: Submission, file: Path) -> str:
-    """The shell command that runs on the head, in the folder that was sent."""
-    words = ["arat-ray", submission.verb, str(file)]
+def entrypoint(submission: Submission, file: str) -> str:
+    """The shell command that runs on the head, in the folder that was sent, about this file of it."""
+    words = ["arat-ray", submission.verb, file]
     results = shlex.quote(submission.results)
     if is_relative(submission.results):
         results = f'"$HOME"/{results}'  # the job's own folder goes with the job

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 from ray import tune
 from rich.console import Console
 
-from arat_ray.cluster import early_stopping, launch, nodes
+from arat_ray.cluster import early_stopping, launch, local, nodes
 from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.checkpoints import are_left, push_left
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.cluster.watchdog import Watchdog
+from arat_ray.disk import Disk
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.storage.place import uri_of
@@ -33,6 +34,7 @@ from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.terminal import report
 from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
@@ -43,21 +45,25 @@ NOT_SAVED, INTERRUPTED = 3, 130
 
 class Outcome(NamedTuple):
     """How a study ended: what stopped it before its last trial, if anything; which budget, if it was one; how many
-    trials failed; whether all rows are on disk."""
+    trials failed; whether all rows are on disk; whether the Ray that it had started has ended under it."""
 
     stopped: str | None
     failed: int
     saved: bool
     over: Over | None = None
+    ray_is_gone: bool = False
 
 
 class Stop(tune.Stopper):
-    """Ends the study, its running trials too, when a budget is spent or when it was interrupted."""
+    """Ends the study, its running trials too, when a budget is spent, it was interrupted, Ray has ended, or one of the
+    `disks` will never take its results."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, watch: Watch, *disks: Disk) -> None:
+        self.watch, self.disks = watch, disks
         self.over: Over | None = None
         self.interrupted = False
+        self.gone: str | None = None
+        """How Ray on this machine has ended."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -67,8 +73,12 @@ class Stop(tune.Stopper):
 
     @property
     def reason(self) -> str | None:
+        if self.gone:
+            return self.gone
         if self.interrupted:
             return "interrupted"
+        if broken := next((disk.broken for disk in self.disks if disk.broken), None):
+            return broken
         self.over = self.over or self.watch.over()
         return f"budget.{self.over.budget}: {self.over.reason}" if self.over else None
 
@@ -101,10 +111,18 @@ def run(
     validation = experiment.validation
 
     def warn(text: str) -> None:
-        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+        report(console, text, style="bold red")
 
-    data.load(experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed)
-    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume):
+    content = data.load(
+        experiment.base.dataset,
+        validate_on=validation.split,
+        images=validation.images,
+        seed=validation.seed,
+        subset=validation.subset,
+    ).content
+    for note in experiment.base.dataset.notes():
+        report(console, f"data: {note}")
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -122,22 +140,35 @@ def run(
             if are_left(folder):
                 with nodes.cluster(address, verbose=verbose):
                     push_left(folder, console)
-            console.print(f"all {total} trials of {folder} have ended already; more with --trials")
+            report(console, f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(folder, experiment, writer, ledger, progress)
-        stop = Stop(recorder.watch)
+        stop = Stop(recorder.watch, writer.disk, ledger.journal.disk)
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        with nodes.cluster(address, verbose=verbose), _interruptible(stop, recorder, ledger, console), progress:
-            room = nodes.check_placeable(experiment.resources)
-            _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room)
-            push_left(folder, console)
+        try:
+            with (
+                _ending_with_ray(stop, recorder, ledger, warn),
+                nodes.cluster(address, verbose=verbose),
+                _interruptible(stop, recorder, ledger, console),
+                progress,
+            ):
+                room = nodes.check_placeable(experiment.resources)
+                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, say=console.print)
+                if not stop.gone:
+                    push_left(folder, console)
+                progress.is_kept = stop.interrupted
+        except KeyboardInterrupt:  # while Ray started, or asked for a second time
+            stop.interrupted = True
         ended = len(ledger.ended())
-        reason = None if total is not None and ended >= total and not stop.interrupted else stop.reason
-        saved = _close(recorder, ledger, reason or "interrupted")
-        return Outcome(reason, recorder.failed, saved, stop.over if reason else None)
+        has_all = total is not None and ended >= total and not stop.interrupted
+        reason = None if has_all else stop.reason
+        saved = _close(recorder, ledger, "interrupted" if stop.gone else reason or "interrupted")
+        return Outcome(
+            reason, recorder.failed, saved, stop.over if reason else None, ray_is_gone=bool(stop.gone) and not has_all
+        )
 
 
 def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
@@ -152,7 +183,7 @@ def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], cons
         new = ledger.learn(each.known)
         lines = each.lines()
         again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
-        console.print("\n".join([lines[0] + again, *lines[1:]]), highlight=False, soft_wrap=True, markup=False)
+        report(console, "\n".join([lines[0] + again, *lines[1:]]))
     if found:
         study_folder.record_sources(folder, [each.as_json() for each in found])
 
@@ -167,12 +198,14 @@ def _tune(
     warn: Callable[[str], None],
     limit: int | None,
     room: int,
+    say: Callable[[str], None],
 ) -> None:
     study = f"{experiment.name}-{uuid.uuid4().hex}"
     configure = functools.partial(_configure, experiment, study, folder)
     concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
     if experiment.resources.workers > 1:
         concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
+    say(f"starting {concurrent * experiment.resources.workers} worker(s)")
     scheduler: Any = None
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
@@ -208,7 +241,7 @@ def _tune(
 
 
 def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
-    train, stopping = experiment.resolve(asked.sampled), experiment.early_stopping
+    train, stopping = experiment.resolve(asked.sampled).located(), experiment.early_stopping
     checkpoints = folder / "checkpoints" / trial_id(experiment.name, asked.number)
     return TrialConfig(
         study=study,
@@ -228,6 +261,25 @@ def _trial_name(trial: Any) -> str:
 
 
 @contextmanager
+def _ending_with_ray(stop: Stop, recorder: Recorder, ledger: Ledger, warn: Callable[[str], None]) -> Iterator[None]:
+    """Where the Ray that this process started has ended, so does the study, within PATIENCE_S even if Tune does not."""
+
+    def end(how: str, over: threading.Event) -> None:
+        stop.gone = how
+        warn(f"{how}; the study ends")
+        if over.wait(PATIENCE_S):
+            return
+        saved = _close(recorder, ledger, "interrupted")
+        close_all()
+        what = "everything measured is saved" if saved else "some rows could not be written"
+        warn(f"{what}; go on with --resume")
+        os._exit(local.RAY_GONE if saved else NOT_SAVED)
+
+    with local.watched(end):
+        yield
+
+
+@contextmanager
 def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Console) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once.
 
@@ -239,7 +291,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
         saved = _close(recorder, ledger, "interrupted")
         close_all()
         what = "everything measured is saved" if saved else "some rows could not be written"
-        console.print(f"Ray did not answer any more; {what}; go on with --resume")
+        report(console, f"Ray did not answer any more; {what}; go on with --resume")
         os._exit(INTERRUPTED if saved else NOT_SAVED)
 
     impatient = threading.Timer(PATIENCE_S, give_up)
@@ -248,7 +300,7 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.interrupted = True
         signal.signal(signal.SIGINT, before[signal.SIGINT])
-        console.print("stopping; what was measured is being saved (Ctrl-C again ends at once)")
+        report(console, "stopping; what was measured is being saved (Ctrl-C again ends at once)")
         if not impatient.is_alive():
             impatient.start()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from arat_ray import locks
 from arat_ray.evaluation.accuracy import Report
 from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.results import reader
@@ -16,6 +16,7 @@ from arat_ray.results.log import log_evaluation
 from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import Table
 from arat_ray.spec import did_you_mean, parse_fraction
+from arat_ray.storage.names import below
 from arat_ray.training.attacks import Attack, Pgd
 
 ATTACKS = (*ENSEMBLES, "pgd", "fgsm")
@@ -62,7 +63,7 @@ def checkpoints_of(
     """The checkpoint that `target` is; of a study, those of its complete trials, or of those on its front.
 
     `fetch` brings them here from where the study lies. Raises ValueError where there is none, and where the study's
-    table names one that is not there.
+    table names one that is not there, or outside of the study.
     """
     if not target.is_dir():
         if front:
@@ -80,7 +81,10 @@ def checkpoints_of(
     chosen = [row for row in complete if row["on_front"] or not front]
     if not chosen:
         raise ValueError(f"{target} has no complete trial yet: none of its {trials.num_rows} rows; go on with it first")
-    paths = [target / row["checkpoint"] for row in sorted(chosen, key=lambda row: int(row["number"]))]
+    try:
+        paths = [below(target, row["checkpoint"]) for row in sorted(chosen, key=lambda row: int(row["number"]))]
+    except ValueError as error:
+        raise ValueError(f"{target}/trials names a checkpoint that is not the study's: {error}") from error
     fetch(paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -97,8 +101,7 @@ def record(report: Report) -> Path | None:
     if not reader.part_files(study / "trials"):
         return None
     (study / "evaluations").mkdir(exist_ok=True)
-    with (study / "evaluations" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another evaluation may be writing
+    with locks.held(study / "evaluations" / ".lock", wait=True):  # another evaluation may be writing
         log_evaluation(study, report.rows(), report.example_rows())
         _add(study, "examples", report.example_rows())  # first, so that no accuracy is there without its verdicts
         _add(study, "evaluations", report.rows())

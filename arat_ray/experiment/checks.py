@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.errors import explain, shown
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 from arat_ray.training.optimizers import Sgd
 from arat_ray.training.run import Train
 from arat_ray.training.schedules import Piecewise
@@ -141,7 +141,7 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
             next(experiment.grid())
         except ValueError as error:
             yield str(error)
-    elif not experiment.budget.model_dump(exclude_none=True):
+    elif not experiment.budget.model_dump(exclude_none=True, exclude={"max_failures"}):
         yield "budget: missing; write `budget: {trials: 64}` or `budget: {hours: 12}`"
 
 

@@ -18,6 +18,8 @@ from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError, explain, read_yaml, shown
 from arat_ray.experiment.search import Domain, flag
 from arat_ray.spec import Spec, did_you_mean
+from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
+from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
 if TYPE_CHECKING:
@@ -32,18 +34,18 @@ MEMBER = "member"
 GRID_AT_MOST = 100_000
 CONTEXTS_AT_MOST = 200
 """Of a domain's conditions: combinations of labels that are tried out."""
-NAME_AT_MOST = 100
-BYTES_AT_MOST = 200
-"""Of a name; files of a trial add to it, and a file system takes 255."""
 
 
 def _is_a_file_name(name: str) -> str:
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
-    if len(name) > NAME_AT_MOST:
-        raise ValueError(f"becomes a folder: use at most {NAME_AT_MOST} characters, not {len(name)}")
-    if (length := len(name.encode())) > BYTES_AT_MOST:
-        raise ValueError(f"becomes a folder: use at most {BYTES_AT_MOST} bytes, not {length}, as UTF-8 writes it")
+    if len(name) > EXPERIMENT_LETTERS:
+        raise ValueError(f"becomes a folder: use at most {EXPERIMENT_LETTERS} characters, not {len(name)}")
+    if (size := len(name.encode())) > EXPERIMENT_BYTES:
+        raise ValueError(
+            f"becomes a folder: use at most {EXPERIMENT_BYTES} bytes, not {size} (its {len(name)} characters have "
+            "more than one each)"
+        )
     return name
 
 
@@ -64,6 +66,8 @@ class Budget(Spec):
     usd: float | None = Field(None, gt=0)
     stall: int | None = Field(None, ge=1)
     """Trials in a row that may end without the hypervolume of the front growing."""
+    max_failures: int | None = Field(5, ge=1)
+    """Trials in a row that may fail before the study ends, since its last start; null: any number."""
 
 
 class Price(Spec):
@@ -254,11 +258,11 @@ class Experiment(Spec):
         return self.model_copy(update=nothing)
 
     def identity(self) -> dict[str, Any]:
-        """What makes results comparable: everything but the budget, the sampler and the resources."""
+        """What makes results comparable: all but the budget, the sampler, the resources and where the data lies."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
         if not self.constraints:  # studies from before there were any stay the same
             del dumped["constraints"]
-        return dumped | {"train": self.base.model_dump(mode="json")}
+        return of_experiment(dumped | {"train": self.base.model_dump(mode="json")})
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:
         """Samples that show whether each value of each domain can be used: (where it is written, sample)."""
@@ -300,8 +304,8 @@ class Experiment(Spec):
         return contexts
 
 
-def load(path: Path) -> Experiment:
-    """Read and check an experiment file.
+def load(path: Path, *, opens_data: bool = True) -> Experiment:
+    """Read and check an experiment file; without `opens_data` only by itself, and not whether each run can be built.
 
     Raises ExperimentError, which names the file, the key, the value and what to do, for everything that can be known
     without data and without computing.
@@ -317,7 +321,8 @@ def load(path: Path) -> Experiment:
             Train.model_validate(raw["train"])
         except ValidationError as error:
             problems += explain(error, raw["train"], prefix="train")
-    problems = problems or checks.problems(experiment)
+    if opens_data:
+        problems = problems or checks.problems(experiment)
     if problems:
         raise ExperimentError(path, problems)
     return experiment

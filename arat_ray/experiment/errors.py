@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 from arat_ray.yaml_bounds import YamlError, text_of
 from arat_ray.yaml_core import parse
 

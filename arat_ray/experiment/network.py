@@ -97,10 +97,10 @@ def as_json(network: Network) -> dict[str, Any]:
 
 def print_table(network: Network, console: Console) -> None:
     """One line a module: its name, kind, output for an image, pooled feature width d, and who selects it."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"{network.spec.name}: {network.parameters / 1e6:.2f} million parameters, {_by(network.shape)} images"
+    millions = f"{network.parameters / 1e6:.2f} million parameters"
+    table = Table(title=f"{network.spec.name}: {millions}, {_by(network.shape)} images")
     for heading in ("layer", "kind"):
         table.add_column(heading, no_wrap=True)
     for heading in ("output", "d"):
@@ -117,11 +117,11 @@ def print_table(network: Network, console: Console) -> None:
             "none" if layer.width is None else str(layer.width),
             *("*" if layer.name in names else "" for names in marks.values()),
         )
-    console.print(table, highlight=False)
-    console.print("d: width of the feature after ReLU and the mean over positions", highlight=False)
+    console.print(table)
+    say(console, "d: width of the feature after ReLU and the mean over positions")
     if network.in_paper:
         patterns = ", ".join(f'"{pattern}"' for pattern in network.spec.paper_layers)
-        console.print(f"the ARAT paper regularises: layers: [{patterns}]", highlight=False, markup=False)
+        say(console, f"the ARAT paper regularises: layers: [{patterns}]")
 
 
 def _by(shape: Sequence[int]) -> str:

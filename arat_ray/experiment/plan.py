@@ -14,6 +14,7 @@ import torch
 from arat_ray.experiment import at_hand
 from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.text import plain
 from arat_ray.training import layers
 from arat_ray.training.data import Dataset
 from arat_ray.training.methods import AratSpec, StandardSpec
@@ -21,6 +22,7 @@ from arat_ray.training.models import Model
 from arat_ray.training.outlines import outlined
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train, Validate
+from arat_ray.units import DAY_S, duration, flop, number
 
 BACKWARD = 2
 """FLOPs of a backward pass over those of a forward pass, to weights and inputs."""
@@ -37,6 +39,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
         f"{experiment.name}: {train.method.name} on {train.dataset.name}, {train.model.name}, {train.epochs} epochs, "
         f"batch size {train.batch_size}"
     )
+    found = train.dataset.located()
+    for place in train.dataset.places:
+        named, here = getattr(train.dataset, place), getattr(found, place)
+        if here is not None and here != named:
+            yield f"  data: {place} in {here}" + (f", not in {named}" if named is not None else "")
     if train.attack:
         yield f"  attack in training: {train.attack}"
     varies = any(
@@ -46,7 +53,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
     yield f"  learning rate{' where nothing varies it' if varies else ''}: {spelled}"
     validation = experiment.validation
     images = "held-out" if validation.held_out else "test"
-    yield f"  measured every {validation.every} epochs on {validation.images} {images} images: {validation.attack}"
+    for note in train.dataset.notes():
+        yield f"  data: {plain(note)}"
+    first = "the first " if validation.subset == "first" else ""
+    on = f"{first}{validation.images} {images} images"
+    yield f"  measured every {validation.every} epochs on {on}: {validation.attack}"
     options = {
         "averaging": train.averaging and train.averaging.name,
         "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",
@@ -110,7 +121,7 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
     training_images = at_hand.training_images(train, validation)
     flops = trial_flops(train, validation, training_images)
     trials = experiment.trials
-    yield f"  a trial: {training_images} training images, {flops / 1e15:.3g} PFLOP"
+    yield f"  a trial: {training_images} training images, {flop(flops)}"
     total = flops * (trials or 1)
     expected = " expected" if experiment.early_stopping else ""
     if experiment.sampler is not None and experiment.sampler.name == "grid":
@@ -118,7 +129,7 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
         each = [trial_flops(run, validation, training_images) for run in map(experiment.resolve, thinned)]
         total = sum(each) / len(each) * (trials or 1)
         if max(each) > min(each):
-            yield f"  from {min(each) / 1e15:.3g} to {max(each) / 1e15:.3g} PFLOP, as a trial's method and size demand"
+            yield f"  from {flop(min(each))} to {flop(max(each))}, as a trial's method and size demand"
     if stopping := experiment.early_stopping:
         most, share = total, expected_flops(train, validation, training_images, stopping) / flops
         total *= share
@@ -128,12 +139,9 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
             f"{stopping.reduction_factor} goes on at each rung; the first trials there go on more often"
         )
         if trials:
-            yield (
-                f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP expected, {most / 1e15:.3g} PFLOP if none "
-                "were stopped"
-            )
+            yield (f"  the search: {trials} trials, {flop(total)} expected, {flop(most)} if none were stopped")
     elif trials:
-        yield f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP"
+        yield f"  the search: {trials} trials, {flop(total)}"
     where = "on this machine" if image_s is None else "on this cluster"
     if image_s is None and experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
@@ -183,7 +191,7 @@ def _spent(device_s: float, resources: Resources) -> str:
     """Device time, and its cost where a price is given."""
     device = "a GPU" if resources.gpus_per_worker else "a CPU worker"
     usd = f", {device_s / 3600 * resources.price.usd_per_device_hour:.2f} usd" if resources.price else ""
-    return f"{device_s / 3600:.3g} device-hours{usd} (a device is {device})"
+    return f"{number(device_s / 3600)} device-hours{usd} (a device is {device})"
 
 
 def _enough(experiment: Experiment, device_s: float) -> Iterator[str]:
@@ -194,7 +202,7 @@ def _enough(experiment: Experiment, device_s: float) -> Iterator[str]:
         limits["usd"] = (budget.usd, device_s / 3600 * price.usd_per_device_hour)
     for name, (limit, each) in limits.items():
         if limit is not None and each > 0 and limit / each < (experiment.trials or math.inf):
-            yield f"  budget.{name}: {limit:g} is enough for about {limit / each:.3g} trials"
+            yield f"  budget.{name}: {limit:g} is enough for about {number(limit / each)} trials"
 
 
 def trial_flops(train: Train, validation: Validate, training_images: int, *, until: int | None = None) -> float:
@@ -263,4 +271,6 @@ def seconds_per_image(train: Train, *, images: int = 8, at_least_s: float = 1.0)
 def _hours(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * DAY_S else duration(seconds)

@@ -7,7 +7,7 @@ difference is the adjusted Wald one of Bonett and Price (2012, https://doi.org/1
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -16,8 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from arat_ray.frontier.evaluations import AVERAGES, Asked, Evaluation, command, exact_first, listed, read, sha256
+from arat_ray.frontier.evaluations import (
+    AVERAGES,
+    Asked,
+    Evaluation,
+    command,
+    exact_first,
+    listed,
+    read,
+    refuse_unknown,
+    sha256,
+)
 from arat_ray.results import reader
+from arat_ray.storage.names import below
+from arat_ray.text import did_you_mean
 
 LEVEL = 0.05
 """Below this p two accuracies are told apart."""
@@ -99,11 +111,11 @@ class Comparison:
 
 
 def compare(a: Path, b: Path, asked: Asked) -> Comparison:
-    """Two evaluations, each named as `find` says.
+    """Two evaluations, each named as `find` says; where that leaves several, the only one that both have.
 
     ValueError where they have no image in common or are one, and where their splits or the labels differ.
     """
-    (study_a, row_a), (study_b, row_b) = find(a, asked), find(b, asked)
+    (study_a, row_a), (study_b, row_b) = _both(a, b, asked)
     if row_a.evaluation_id == row_b.evaluation_id:
         raise ValueError(f"A and B are the same evaluation, {row_a.evaluation_id}; name another one")
     if row_a.split != row_b.split:
@@ -172,6 +184,38 @@ def find(target: Path, asked: Asked) -> tuple[Path, Evaluation]:
     Of a checkpoint it is the one that fits, the newest under equal conditions; of an id a beginning is enough.
     ValueError where there is none, and where several fit.
     """
+    study, rows = _fitting(target, asked)
+    return study, _only(study, rows, f"{target} has", asked)
+
+
+def _both(a: Path, b: Path, asked: Asked) -> tuple[tuple[Path, Evaluation], tuple[Path, Evaluation]]:
+    (study_a, of_a), (study_b, of_b) = _fitting(a, asked), _fitting(b, asked)
+    if len(of_a) > 1 or len(of_b) > 1:
+        keys = {_key(row) for row in of_a} & {_key(row) for row in of_b}
+        if keys:
+            of_a, of_b = ([row for row in rows if _key(row) in keys] for rows in (of_a, of_b))
+            common = _only(study_a, of_a, f"{a} and {b} both have", asked)
+            return (study_a, common), (study_b, next(row for row in of_b if _key(row) == _key(common)))
+    return (study_a, _only(study_a, of_a, f"{a} has", asked)), (study_b, _only(study_b, of_b, f"{b} has", asked))
+
+
+def _key(row: Evaluation) -> tuple[Any, ...]:
+    """What two evaluations have in common of which only the networks differ."""
+    return row.conditions, row.indices_sha256, row.attack_version
+
+
+def _only(study: Path, rows: Sequence[Evaluation], who: str, asked: Asked) -> Evaluation:
+    if len(rows) > 1:
+        words = f" with {asked}" if asked else ""
+        raise ValueError(
+            f"{who} {len(rows)} evaluations{words}; choose with --attack, --split, --norm, --epsilon, --images or "
+            f"--mode, or name one:{_by_id(study, rows)}"
+        )
+    return rows[0]
+
+
+def _fitting(target: Path, asked: Asked) -> tuple[Path, list[Evaluation]]:
+    """The study, and the evaluations that fit, one for each of the conditions."""
     if reader.part_files(target / "trials"):
         raise ValueError(
             f"{target} is a study; name one of its checkpoints, {target}/checkpoints/TRIAL/last.pt, "
@@ -191,10 +235,10 @@ def find(target: Path, asked: Asked) -> tuple[Path, Evaluation]:
     if len(found) != 1:
         problem = f"{len(found)} evaluations begin with {target.name!r}" if found else f"no evaluation {target.name!r}"
         raise ValueError(f"{target.parent}: {problem}; there is{_by_id(target.parent, found or rows)}")
-    return target.parent, found[0]
+    return target.parent, found
 
 
-def _of_checkpoint(study: Path, path: Path, asked: Asked) -> Evaluation:
+def _of_checkpoint(study: Path, path: Path, asked: Asked) -> list[Evaluation]:
     if not reader.part_files(study / "trials"):
         raise ValueError(
             f"{path} belongs to no study, so no evaluation of it is kept: it is not STUDY/checkpoints/TRIAL/FILE"
@@ -204,14 +248,9 @@ def _of_checkpoint(study: Path, path: Path, asked: Asked) -> Evaluation:
     fitting = [row for row in of_file if asked.fits(row)]
     fitting = [row for row in fitting if row.checkpoint in AVERAGES] or fitting  # raw weights are not deployed
     fitting = exact_first(fitting)
-    newest = {(row.conditions, row.indices_sha256, row.attack_version): row for row in fitting}
-    if len(newest) == 1:
-        return newest.popitem()[1]
-    if newest:
-        raise ValueError(
-            f"{path} has {len(newest)} evaluations{words}; choose with --attack, --split, --norm, --epsilon, "
-            f"--images or --mode, or name one:{_by_id(study, newest.values())}"
-        )
+    if fitting:
+        return list({_key(row): row for row in fitting}.values())
+    refuse_unknown(asked, rows)
     there = listed(of_file) if of_file else f"nothing of this file, and of the study's others {listed(rows)}"
     fix = f"measure it with: {command(path, study, asked)}"
     raise ValueError(f"{path} was not evaluated{words}; there is {there}; {fix}")
@@ -226,8 +265,8 @@ def _checkpoint_of(study: Path, folder: Path) -> str:
     named = dict(zip(latest["trial_id"].to_pylist(), latest["checkpoint"].to_pylist(), strict=True))
     trial = folder.absolute().name
     if trial not in named:
-        raise ValueError(f"{folder}: {study} has no trial {trial!r}{reader.did_you_mean(trial, named)}")
-    if named[trial] is None or not (study / named[trial]).is_file():
+        raise ValueError(f"{folder}: {study} has no trial {trial!r}{did_you_mean(trial, named)}")
+    if named[trial] is None or not below(study, named[trial]).is_file():
         raise ValueError(
             f"{folder}: the trial's checkpoint is not there; name an evaluation:{_by_id(study, read(study))}"
         )

@@ -7,6 +7,7 @@ same weights on the same images: its clean accuracy.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from arat_ray import text
 from arat_ray.results import reader
+from arat_ray.text import did_you_mean
 
 CONDITIONS = ("attack", "norm", "epsilon", "split", "images")
 AVERAGES = ("swa", "ema")
 NO_ATTACK = "none"
+ATTACKS = ("autoattack", "autoattack-10-steps", "apgd", "square", "pgd", "fgsm")
+"""By the names that `evaluate --attack` takes."""
 
 
 class Evaluation(NamedTuple):
@@ -97,15 +102,15 @@ class Asked:
         )
 
 
-def radius(text: str) -> float:
+def radius(words: str) -> float:
     """The number that --epsilon says, as 8/255 or 0.2."""
-    above, slash, below = text.partition("/")
+    above, slash, below = words.partition("/")
     try:
         value = float(above) / (float(below) if slash else 1)
     except (ValueError, ZeroDivisionError):
         value = 0.0
     if not (isfinite(value) and value > 0):
-        raise ValueError(f"--epsilon: {text!r} is no radius; write it as 8/255 or 0.031")
+        raise ValueError(f"--epsilon: {words!r} is no radius; write it as 8/255 or 0.031")
     return value
 
 
@@ -150,6 +155,7 @@ def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) 
     ValueError where the attack or the split is not said, where a study has no such evaluation, and where those of all
     trials have not the same conditions.
     """
+    refuse_unknown(asked, [row for study in studies for row in read(study)])
     _refuse_half_a_question(asked, studies)
     fitting = []
     for study, table in zip(studies, trials, strict=True):
@@ -174,6 +180,16 @@ def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) 
             )
     pairs = zip(trials, newest, strict=True)
     return [_with_evaluations(table, of_study) for table, of_study in pairs]
+
+
+def refuse_unknown(asked: Asked, rows: Iterable[Evaluation]) -> None:
+    """An attack that was neither measured nor can be is misspelled."""
+    there = sorted({row.attack for row in rows})
+    name = asked.attack
+    if name is None or name in (*there, *ATTACKS) or re.fullmatch(r"pgd-[1-9]\d*", name):
+        return
+    evaluated = ", ".join(there) or "nothing yet"
+    raise ValueError(f"--attack: no attack {name!r} (evaluated: {evaluated}){did_you_mean(name, [*there, *ATTACKS])}")
 
 
 def _refuse_half_a_question(asked: Asked, studies: Iterable[Path]) -> None:
@@ -262,7 +278,14 @@ def command(target: Path, study: Path, asked: Asked) -> str:
         "images": asked.images,
         "mode": asked.mode,
     }
-    return f"arat-ray evaluate {target} " + " ".join(f"--{name} {value}" for name, value in words.items() if value)
+    options = [word for name, value in words.items() if value for word in (f"--{name}", value)]
+    return text.command("arat-ray", "evaluate", target, *options)
+
+
+def with_autoattack(study: Path, *, norm: str | None, epsilon: float, split: str) -> str:
+    """The command that measures the front of a study under the attack that papers report."""
+    words = ["--front", "--attack", "autoattack", *(["--norm", norm] if norm not in (None, "linf") else [])]
+    return text.command("arat-ray", "evaluate", study, *words, "--epsilon", pixels(epsilon), "--split", split)
 
 
 def listed(rows: Iterable[Evaluation]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, short_param
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
     from rich.console import Console
 
 
@@ -36,7 +37,7 @@ def load(studies: Sequence[Path]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda trial: (trial["study"], trial["number"]))
 
 
-def write_csv(trials: Sequence[dict[str, Any]], file: TextIO) -> None:
+def write_csv(trials: Sequence[dict[str, Any]], file: SupportsWrite[str]) -> None:
     """One line a trial."""
     fixed = list(dict.fromkeys(name for trial in trials for name in trial if name != "params"))
     params = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
@@ -48,12 +49,12 @@ def write_csv(trials: Sequence[dict[str, Any]], file: TextIO) -> None:
 
 def print_table(trials: Sequence[dict[str, Any]], console: Console) -> None:
     """For people: what each trial broke, its goals and what was sampled."""
-    from rich.table import Table
+    from arat_ray.terminal import Table
 
     known = ("study", "trial_id", "number", "broken", "params")
     goals = list(dict.fromkeys(name for trial in trials for name in trial if name not in known))
     params = list(dict.fromkeys(name for trial in trials for name in trial["params"]))
-    table = Table(box=None, pad_edge=False, title_justify="left", title=f"infeasible: {len(trials)} trials")
+    table = Table(title=f"infeasible: {len(trials)} trials")
     table.add_column("trial")
     for goal in goals:
         table.add_column(goal.replace("_", " "), justify="right", no_wrap=True)

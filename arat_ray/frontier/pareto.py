@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from arat_ray import text
 from arat_ray.frontier import evaluations
 from arat_ray.frontier.evaluations import Asked
 from arat_ray.results import reader
@@ -153,6 +154,7 @@ class Front:
     counts: dict[str, int]  # all trials, by status
     coverage: Coverage | None = None
     infeasible: int = 0  # complete trials that broke a constraint
+    ahead: int = 0  # trials before their last epoch that would be on the front, did they compete
 
 
 def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked: Asked | None = None) -> Front:
@@ -171,9 +173,16 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
     goals, reference = metadata[0].goals, metadata[0].reference_point
     counts: Counter[str] = Counter()
     infeasible: Counter[bool] = Counter()
+    unfinished: list[Floats] = []
     tables = [
         _candidates(
-            study, goals, include_partial=include_partial, is_evaluated=bool(asked), counts=counts, broken=infeasible
+            study,
+            goals,
+            include_partial=include_partial,
+            is_evaluated=bool(asked),
+            counts=counts,
+            broken=infeasible,
+            unfinished=unfinished,
         )
         for study in studies
     ]
@@ -181,7 +190,7 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
     if not competing:
         if infeasible[True]:
             raise ValueError(_none_feasible(studies, infeasible[True]))
-        raise ValueError(_why_empty(studies, counts, include_partial=include_partial))
+        raise ValueError(_why_empty(studies, counts, partial=sum(map(len, unfinished))))
     if asked:
         if not set(goals) & set(ACCURACIES):
             raise ValueError(f"no goal of {', '.join(goals)} is an accuracy: leave {asked} out")
@@ -207,7 +216,14 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
         counts=dict(counts),
         coverage=Coverage(table.num_rows, competing, not include_partial) if asked else None,
         infeasible=infeasible[True],
+        ahead=0 if asked else _ahead(points[mask], unfinished),
     )
+
+
+def _ahead(front: Floats, unfinished: Sequence[Floats]) -> int:
+    """How many of the points that do not compete no point of the front dominates."""
+    others = np.concatenate([front[:0], *unfinished])
+    return int(non_dominated(np.concatenate([front, others]))[len(front) :].sum())
 
 
 def _candidates(
@@ -218,9 +234,11 @@ def _candidates(
     is_evaluated: bool,
     counts: Counter[str],
     broken: Counter[bool],
+    unfinished: list[Floats],
 ) -> pa.Table:
     """The trials of a study that may compete; every trial is counted by its status, and by whether it is infeasible.
 
+    To `unfinished` go the points of those that would compete if partial ones were included.
     Where evaluations give the accuracies, a trial needs its other goals and a checkpoint.
     """
     names = reader.schema(study).names
@@ -234,20 +252,22 @@ def _candidates(
     counts.update(Counter(status))
     own = [goal for goal in goals if goal not in ACCURACIES] if is_evaluated else goals
     mask = np.asarray(~np.isnan(_points(table, own)).any(axis=1))
-    if not include_partial:
-        full = table["is_full_fidelity"].to_pylist()
-        mask &= np.array([a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool)
     if "feasible" in names:
         infeasible = np.array([value is False for value in table["feasible"].to_pylist()], dtype=bool)
         broken.update(infeasible.tolist())
         mask &= ~infeasible
         table = table.drop_columns(["feasible"])
+    if not include_partial:
+        full = table["is_full_fidelity"].to_pylist()
+        whole = np.array([a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool)
+        unfinished.append(_points(table, goals)[mask & ~whole])
+        mask &= whole
     return reader.keep(table, mask)
 
 
 def _none_feasible(studies: Sequence[Path], infeasible: int) -> str:
-    where = " ".join(map(str, studies))
-    return f"every trial that could compete, {infeasible}, broke a constraint: arat-ray pareto {where} --infeasible"
+    shown = text.command("arat-ray", "pareto", *studies, "--infeasible")
+    return f"every trial that could compete, {infeasible}, broke a constraint: {shown}"
 
 
 def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str, Any]:
@@ -276,11 +296,12 @@ def _refuse_mixed(what: str, studies: Sequence[Path], values: Sequence[Sequence[
         raise ValueError(f"cannot compare trials that differ in {what} ({'; '.join(each_study)})")
 
 
-def _why_empty(studies: Sequence[Path], counts: Mapping[str, int], *, include_partial: bool) -> str:
+def _why_empty(studies: Sequence[Path], counts: Mapping[str, int], *, partial: int) -> str:
     where = ", ".join(map(str, studies))
     if not counts:
         return f"no trial yet in {where}"
     trials = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    if include_partial:
+    if not partial:
         return f"no trial with a measurement yet in {where} ({trials})"
-    return f"no complete trial at full fidelity yet in {where} ({trials}); partial trials can be included"
+    shown = text.command("arat-ray", "pareto", *studies, "--partial")
+    return f"no complete trial at full fidelity yet in {where} ({trials}); the front of what they reached: {shown}"

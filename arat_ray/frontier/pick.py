@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arat_ray.frontier.pareto import Floats, Front
-from arat_ray.results.reader import did_you_mean
 from arat_ray.results.schema import ACCURACIES
+from arat_ray.text import did_you_mean
 
 Trial = Mapping[str, Any]
 

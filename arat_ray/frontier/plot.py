@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +13,7 @@ import numpy as np
 from arat_ray.frontier.evaluations import pixels
 from arat_ray.frontier.pareto import Floats, Front
 from arat_ray.results.schema import ACCURACIES
+from arat_ray.text import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +31,19 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "pdf.fonttype": 42,  # text stays text, as publishers ask
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with a dollar in it is a name
+    "text.usetex": False,
 }
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """How figures look, whatever the user's matplotlibrc says; a name in letters that the font lacks is no warning."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
@@ -35,24 +51,22 @@ def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
 
     What lies under the staircase is dominated. Bars are the 95 % Wilson intervals of the trials on the front.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"cannot draw {path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    check_suffix(path)
     if len(front.goals) != 2:
         raise ValueError(f"the figure needs two goals, these results have {len(front.goals)}: {front.goals}")
     if not front.trials:
         raise ValueError("the front is empty: nothing to draw")
 
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(5.6, 4.4), dpi=200, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         outside = _draw(axes, front)
         heading = title or ", ".join(dict.fromkeys(_study_name(trial) for trial in front.trials))
-        axes.set_title(heading, loc="left", fontsize=11, fontweight="bold", pad=19)
+        axes.set_title(line(heading), loc="left", fontsize=11, fontweight="bold", pad=19)
         axes.annotate(
             _caption(front, outside),
             (0, 1),
@@ -65,6 +79,12 @@ def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
         figure.draw_without_rendering()  # settles the layout, which the names are fitted into
         _annotate(axes, canvas, front)
         figure.savefig(path)
+
+
+def check_suffix(path: Path) -> None:
+    """ValueError for a file that is no picture."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"cannot draw {path}: the suffix must be one of {', '.join(SUFFIXES)}")
 
 
 def _draw(axes: Axes, front: Front) -> int:
@@ -179,7 +199,7 @@ def _annotate(axes: Axes, canvas: FigureCanvasAgg, front: Front) -> None:
 def _name(trial: dict[str, Any], front: Front) -> str:
     name = str(trial["trial_id"] if trial["number"] is None else trial["number"])
     several = len({each["study"] for each in front.trials} | set(front.others.studies)) > 1
-    return f"{_study_name(trial)} {name}" if several else name
+    return line(f"{_study_name(trial)} {name}" if several else name)
 
 
 class _Attacked(Protocol):
@@ -204,12 +224,12 @@ def goal_label(measured: _Measured, axis: int) -> str:
     """A goal with everything that its number depends on."""
     goal = measured.goals[axis]
     if goal not in ACCURACIES:
-        return goal.replace("_", " ")
+        return line(goal.replace("_", " "))
     what = "Clean accuracy (%)"
     if goal == "robust_accuracy":
         what = f"Robust accuracy (%), {attack_label(measured)}"
     split = f"{measured.split} split" if measured.split else "unnamed split"
-    return f"{what}\n{split}" + (f", n = {measured.images:,} images" if measured.images else "")
+    return f"{line(what)}\n{line(split)}" + (f", n = {measured.images:,} images" if measured.images else "")
 
 
 def attack_label(measured: _Attacked) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from arat_ray.frontier.confirm import Confirmation
 from arat_ray.frontier.pareto import Floats
-from arat_ray.frontier.plot import FRONT, GREY, OTHER, STYLE, TEXT, goal_label
+from arat_ray.frontier.plot import FRONT, GREY, OTHER, TEXT, goal_label, style
+from arat_ray.text import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,17 +18,16 @@ if TYPE_CHECKING:
 
 def plot_confirmation(confirmation: Confirmation, path: Path) -> None:
     """Draw a confirmation of two goals. Bars are one standard deviation over the seeds."""
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     assert len(confirmation.goals) == 2
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(5.6, 4.4), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         _draw(axes, confirmation)
-        axes.set_title(confirmation.folder.name, loc="left", fontsize=11, fontweight="bold", pad=19)
+        axes.set_title(line(confirmation.folder.name), loc="left", fontsize=11, fontweight="bold", pad=19)
         seeds = f"{len(confirmation.seeds)} new seed{'s' * (len(confirmation.seeds) > 1)}"
         confirmed = f"{len(confirmation.confirmed)} of {len(confirmation.members)} members confirmed"
         axes.annotate(

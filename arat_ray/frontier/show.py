@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from arat_ray.frontier.evaluations import with_autoattack
 from arat_ray.frontier.pareto import Front
 from arat_ray.frontier.plot import attack_label
 from arat_ray.results.schema import short_param
+from arat_ray.text import command, line
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
     from rich.console import Console
 
     from arat_ray.frontier.compare import Comparison
@@ -36,7 +40,7 @@ def as_json(front: Front) -> dict[str, Any]:
     return {name: getattr(front, name) for name in conditions} | {"coverage": coverage, "trials": front.trials}
 
 
-def write_csv(front: Front, file: TextIO) -> None:
+def write_csv(front: Front, file: SupportsWrite[str]) -> None:
     """One line a trial of the front, all its numbers in full."""
     params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
     goals = [f"{goal}{suffix}" for goal in front.goals for suffix in ("", "_low", "_high")]
@@ -61,13 +65,12 @@ def write_csv(front: Front, file: TextIO) -> None:
 
 def print_table(front: Front, console: Console) -> None:
     """The front for people: goals in percent with their intervals."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
-    trials = sum(front.counts.values())
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"front: {len(front.trials)} of {trials} trials, hypervolume {front.hypervolume:.4f}"
+    title = f"front: {len(front.trials)} of {sum(front.counts.values())} trials, hypervolume {front.hypervolume:.4f}"
     if front.infeasible:
-        table.title += f", {front.infeasible} infeasible (--infeasible shows them)"
+        title += f", {front.infeasible} infeasible (--infeasible shows them)"
+    table = Table(title=title)
     table.add_column("trial")
     for goal in front.goals:
         table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
@@ -82,10 +85,24 @@ def print_table(front: Front, console: Console) -> None:
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
-    console.print(_measured(front), highlight=False)
+    say(console, _measured(front))
+    if front.ahead:
+        trials = f"{front.ahead} trial{'s' * (front.ahead > 1)} before the last epoch would be on the front"
+        say(console, f"{trials}: `arat-ray pareto --partial` lets them compete")
     for trial in front.trials:
         if trial.get("warnings"):
-            console.print(f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow", highlight=False)
+            say(console, f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow")
+
+
+def next_steps(front: Front, study: Path) -> Iterator[str]:
+    """What to do with the front of a search: what its robust accuracy is an upper bound of, and two commands."""
+    if "robust_accuracy" in front.goals and front.epsilon is not None and front.split:
+        measure = with_autoattack(study, norm=front.norm, epsilon=front.epsilon, split=front.split)
+        see = command("arat-ray", "pareto", study, "--attack", "autoattack", "--split", front.split)
+        yield f"robust accuracy is an upper bound: stronger attacks than {attack_label(front)} break more images"
+        yield f"measure the front with AutoAttack: {measure}"
+        yield f"see its front then: {see}"
+    yield f"train it again with new seeds: {command('arat-ray', 'confirm', study, '--seeds', 3)}"
 
 
 def choice_lines(choice: Choice, front: Front) -> list[str]:
@@ -93,9 +110,10 @@ def choice_lines(choice: Choice, front: Front) -> list[str]:
     trial = choice.trial
     values = (f"{goal.replace('_', ' ')} {_interval(trial, goal)}" for goal in front.goals)
     lines = [f"{trial['trial_id']} of {trial['study']}: {', '.join(values)} (%, 95 %)"]
-    lines += [f"  {name}: {value}" for name, value in trial["params"].items()]
+    lines += [f"  {line(name)}: {line(value)}" for name, value in trial["params"].items()]
     lines += [f"{_measured(front)}; on its front: {choice.reason}"]
-    return lines + ([f"warning: {trial['warnings']}"] if trial.get("warnings") else [])
+    lines += [f"warning: {trial['warnings']}"] if trial.get("warnings") else []
+    return list(map(line, lines))
 
 
 def _measured(front: Front) -> str:
@@ -111,11 +129,10 @@ def _interval(trial: Mapping[str, Any], goal: str) -> str:
 
 def print_confirmation(confirmation: Confirmation, console: Console) -> None:
     """What is left of each member of a front over new seeds, in percent and points."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
     seeds, goals, members = len(confirmation.seeds), confirmation.goals, confirmation.members
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = f"the front of {confirmation.study} with {seeds} new seed{'s' * (seeds > 1)}"
+    table = Table(title=f"the front of {confirmation.study} with {seeds} new seed{'s' * (seeds > 1)}")
     table.add_column("trial")
     for goal in goals:
         name = goal.replace("_", " ")
@@ -132,8 +149,8 @@ def print_confirmation(confirmation: Confirmation, console: Console) -> None:
         marks = ("yes" if is_so else "no" for is_so in (member.is_confirmed, member.mean_is_on_front))
         table.add_row(member.trial_id, *cells, share, *marks)
     console.print(table)
-    for line in _conclusions(confirmation):
-        console.print(line, highlight=False, soft_wrap=True)
+    for conclusion in _conclusions(confirmation):
+        say(console, conclusion)
 
 
 def _mean(member: Member, goal: str) -> str:
@@ -170,15 +187,15 @@ def _conclusions(confirmation: Confirmation) -> Iterator[str]:
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Both accuracies of A and B in percent, their difference in points, and in words what it means."""
-    from rich.table import Table
+    from arat_ray.terminal import Table, say
 
     rows = (comparison.a, comparison.b)
     for name, study, row in zip("AB", comparison.studies, rows, strict=True):
-        console.print(f"{name}: {study} {row.trial_id} {row.checkpoint}, {row}", highlight=False, soft_wrap=True)
+        say(console, f"{name}: {study} {row.trial_id} {row.checkpoint}, {row}")
     is_part = {row.images for row in rows} != {comparison.images}
     beside = f", of {comparison.a.images} of A and {comparison.b.images} of B" if is_part else ""
     title = f"{comparison.images} {comparison.a.split} images that both measured{beside}"
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left", title=title)
+    table = Table(title=title, padding=(0, 1, 0, 0))
     table.add_column("%")
     for name, row in zip("AB", rows, strict=True):
         table.add_column(f"{name}: {attack_label(row)}", justify="right", overflow="fold")
@@ -193,4 +210,4 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         table.add_row(name, *accuracies, points, str(pair.only_a), str(pair.only_b), f"{pair.p:.2g}")
     console.print(table)
     for name, pair in pairs.items():
-        console.print(f"{name} accuracy: {pair.in_words()}", highlight=False, soft_wrap=True)
+        say(console, f"{name} accuracy: {pair.in_words()}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arat_ray.launchers.kuberay import clusters, quantity
-from arat_ray.launchers.problems import Problem, at, listed, mapping
+from arat_ray.launchers.kuberay import quantity
+from arat_ray.launchers.pods import clusters
+from arat_ray.launchers.problems import Problem, amount, at, listed, mapping
 from arat_ray.launchers.ray_up import commands, workers
 from arat_ray.launchers.slurm import read
 
@@ -38,12 +39,11 @@ def of_ray_up(config: Any) -> list[Nodes] | None:
 
 
 def _most(everywhere: Any, here: Any) -> int:
-    return min([each for each in (everywhere, here) if isinstance(each, int)], default=0)
+    return int(min(amount(each) for each in (everywhere, here)))
 
 
 def _has(resources: dict[str, Any]) -> tuple[float, float]:
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    return (cpus, gpus) if isinstance(cpus, int | float) and isinstance(gpus, int | float) else (0, 0)
+    return amount(resources.get("CPU")), amount(resources.get("GPU"))
 
 
 def _of_local(config: Any) -> list[Nodes] | None:
@@ -51,14 +51,18 @@ def _of_local(config: Any) -> list[Nodes] | None:
     cpus, gpus = (re.search(rf"--num-{kind}[= ](\d+)", starts) for kind in ("cpus", "gpus"))
     if cpus is None or gpus is None:
         return None
-    return [Nodes("worker", len(listed(at(config, "provider", "worker_ips"))), float(cpus[1]), float(gpus[1]))]
+    return [
+        Nodes(
+            "worker", len(listed(at(config, "provider", "worker_ips"))), amount(float(cpus[1])), amount(float(gpus[1]))
+        )
+    ]
 
 
 def of_kuberay(documents: list[Any]) -> list[list[Nodes]]:
     """The worker pods of each cluster."""
     return [
         [
-            Nodes(str(at(group, "groupName")), at(group, "maxReplicas") or 0, *_pod(mapping(group)))
+            Nodes(str(at(group, "groupName")), int(amount(at(group, "maxReplicas"))), *_pod(mapping(group)))
             for group in listed(cluster.get("workerGroupSpecs"))
         ]
         for _, cluster in clusters(documents)
@@ -75,9 +79,9 @@ def of_slurm(text: str) -> list[Nodes]:
     options = read(text).options
     found = re.search(r"(\d+)$", options.get("gpus-per-node") or options.get("gres", ""))
     nodes, cpus = (options.get(name, "") for name in ("nodes", "cpus-per-task"))
-    if not (nodes.isdigit() and cpus.isdigit()):
+    if not all(re.fullmatch(r"[0-9]{1,9}", each) for each in (nodes, cpus)):
         return []
-    return [Nodes("node", int(nodes), float(cpus), float(found[1]) if found else 0.0)]
+    return [Nodes("node", int(nodes), float(cpus), amount(float(found[1])) if found else 0.0)]
 
 
 def trials_at_once(resources: Resources, nodes: list[Nodes]) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
+from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, pods, ray_up, slurm
 from arat_ray.launchers.document import Document, documents, text_of
-from arat_ray.launchers.problems import Problem, at, dotted, mapping, shown
-from arat_ray.spec import did_you_mean
+from arat_ray.launchers.problems import Problem, at, dotted, in_words, mapping, shown
+from arat_ray.text import did_you_mean
 
 if TYPE_CHECKING:
     from arat_ray.experiment.config import Resources
@@ -32,7 +32,13 @@ def check(file: Path, resources: Resources | None = None) -> Verdict:
     text = text_of(file)
     if text.startswith("#!"):
         return _slurm(file, text, resources)
-    found = documents(file)
+    return judge(file, documents(file), resources)
+
+
+def judge(file: Path, read: list[Document], resources: Resources | None = None) -> Verdict:
+    """The same of the documents of a file of `ray up` or KubeRay, whatever they hold."""
+    words = [(each, *in_words(each.data)) for each in read]
+    found = [each._replace(data=data, placeholders=[*each.placeholders, *odd]) for each, data, odd in words]
     if any(str(at(each.data, "apiVersion")).startswith("ray.io/") for each in found):
         return _kuberay(file, found, resources)
     if len(found) == 1 and isinstance(found[0].data, dict) and "provider" in found[0].data:
@@ -46,7 +52,7 @@ def check(file: Path, resources: Resources | None = None) -> Verdict:
 def _ray_up(file: Path, document: Document, resources: Resources | None) -> Verdict:
     config = document.data
     kind = mapping(config["provider"]).get("type")
-    if kind not in ray_up.PROVIDER_KEYS:
+    if not isinstance(kind, str) or kind not in ray_up.PROVIDER_KEYS:
         fix = did_you_mean(str(kind), ray_up.PROVIDER_KEYS).removeprefix("; ")
         unknown = [Problem(("provider", "type"), f"{shown(kind)} cannot be checked", fix)]
         return Verdict(_lines(file, unknown, document), [])
@@ -69,7 +75,7 @@ def _kuberay(file: Path, found: list[Document], resources: Resources | None) -> 
     ]
     nodes = capacity.of_kuberay(data)
     if resources is not None:
-        for (path, _), each in zip(kuberay.clusters(data), nodes, strict=True):
+        for (path, _), each in zip(pods.clusters(data), nodes, strict=True):
             problems += capacity.too_small(resources, each, (*path, "workerGroupSpecs"))
     lines = []
     for index, one in enumerate(found):

@@ -8,11 +8,23 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
-from arat_ray.launchers.problems import Found, Problem, Rule, apply, at, mapping
+from arat_ray.launchers.pods import is_by_digest
+from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, mapping
 from arat_ray.launchers.ray_up import commands, workers
 
+OPENS_THE_MACHINE = re.compile(
+    r"--privileged|--cap-add|--pid[= ]host|--userns[= ]host|seccomp[=:]unconfined|apparmor[=:]unconfined|docker\.sock"
+    r"|(?:-v|--volume)[= ]*/:|--device[= ]/dev/(?:mem|sd|nvme)"
+)
+"""Options of `docker run` that give a container its machine."""
+KEYS_OF_ONES_OWN = re.compile(
+    r"/|~|\$HOME|\.|\.\.|(?:~|\$HOME|/root|/home/[^/]+)(?:/\.(?:ssh|gnupg|kube|docker|config|azure|netrc)(?:/.*)?)?|.*\.pem"
+)
+"""What holds more keys than a node needs. ~/.aws is not here: where s3:// is for results, the keys have to go along."""
 WORKER_PORTS = range(10002, 20000)
 """Ray's workers listen on ports of this range; a service of its own there collides with them."""
+METRICS, HEAD_METRICS = "RAY_enable_metrics_collection", ("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")
+"""What turns metrics off on every node; and the ports of the head, which are closed by a number that is none."""
 SAFE_SINCE = (2, 52)
 """Ray's first version without CVE-2025-62593."""
 
@@ -36,6 +48,12 @@ def _token_sent(config: Any) -> Iterator[Found]:
         yield Found(("file_mounts", "~/.ray"))
 
 
+def _keys_at_home(config: Any) -> Iterator[Found]:
+    for remote, local in mapping(at(config, "file_mounts")).items():
+        if isinstance(local, str) and KEYS_OF_ONES_OWN.fullmatch(local.strip().rstrip("/") or "/"):
+            yield Found(("file_mounts", remote), local)
+
+
 def _token_private(config: Any) -> Iterator[Found]:
     before = ("setup_commands", "initialization_commands")
     yield from _one_says(config, r"umask 0?77\b", "initialization_commands")
@@ -57,6 +75,36 @@ def _dashboard(config: Any) -> Iterator[Found]:
 
 def _usage_statistics(config: Any) -> Iterator[Found]:
     yield from _one_says(config, r"RAY_USAGE_STATS_ENABLED=0\b", "setup_commands", "initialization_commands")
+
+
+def _metrics(config: Any) -> Iterator[Found]:
+    """A port that is named is asked for."""
+    if not any("--metrics-export-port" in command for _, command in commands(config)):
+        yield from _one_says(config, rf"{METRICS}=0\b", "setup_commands", "initialization_commands")
+    heads = ("setup_commands", "initialization_commands", "head_setup_commands", "head_start_ray_commands")
+    for name in HEAD_METRICS:
+        yield from _one_says(config, rf"{name}=\d+", *heads)
+
+
+def _images(config: Any) -> Iterator[Found]:
+    for path, image in _of_docker(config, "image", "head_image", "worker_image"):
+        if image is not None and not is_by_digest(image):
+            yield Found(path, image)
+
+
+def _docker_options(config: Any) -> Iterator[Found]:
+    for path, options in _of_docker(config, "run_options", "head_run_options", "worker_run_options"):
+        for index, option in enumerate(listed(options)):
+            if OPENS_THE_MACHINE.search(str(option)):
+                yield Found((*path, index), option)
+
+
+def _of_docker(config: Any, *keys: str) -> Iterator[tuple[Path, Any]]:
+    """What stands under these keys of `docker`, of the file and of each node type."""
+    types = [("available_node_types", name) for name in mapping(at(config, "available_node_types"))]
+    for above in ((), *types):
+        for key in keys:
+            yield (*above, "docker", key), at(config, *above, "docker", key)
 
 
 def _pinned(config: Any) -> Iterator[Found]:
@@ -143,6 +191,12 @@ EVERYWHERE = (
         "token-sent", "nodes without the token cannot join", 'write "~/.ray": "~/.ray" under file_mounts', _token_sent
     ),
     Rule(
+        "keys-stay-home",
+        "every job on every node could read the keys in it",
+        "send what the nodes need alone, from a folder that holds nothing else",
+        _keys_at_home,
+    ),
+    Rule(
         "token-private",
         "other accounts of a node could read the token",
         "`umask 077; mkdir -p ~/.ray` in initialization_commands, `chmod 600 ~/.ray/auth_token` in setup_commands",
@@ -165,6 +219,24 @@ EVERYWHERE = (
         "nodes of two versions do not join each other",
         'install "ray[default,train,tune]==2.60.0", one exact version, the same as on your machine',
         _pinned,
+    ),
+    Rule(
+        "metrics-closed",
+        "Ray's metrics ports ask for no token",
+        f"export {METRICS}=0 {' '.join(f'{name}=70000' for name in HEAD_METRICS)} in setup_commands (70000 is no port)",
+        _metrics,
+    ),
+    Rule(
+        "image-pinned",
+        "a tag can be moved, and later nodes would run other code",
+        "write IMAGE@sha256:DIGEST, as `docker push` prints it",
+        _images,
+    ),
+    Rule(
+        "container-closed",
+        "a job in such a container is root on its machine",
+        "leave it out: --gpus comes by itself",
+        _docker_options,
     ),
     Rule("ports-apart", "Ray's workers listen on 10002-19999", "choose a port below 10000", _ports),
 )

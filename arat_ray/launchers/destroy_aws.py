@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from arat_ray.launchers.prepare_aws import NAME, ROLES, TAGS, Aws, Step, find_group, or_none
+from arat_ray.launchers.aws_account import NAME, ROLES, Aws, Step, or_none, ours
+from arat_ray.launchers.aws_group import find_group
+from arat_ray.launchers.aws_roles import attached_policies, inline_policies
 
 ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
 
@@ -28,7 +30,7 @@ def plan(aws: Aws, *, bucket: str | None, key: Path, vpc: str | None) -> tuple[l
     kept: list[str] = []
     steps = [step for kind in ROLES for step in _role(aws, f"{NAME}-{kind}", kept)]
     group = find_group(aws, vpc)
-    if group is not None and _ours(group.get("Tags")):
+    if group is not None and ours(group.get("Tags")):
         steps.append(
             Step(
                 f"delete the security group {group['GroupId']}",
@@ -43,15 +45,11 @@ def plan(aws: Aws, *, bucket: str | None, key: Path, vpc: str | None) -> tuple[l
     return steps, kept
 
 
-def _ours(tags: object) -> bool:
-    return isinstance(tags, list) and TAGS[0] in tags
-
-
 def _role(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
     missing = ("NoSuchEntity",)
     role = or_none(missing, aws.iam.get_role, RoleName=name)
     profile = or_none(missing, aws.iam.get_instance_profile, InstanceProfileName=name)
-    if role is not None and not _ours(role["Role"].get("Tags")):
+    if role is not None and not ours(role["Role"].get("Tags")):
         kept.append(f"the role {name}: it was not made by `prepare`")
         return
 
@@ -61,8 +59,10 @@ def _role(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
         aws.iam.delete_instance_profile(InstanceProfileName=name)
 
     def delete_role() -> None:
-        for policy in aws.iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        for policy in inline_policies(aws, name):
             aws.iam.delete_role_policy(RoleName=name, PolicyName=policy)
+        for policy in attached_policies(aws, name):
+            aws.iam.detach_role_policy(RoleName=name, PolicyArn=policy)
         aws.iam.delete_role(RoleName=name)
 
     if profile is not None:
@@ -84,7 +84,7 @@ def _bucket(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
     if or_none(missing, aws.s3.head_bucket, Bucket=name) is None:
         return
     tags = or_none(missing, aws.s3.get_bucket_tagging, Bucket=name)
-    if tags is None or not _ours(tags["TagSet"]):
+    if tags is None or not ours(tags["TagSet"]):
         kept.append(f"the bucket {name}: it was not made by `prepare`")
     elif aws.s3.list_objects_v2(Bucket=name, MaxKeys=1).get("KeyCount") or _versions(aws, name):
         kept.append(f"the bucket {name}: it holds objects; delete them yourself where you do not want them")

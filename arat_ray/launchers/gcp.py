@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from arat_ray.launchers.document import PLACEHOLDER
-from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed
+from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, values_by_name
 from arat_ray.launchers.ray_up import node_configs
 from arat_ray.launchers.schema import WORDS, folder_of, not_among, unknown, wrong_kind
 
@@ -86,7 +86,7 @@ def _own_key(config: Any) -> Iterator[Found]:
     if at(config, "auth", "ssh_private_key") is None:
         yield Found(("auth", "ssh_private_key"))
     for path, node in node_configs(config):
-        items = {at(item, "key"): at(item, "value") for item in listed(at(node, "metadata", "items"))}
+        items = values_by_name(at(node, "metadata", "items"), name="key")
         if str(items.get("block-project-ssh-keys")).lower() != "true":
             yield Found((*path, "metadata", "items"), items.get("block-project-ssh-keys"))
 

@@ -12,10 +12,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from arat_ray.launchers.defaults import pin_problem
-from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, mapping, shown
+from arat_ray.launchers import pods
+from arat_ray.launchers.defaults import METRICS, pin_problem
+from arat_ray.launchers.pods import clusters, nodes, templates
+from arat_ray.launchers.problems import Found, Problem, Rule, amount, apply, at, listed, mapping, shown, values_by_name
 from arat_ray.launchers.schema import against, folder_of, strict
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 OBJECT_META = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
 OURS = {"RayCluster": "RayClusterSpec", "RayJob": "RayJobSpec"}
@@ -74,30 +76,6 @@ def _object(index: int, given: dict[str, Any]) -> list[Problem]:
     return against(own | {"$defs": _definitions()}, given, prefix=(index,))
 
 
-def clusters(documents: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each cluster that the objects ask for, and where it stands."""
-    for index, each in enumerate(documents):
-        if at(each, "kind") == "RayCluster":
-            yield (index, "spec"), mapping(at(each, "spec"))
-        elif at(each, "kind") == "RayJob":
-            yield (index, "spec", "rayClusterSpec"), mapping(at(each, "spec", "rayClusterSpec"))
-
-
-def _templates(documents: Any) -> Iterator[tuple[Path, dict[str, Any], bool]]:
-    """Each pod template, where it stands, and whether it is the head's."""
-    for path, cluster in clusters(documents):
-        yield (*path, "headGroupSpec", "template"), mapping(at(cluster, "headGroupSpec", "template")), True
-        for index, group in enumerate(listed(cluster.get("workerGroupSpecs"))):
-            yield (*path, "workerGroupSpecs", index, "template"), mapping(at(group, "template")), False
-
-
-def _containers(documents: Any) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
-    """Each container, where it stands, and the pod around it."""
-    for path, template, _ in _templates(documents):
-        for index, container in enumerate(listed(at(template, "spec", "containers"))):
-            yield (*path, "spec", "containers", index), mapping(container), mapping(template.get("spec"))
-
-
 def _token(documents: Any) -> Iterator[Found]:
     for path, cluster in clusters(documents):
         if (mode := at(cluster, "authOptions", "mode")) != "token":
@@ -110,10 +88,28 @@ def _closed_network(documents: Any) -> Iterator[Found]:
         for each in documents
         if at(each, "kind") == "NetworkPolicy" and "Ingress" in listed(at(each, "spec", "policyTypes"))
     ]
-    for path, template, _ in _templates(documents):
+    for path, template, _ in templates(documents):
         labels = mapping(at(template, "metadata", "labels"))
         if not any(selector.items() <= labels.items() for selector in policies):
             yield Found((*path, "metadata", "labels"), labels or None)
+    for index, each in enumerate(documents):
+        if at(each, "kind") == "NetworkPolicy":
+            for number, rule in enumerate(listed(at(each, "spec", "ingress"))):
+                here = (index, "spec", "ingress", number)
+                if not at(rule, "from"):
+                    yield Found((*here, "from"), at(rule, "from"))
+                for source, whom in enumerate(listed(at(rule, "from"))):
+                    if _is_everybody(whom):
+                        yield Found((*here, "from", source), whom)
+
+
+def _is_everybody(source: Any) -> bool:
+    """Whether a source of a NetworkPolicy is every pod of a namespace or of all, or every address."""
+    if str(at(source, "ipBlock", "cidr")).endswith("/0"):
+        return True
+    selectors = [mapping(source).get(key) for key in ("podSelector", "namespaceSelector")]
+    given = [each for each in selectors if isinstance(each, dict)]
+    return bool(given) and not any(each.get("matchLabels") or each.get("matchExpressions") for each in given)
 
 
 def _not_exposed(documents: Any) -> Iterator[Found]:
@@ -124,14 +120,15 @@ def _not_exposed(documents: Any) -> Iterator[Found]:
                 yield Found((*here, *key), kind)
         if at(head, "enableIngress"):
             yield Found((*here, "enableIngress"), True)
-
-
-def _pinned_image(documents: Any) -> Iterator[Found]:
-    for path, container, _ in _containers(documents):
-        image = str(container.get("image"))
-        tag = image.rsplit("/", 1)[-1].partition(":")[2]
-        if "@sha256:" not in image and tag in ("", "latest"):
-            yield Found((*path, "image"), container.get("image"))
+    for index, each in enumerate(documents):
+        kind = at(each, "kind")
+        if kind in ("Ingress", "HTTPRoute", "Gateway", "Route"):
+            yield Found((index, "kind"), kind)
+        if kind == "Service":
+            if (found := at(each, "spec", "type")) not in (None, "ClusterIP"):
+                yield Found((index, "spec", "type"), found)
+            if at(each, "spec", "externalIPs"):
+                yield Found((index, "spec", "externalIPs"), at(each, "spec", "externalIPs"))
 
 
 def _pinned_ray(documents: Any) -> Iterator[Found]:
@@ -141,39 +138,29 @@ def _pinned_ray(documents: Any) -> Iterator[Found]:
             yield Found((*path, "rayVersion"), None if version is None else f"{version}, {says}")
 
 
-def _unprivileged(documents: Any) -> Iterator[Found]:
-    for path, container, pod in _containers(documents):
-        own, around = mapping(container.get("securityContext")), mapping(pod.get("securityContext"))
-        here = (*path, "securityContext")
-        if own.get("runAsNonRoot", around.get("runAsNonRoot")) is not True:
-            yield Found((*here, "runAsNonRoot"), own.get("runAsNonRoot", around.get("runAsNonRoot")))
-        if own.get("allowPrivilegeEscalation") is not False:
-            yield Found((*here, "allowPrivilegeEscalation"), own.get("allowPrivilegeEscalation"))
-        if listed(at(own, "capabilities", "drop")) != ["ALL"]:
-            yield Found((*here, "capabilities", "drop"), at(own, "capabilities", "drop"))
-        if own.get("privileged"):
-            yield Found((*here, "privileged"), True)
-        for key in ("hostNetwork", "hostPID", "hostIPC"):
-            if pod.get(key):
-                yield Found((*path[:-2], key), True)
-
-
 def _no_api(documents: Any) -> Iterator[Found]:
-    for path, template, is_head in _templates(documents):
+    for path, template, is_head in templates(documents):
         here = ("spec", "automountServiceAccountToken")
         if not is_head and at(template, *here) is not False:
             yield Found((*path, *here), at(template, *here))
 
 
 def _usage_statistics(documents: Any) -> Iterator[Found]:
-    for path, container, _ in _containers(documents):
-        env = {at(each, "name"): at(each, "value") for each in listed(container.get("env"))}
+    for path, container in nodes(documents):
+        env = values_by_name(container.get("env"))
         if env.get("RAY_USAGE_STATS_ENABLED") != "0":
             yield Found((*path, "env"), env.get("RAY_USAGE_STATS_ENABLED"))
 
 
+def _metrics(documents: Any) -> Iterator[Found]:
+    for path, container in nodes(documents):
+        env = values_by_name(container.get("env"))
+        if env.get(METRICS) != "0":
+            yield Found((*path, "env"), env.get(METRICS))
+
+
 def _limits(documents: Any) -> Iterator[Found]:
-    for path, container, _ in _containers(documents):
+    for path, container in nodes(documents):
         for key in ("cpu", "memory"):
             if at(container, "resources", "limits", key) is None:
                 yield Found((*path, "resources", "limits", key))
@@ -221,7 +208,7 @@ RULES = (
     Rule(
         "closed-network",
         "by default all pods of a Kubernetes cluster reach each other, and Ray's metrics ports ask for no token",
-        "give the pods a label that a NetworkPolicy with policyTypes: [Ingress] in this file selects",
+        "give the pods a label that a NetworkPolicy with policyTypes: [Ingress] here selects, and let in by name",
         _closed_network,
     ),
     Rule(
@@ -230,18 +217,11 @@ RULES = (
         "leave the service at ClusterIP, without an ingress, and use kubectl port-forward",
         _not_exposed,
     ),
-    Rule("image-pinned", "later pods would run other code", "write a tag that never moves, or a digest", _pinned_image),
     Rule(
         "ray-pinned",
         "head and workers must be one version",
         'write rayVersion: "2.60.0", that of the image',
         _pinned_ray,
-    ),
-    Rule(
-        "runs-unprivileged",
-        "a job must not become root on its node",
-        "write securityContext: {runAsNonRoot: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}",
-        _unprivileged,
     ),
     Rule(
         "workers-without-api",
@@ -250,6 +230,12 @@ RULES = (
         _no_api,
     ),
     Rule("no-usage-statistics", "Ray reports home", 'set RAY_USAGE_STATS_ENABLED to "0" in env', _usage_statistics),
+    Rule(
+        "metrics-closed",
+        "Ray's metrics port asks for no token",
+        f'set {METRICS} to "0" in env',
+        _metrics,
+    ),
     Rule("limited", "Ray takes a pod's limits for what the node has", "write limits of cpu and memory", _limits),
     Rule(
         "head-computes-nothing",
@@ -267,6 +253,7 @@ RULES = (
         "idle-ends", "idle pods hold GPUs", "write autoscalerOptions: {idleTimeoutSeconds: 600} (at most 3600)", _idle
     ),
     Rule("job-ends", "a finished job would hold its pods", "write shutdownAfterJobFinishes: true", _job_ends),
+    *pods.RULES,
 )
 
 
@@ -278,4 +265,4 @@ def rules(documents: list[Any]) -> list[Problem]:
 def quantity(value: Any) -> float:
     """Kubernetes' "8", 8 or "500m" as a number; 0 for what is none."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(m?)", shown(value))
-    return float(found[1]) / (1000 if found[2] else 1) if found else 0.0
+    return amount(float(found[1]) / (1000 if found[2] else 1)) if found else 0.0

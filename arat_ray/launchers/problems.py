@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 Path = tuple[str | int, ...]
 """A key inside nested YAML: ("provider", "region")."""
 SHOWN_AT_MOST = 80
+ENDLESS = 10**9
+"""More than any cluster has."""
 
 
 class Problem(NamedTuple):
@@ -51,6 +53,28 @@ def _hashable(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else shown(value)
 
 
+def in_words(data: Any, path: Path = ()) -> tuple[Any, list[Problem]]:
+    """The same nested data with keys of text alone, and a problem for each that was none, such as 7 or `yes`."""
+    if isinstance(data, list):
+        parts = [in_words(each, (*path, index)) for index, each in enumerate(data)]
+        return [part for part, _ in parts], [problem for _, found in parts for problem in found]
+    if not isinstance(data, dict):
+        return data, []
+    clean, problems = {}, []
+    for key, value in data.items():
+        word = shown(key) if isinstance(key, bool | None) else str(key)
+        if not isinstance(key, str):
+            problems.append(Problem((*path, word), f"the key {word} is not text", "write it in quotes, or another one"))
+        clean[word], found = in_words(value, (*path, word))
+        problems += found
+    return clean, problems
+
+
+def values_by_name(items: Any, name: str = "name", value: str = "value") -> dict[str, Any]:
+    """A list of {name: ..., value: ...} as a mapping."""
+    return {str(at(each, name)): at(each, value) for each in listed(items)}
+
+
 def shown(value: object) -> str:
     """A value as YAML would write it in one line, shortened."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=str)
@@ -73,6 +97,12 @@ def at(config: Any, *path: str | int) -> Any:
         else:
             return None
     return config
+
+
+def amount(value: Any) -> float:
+    """The value where it is a number that something can have of something, else 0."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < ENDLESS else 0
 
 
 def mapping(value: Any) -> dict[Any, Any]:

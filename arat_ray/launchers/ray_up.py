@@ -57,7 +57,7 @@ def schema(config: dict[str, Any]) -> list[Problem]:
     problems = against(_ray_schema(), config)
     provider = mapping(config.get("provider"))
     kind = provider.get("type")
-    if kind not in PROVIDER_KEYS:
+    if not isinstance(kind, str) or kind not in PROVIDER_KEYS:
         return problems
     known = {"type"} | PROVIDER_KEYS[kind]
     problems += [unknown(("provider",), key, known) for key in provider if key not in known]
@@ -70,7 +70,7 @@ def schema(config: dict[str, Any]) -> list[Problem]:
     if "min_workers" in config:
         problems.append(unknown((), "min_workers", _ray_schema()["properties"].keys() - {"min_workers"}))
     types, head = mapping(config.get("available_node_types")), config.get("head_node_type")
-    if head not in types:
+    if not isinstance(head, str) or head not in types:
         fix = f"name one of available_node_types: {', '.join(map(str, types))}"
         problems.append(Problem(("head_node_type",), f"{shown(head)} is not among available_node_types", fix))
     return problems

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from arat_ray.launchers.document import PLACEHOLDER
 from arat_ray.launchers.problems import Path, Problem, shown
-from arat_ray.spec import did_you_mean
+from arat_ray.text import did_you_mean
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

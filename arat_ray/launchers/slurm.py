@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from arat_ray.launchers.defaults import HEAD_METRICS, METRICS
 from arat_ray.launchers.document import PLACEHOLDER, placeholders_in
 from arat_ray.launchers.problems import Found, Problem, Rule, apply
 from arat_ray.launchers.schema import unknown
@@ -26,6 +27,9 @@ _WORDS = """
 OPTIONS = frozenset(_WORDS.split())
 """sbatch's long options."""
 NEEDED = ("nodes", "ntasks-per-node", "cpus-per-task", "time")
+SHARED = re.compile(r"(?:\$\{?TMPDIR|/tmp|/var/tmp|/dev/shm)(?![\w.-])|\$\{TMPDIR:-")
+"""How a path begins whose folder everybody may write to."""
+UNKNOWABLE = re.compile(r"mktemp|urandom|token_hex|token_urlsafe|uuidgen|SLURM_TMPDIR")
 COUNTS = ("nodes", "ntasks-per-node", "cpus-per-task", "ntasks")
 
 
@@ -117,6 +121,40 @@ def _token_private(script: Script) -> Iterator[Found]:
         yield Found(("umask",), None if umask is None else "set after the token is written")
 
 
+def _in_a_shared_folder(script: Script) -> Iterator[Found]:
+    """Folders and files of a name that others can know in a folder where they can make it before."""
+    folders = [*_given(script, "RAY_TMPDIR"), *re.findall(r"--temp-dir[= ](\S+)", script.commands)]
+    if not folders:
+        yield Found(("RAY_TMPDIR",))
+    named = [("RAY_TMPDIR", each) for each in folders]
+    for name, value in named + [("RAY_AUTH_TOKEN_PATH", each) for each in _given(script, "RAY_AUTH_TOKEN_PATH")]:
+        spelled = _spelled_out(script, value)
+        if SHARED.match(spelled) and not UNKNOWABLE.search(spelled):
+            yield Found((name,), value)
+
+
+def _given(script: Script, name: str) -> list[str]:
+    """What a script gives to a variable."""
+    value = r"((?:\$\([^)]*\)|\"[^\"]*\"|'[^']*'|[^\s;&|\"'])+)"
+    return re.findall(rf"(?<![\w$]){name}={value}", script.commands)
+
+
+def _spelled_out(script: Script, value: str) -> str:
+    """A value with the script's own variables in it replaced, without quotes."""
+    for _ in range(5):
+        for name in re.findall(r"\$\{?(\w+)", value):
+            if found := _given(script, name):
+                value = re.sub(rf"\$\{{{name}[^}}]*\}}|\${name}\b", lambda _: found[0], value)
+    return value.replace('"', "").replace("'", "")
+
+
+def _metrics(script: Script) -> Iterator[Found]:
+    if "--metrics-export-port" not in script.commands and not re.search(rf"{METRICS}=0\b", script.commands):
+        yield Found((METRICS,))
+    if not re.search(rf"{HEAD_METRICS[0]}=\d+", script.commands):
+        yield Found((HEAD_METRICS[0],))
+
+
 def _token_removed(script: Script) -> Iterator[Found]:
     if not re.search(r"trap .*rm -f .*RAY_AUTH_TOKEN_PATH.* EXIT", script.commands):
         yield Found(("trap",))
@@ -180,6 +218,13 @@ RULES = (
         "write `umask 077` before RAY_AUTH_TOKEN_PATH is set and its file written",
         _token_private,
     ),
+    Rule(
+        "own-folder",
+        "in the shared temporary folder others can make what has a name that they know, and read or replace what you "
+        "put there",
+        "write RAY_TMPDIR=$(mktemp --dry-run /tmp/ray-XXXXXXXXXX), and have each node mkdir -m 700 it",
+        _in_a_shared_folder,
+    ),
     Rule("token-removed", "tokens would pile up", "write trap 'rm -f \"$RAY_AUTH_TOKEN_PATH\"' EXIT", _token_removed),
     Rule("token-hidden", "environments can be read in job records", "use RAY_AUTH_TOKEN_PATH, a file", _token_hidden),
     Rule(
@@ -195,6 +240,12 @@ RULES = (
         _all_cpus,
     ),
     Rule("dashboard-local", "the dashboard takes jobs, which are code", "add --dashboard-host=127.0.0.1", _dashboard),
+    Rule(
+        "metrics-closed",
+        "Ray's metrics ports ask for no token, and other users share the network",
+        f"export {METRICS}=0 {HEAD_METRICS[0]}=70000 (which is no port)",
+        _metrics,
+    ),
     Rule("no-usage-statistics", "Ray reports home", "export RAY_USAGE_STATS_ENABLED=0", _usage_statistics),
     Rule(
         "nodes-alone",

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from arat_ray.frontier.evaluations import pixels
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, short_param
+from arat_ray.text import did_you_mean
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
     from rich.console import Console
 
 CONDITIONS = ("attack", "norm", "epsilon", "split", "images")
@@ -79,7 +81,7 @@ def load(
     )
 
 
-def write_csv(listing: Listing, file: TextIO) -> None:
+def write_csv(listing: Listing, file: SupportsWrite[str]) -> None:
     """One line a row, all numbers in full."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(listing.columns)
@@ -93,10 +95,9 @@ def as_json(listing: Listing) -> list[dict[str, Any]]:
 
 def print_table(listing: Listing, console: Console) -> None:
     """For people: accuracies in percent, with how they were measured."""
-    from rich.table import Table
-    from rich.text import Text
+    from arat_ray.terminal import Table, say
 
-    table = Table(box=None, pad_edge=False)
+    table = Table()
     endings = [name for name in listing.columns if name in ENDINGS] if listing.are_usual else []
     columns = [name for name in listing.columns if name not in endings]
     for name in columns:
@@ -110,10 +111,10 @@ def print_table(listing: Listing, console: Console) -> None:
     for row in listing.rows:
         cells = [_shown(name, row[name], row["status"]) for name in columns]
         why = [_cut("; ".join(row[name] for name in endings if row[name]))] if endings else []
-        table.add_row(*map(Text, [*cells, *why]))
+        table.add_row(*cells, *why)
     console.print(table)
     shown = f"{len(listing.rows):,} of " if len(listing.rows) < listing.found else ""
-    console.print(f"{shown}{listing.found:,} trials", highlight=False)
+    say(console, f"{shown}{listing.found:,} trials")
 
 
 def measured(conditions: Mapping[str, Any]) -> str:
@@ -149,7 +150,7 @@ def _column(study: Path, word: str, names: Sequence[str]) -> str:
         if len(found := [name for name in params if short(name) == word]) == 1:
             return found[0]
     known = [*names, *(name.removeprefix("param_") for name in params)]
-    raise ValueError(f"{study}/trials has no column {word!r}{reader.did_you_mean(word, known)}")
+    raise ValueError(f"{study}/trials has no column {word!r}{did_you_mean(word, known)}")
 
 
 def _is_nothing(value: Any) -> bool:

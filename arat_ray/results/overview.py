@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,12 +11,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from arat_ray import locks
 from arat_ray.frontier import evaluations
-from arat_ray.frontier.evaluations import pixels
 from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
 from arat_ray.results.listing import measured
 from arat_ray.results.schema import ACCURACIES, TABLES
+from arat_ray.text import command, line
+from arat_ray.units import number
 
 REASONS_AT_MOST = 5
 COLUMNS = [
@@ -84,18 +85,15 @@ def overview(study: Path) -> dict[str, Any]:
 
 def is_live(study: Path) -> bool:
     """Whether a process writes to the study now: it holds the folder's lock."""
-    try:
-        with (study / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return locks.is_held(study / ".lock")
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What `overview` found, for people."""
+    return map(line, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     trials = sum(found["trials"].values())
     of = f" of {found['trials_in_all']}" if found["trials_in_all"] else ""
     counts = ", ".join(f"{count:,} {status}" for status, count in found["trials"].items()) or "none yet"
@@ -115,7 +113,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
             f"front: {found['front']:,} trials, hypervolume {found['hypervolume']:.4f}; {measured(found['measured'])}"
         )
     usd = f", {found['usd']:.2f} usd" if found["usd"] is not None else ""
-    yield f"cost: {found['device_hours']:.4g} device-hours{usd}"
+    yield f"cost: {number(found['device_hours'])} device-hours{usd}"
     for reason in found["failed"][:REASONS_AT_MOST]:
         yield f"failed: {reason['trials']:,}, as trial {reason['first']}: {reason['reason']}"
     if len(found["failed"]) > REASONS_AT_MOST:
@@ -123,8 +121,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for each in found["evaluations"]:
         yield f"evaluated: {each['checkpoints']:,} checkpoint(s) under {measured(each)}"
     yield "rows: " + ", ".join(f"{name} {count:,}" for name, count in found["rows"].items())
-    for command in found["next"]:
-        yield f"next: {command}"
+    for words in found["next"]:
+        yield f"next: {words}"
 
 
 def _description(study: Path) -> dict[str, Any]:
@@ -186,19 +184,19 @@ def _rows(study: Path, table: str) -> int:
 def _next(study: Path, found: dict[str, Any], description: dict[str, Any]) -> Iterator[str]:
     """What to type now."""
     if found["state"] == "interrupted" and description:
-        trials = f" --trials {found['trials_in_all']}" if found["kind"] == "tune" and found["trials_in_all"] else ""
-        yield f"arat-ray {found['kind']} {study / 'study.yaml'} --results {study.parent}{trials} --resume"
+        is_search = found["kind"] == "tune" and found["trials_in_all"]
+        trials = ("--trials", found["trials_in_all"]) if is_search else ()
+        file = study / "study.yaml"
+        yield command("arat-ray", found["kind"], file, "--results", study.parent, *trials, "--resume")
     if found["failed"]:
-        yield f"arat-ray results trials {study} --status failed"
+        yield command("arat-ray", "results", "trials", study, "--status", "failed")
     if found["front"]:
-        yield f"arat-ray pareto {study} --plot front.png"
+        yield command("arat-ray", "pareto", study, "--plot", "front.png")
     how = found["measured"]
     if found["state"] == "complete" and how and not found["evaluations"] and how["epsilon"] is not None:
-        norm = "" if how["norm"] == "linf" else f" --norm {how['norm']}"
-        radius = pixels(how["epsilon"])
-        yield f"arat-ray evaluate {study} --front --attack autoattack{norm} --epsilon {radius} --split test"
+        yield evaluations.with_autoattack(study, norm=how["norm"], epsilon=how["epsilon"], split="test")
     elif found["state"] == "complete" and found["front"] and found["kind"] == "tune":
-        yield f"arat-ray confirm {study} --seeds 3"
+        yield command("arat-ray", "confirm", study, "--seeds", 3)
 
 
 def _value(goal: str, value: float) -> str:

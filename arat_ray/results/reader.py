@@ -6,11 +6,10 @@ and `to_numpy` import pandas behind one's back (pyarrow 26), so this module keep
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arat_ray.results.schema import Metadata
+from arat_ray.text import command, did_you_mean
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 
@@ -36,13 +36,6 @@ def part_files(folder: Path) -> list[Path]:
         return []
     numbered = [(number, path) for path in folder.iterdir() if (number := part_number(path)) is not None]
     return [path for _, path in sorted(numbered)]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known word, else the list of what is known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
 
 
 def read(study: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -90,7 +83,7 @@ def whole(part: Path) -> Iterator[None]:
 
 def rebuild_with(study: Path) -> str:
     """How a table is mended."""
-    return f"make it again with: arat-ray results rebuild {study}"
+    return f"make it again with: {command('arat-ray', 'results', 'rebuild', study)}"
 
 
 def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, Collection[str]]) -> pa.Table:

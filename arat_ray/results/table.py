@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from arat_ray.results import reader
 from arat_ray.results.index import Index, Key
-from arat_ray.results.reader import did_you_mean
+from arat_ray.text import did_you_mean
 
 Row = dict[str, Any]
 _FLOAT, _INT, _STRING = pa.float64(), pa.int64(), pa.string()

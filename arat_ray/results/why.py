@@ -11,6 +11,7 @@ from typing import Any
 
 from arat_ray.frontier.halving import Decision, named, sort
 from arat_ray.results import decisions, reader
+from arat_ray.text import line
 
 SHOWN_AT_MOST = 12
 """Rivals of a trial at a rung that are shown before the others are counted."""
@@ -78,9 +79,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     goals = found["goals"]
     measured = ", ".join(f"{_words(goal)} {_percent(found[goal])}" for goal in goals if found[goal] is not None)
     epochs = f"{found['epochs_done']} epoch{'s' if found['epochs_done'] != 1 else ''}"
-    yield f"{found['trial_id']}: {found['status']} after {epochs}{measured and f'; {measured}'}"
+    yield f"{line(found['trial_id'])}: {found['status']} after {epochs}{measured and f'; {measured}'}"
     if reason := found["stop_reason"] or found["error"]:
-        yield f"  {reason}"
+        yield f"  {line(reason)}"
     if not found["early_stopping"]:
         yield "  its study stops no trial early: there is no `early_stopping:` in its file"
     elif not found["decisions"]:

@@ -6,12 +6,17 @@ import hashlib
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from arat_ray import locks
 from arat_ray.storage import objects
+from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Place, parse
+
+AT_ONCE = 8
 
 
 @lru_cache
@@ -21,10 +26,11 @@ def cached(address: str) -> Path:
     What has changed in the bucket, by names, sizes or times, is another copy. Where the bucket does not answer, the
     newest copy serves. Raises ValueError where there is nothing, and where it cannot be fetched whole.
     """
-    from filelock import FileLock
-
     place = parse(address)
-    cache = Path(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray").expanduser().absolute()
+    text = os.path.expanduser(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray")
+    if text.startswith("~"):
+        raise ValueError(f"{address}: there is no home folder to keep a copy in; set ARAT_DATA")
+    cache = Path(text).absolute()
     home = cache / "buckets" / place.scheme / place.location.removeprefix("/")
     try:
         there = _listing(place)
@@ -39,12 +45,23 @@ def cached(address: str) -> Path:
     version = hashlib.sha256(json.dumps(sorted(there.items())).encode()).hexdigest()[:12]
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / ".lock"):
+        with locks.held(home / ".lock", wait=True):
             if not (home / version).is_dir():
                 _fetch(place, there, home / version)
     except OSError as error:
         raise ValueError(f"{address} cannot be kept in {home} ({objects.reason(error)})") from error
+    except ValueError as error:
+        raise ValueError(f"{address}: {error}; nothing was fetched") from error
     return home / version / home.name
+
+
+@lru_cache
+def is_there(address: str) -> bool:
+    """Whether a bucket has a file, or a folder with something in it. ValueError where it cannot be asked."""
+    try:
+        return bool(_listing(parse(address)))
+    except OSError as error:
+        raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
 
 
 def _listing(place: Place) -> dict[str, Stat]:
@@ -55,16 +72,19 @@ def _listing(place: Place) -> dict[str, Stat]:
 
 
 def _fetch(place: Place, there: dict[str, Stat], copy: Path) -> None:
-    """Put a copy in place once it is whole; OSError where it is not, or is replaced meanwhile."""
-    from pyarrow import fs
+    """Put a copy in place once it is whole; OSError where it is not, or is replaced meanwhile.
 
+    ValueError, before anything is written, where a key of the bucket is no name of a file below the copy.
+    """
     temporary = copy.with_name(f".{copy.name}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
     target = temporary / copy.parent.name
-    (temporary if "" in there else target).mkdir(parents=True)
-    remote, local = objects.filesystem(place), fs.LocalFileSystem()
-    fs.copy_files(place.location, str(target), source_filesystem=remote, destination_filesystem=local)
-    sizes = {name: (target / name if name else target).stat().st_size for name in there}
+    paths = {"": target} if "" in there else all_below(target, there)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+    for folder in {path.parent for path in paths.values()}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda name: objects.copy(place, name, paths[name]), paths)
+        sizes = dict(zip(paths, found, strict=True))
     if sizes != {name: stat.size for name, stat in there.items()} or _listing(place) != there:
         raise OSError(f"{place.uri} was written to while it was fetched")
     temporary.rename(copy)

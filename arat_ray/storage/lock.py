@@ -13,9 +13,9 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from arat_ray.locks import machine, started
 from arat_ray.storage import objects
 from arat_ray.storage.place import Place
 
@@ -54,7 +54,7 @@ class Lock:
         So a study whose machine is lost goes on by itself, and a second driver is refused within a beat.
         """
         holder = self._holder()
-        if holder is None or holder["machine"] == _machine():
+        if holder is None or holder["machine"] == machine():
             return
         tell(
             f"{self.place.uri} was being written to by process {holder['pid']} of {holder['host']}; "
@@ -84,8 +84,8 @@ class Lock:
         held = self._read()
         if held is None or held["token"] is None:
             return None
-        if held["machine"] == _machine():
-            return held if _started(held["pid"]) == held["started"] else None
+        if held["machine"] == machine():
+            return held if started(held["pid"]) == held["started"] else None
         now = objects.put(self.place, f"{self.name}-clock", io.BytesIO(b"-")).mtime_ns  # the bucket's own clock
         beat = self._last_beat()
         return held if beat is not None and (now - beat) / 1e9 < STALE_S else None
@@ -112,23 +112,8 @@ class Lock:
             "token": token,
             "host": socket.gethostname(),
             "pid": pid,
-            "started": _started(pid),
-            "machine": _machine(),
+            "started": started(pid),
+            "machine": machine(),
         }
         objects.put(self.place, self.name, io.BytesIO(json.dumps(held).encode()))
         self._beat = time.monotonic()
-
-
-def _machine() -> str:
-    """Where process ids mean the same: this boot, and in a container this one."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this machine was started, which tells two of one id apart; None where it is gone."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else fields[18]  # field 22 of proc(5)

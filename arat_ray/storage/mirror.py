@@ -9,7 +9,6 @@ elsewhere, it is set aside.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
@@ -23,8 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from arat_ray import locks
 from arat_ray.storage import marks, objects
 from arat_ray.storage.marks import Mark
+from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Mirrored, place_of, root
 
@@ -57,6 +58,8 @@ class Mirror:
 
     def pull(self, names: Iterable[str], *, tell: Tell = lambda text: None, is_live: bool = False) -> None:
         """Bring files and folders (`trials/`) that are newer in the bucket; OSError where that fails.
+
+        ValueError, before anything of a folder is written, where a key is no name of a file below it.
 
         Unpushed files stay, unless the bucket has moved on without them: then those of a study are set aside, which is
         told, and checkpoints are replaced. With `is_live` a driver of this machine writes them, and they stay.
@@ -118,6 +121,7 @@ class Mirror:
         """Bring what is newer; the unpushed files that were overtaken, which stay."""
         known = [each for each in self._files(name) if _is_clean(self.folder / each)]
         there = objects.stats(self.place, name)
+        all_below(self.folder, there)
         wanted, overtaken = [], []
         for each, remote in there.items():
             path, mark = self.folder / each, marks.read(self.folder / each)
@@ -186,8 +190,7 @@ class Mirror:
         """One transfer at a time among the processes of this machine."""
         marks_folder = marks.folder_of(self.folder)
         marks_folder.mkdir(parents=True, exist_ok=True)
-        with (marks_folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locks.held(marks_folder / ".lock", wait=True):
             yield
 
 

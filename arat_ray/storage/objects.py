@@ -65,24 +65,41 @@ def filesystem(place: Place) -> Any:
 
 def check(place: Place) -> None:
     """Refuse a place whose bucket is missing or closed to us; ValueError, within seconds."""
-    from pyarrow import fs
-
     where = place.endpoint or "its server"
     try:
-        found = filesystem(place).get_file_info(place.bucket)
-        if found.type != fs.FileType.NotFound:  # asked for again with a listing, which needs the right to read
-            filesystem(place).get_file_info(fs.FileSelector(f"{place.location}/.nothing", allow_not_found=True))
+        is_there = _is_there(place)
     except OSError as error:
         text = str(error)
         if re.search("ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CREDENTIAL|HTTP 40[13]", text, re.IGNORECASE):
             fix = "give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or this machine a role with access"
             raise ValueError(f"{place.uri}: access is denied ({reason(error)}); {fix}") from error
         raise ValueError(f"{place.uri}: {where} does not answer ({reason(error)})") from error
-    if found.type == fs.FileType.NotFound:
+    if not is_there:
         raise ValueError(
             f"{place.uri}: there is no bucket {place.bucket!r} at {place.endpoint or place.scheme}, or it is not ours "
             "to see; make it first, or correct its name"
         )
+
+
+def _is_there(place: Place) -> bool:
+    """Whether the bucket is there, by a listing below the place, which needs the right to read; OSError without it.
+
+    S3 is not asked about the bucket itself: that takes the right to list all of it.
+    """
+    from pyarrow import fs
+
+    store, below = filesystem(place), fs.FileSelector(f"{place.location}/.nothing")
+    if place.scheme != "s3" and store.get_file_info(place.bucket).type == fs.FileType.NotFound:
+        return False
+    try:
+        store.get_file_info(below)
+    except FileNotFoundError:  # of the place; of a bucket it is another error
+        return True
+    except OSError as error:
+        if "NO_SUCH_BUCKET" in str(error):
+            return False
+        raise
+    return True
 
 
 def reason(error: OSError) -> str:
@@ -115,19 +132,15 @@ def folders(place: Place) -> list[str]:
 
 def get(place: Place, name: str, path: Path) -> None:
     """An object into a file, which is there when this returns, and flushed by nobody."""
-    from pyarrow import fs
+    _whole(place, name, lambda: copy(place, name, path))
 
-    def fetch() -> int:
-        fs.copy_files(
-            _join(place, name),
-            str(path),
-            source_filesystem=filesystem(place),
-            destination_filesystem=fs.LocalFileSystem(),
-            chunk_size=CHUNK,
-        )
-        return path.stat().st_size
 
-    _whole(place, name, fetch)
+def copy(place: Place, name: str, path: Path) -> int:
+    """The same of an object that nobody replaces meanwhile; its size. It is one object, whatever the server says."""
+    with filesystem(place).open_input_stream(_join(place, name)) as source, path.open("wb") as file:
+        for chunk in _chunks(source):
+            file.write(chunk)
+        return file.tell()
 
 
 def _whole(place: Place, name: str, fetch: Callable[[], int]) -> None:
@@ -192,4 +205,5 @@ def _stat(info: Any) -> Stat:
 
 
 def is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    """Whether a file is left out everywhere. A name that leads elsewhere is not: who makes a path of it refuses it."""
+    return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))

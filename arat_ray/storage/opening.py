@@ -5,11 +5,11 @@ For paths that are no mirrors all of this does nothing.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from arat_ray import locks
 from arat_ray.storage import objects, pushing
 from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import TABLES, Mirror, Tell
@@ -34,12 +34,14 @@ def pull(path: Path, names: Iterable[str] = TABLES, *, tell: Tell) -> None:
     mirror = Mirror(path)
     objects.check(mirror.place)
     try:
-        is_live = _is_written_here(path)
+        is_live = locks.is_held(path / ".lock")
         if not is_live and mirror.unpushed():
             _push_leftovers(mirror, tell)
         mirror.pull(names, tell=tell, is_live=is_live)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
+    except ValueError as error:  # a key that is no name of a file
+        raise ValueError(f"{path}: {error}") from error
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
         return
     mirror, lock = Mirror(path), Lock(place_of(path))
     objects.check(mirror.place)
-    if _is_written_here(path):
+    if locks.is_held(path / ".lock"):
         raise ValueError(f"{path} is being written to by another process of this machine; wait for it or stop it")
     try:
         lock.wait_for_sign(tell)
@@ -64,6 +66,10 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
         with suppress(OSError):
             lock.release()
         raise ValueError(f"{path}: cannot be opened for writing ({objects.reason(error)})") from error
+    except ValueError as error:  # a key that is no name of a file
+        with suppress(OSError):
+            lock.release()
+        raise ValueError(f"{path}: {error}") from error
     pusher = pushing.Pushing(mirror, names, tell=tell, lock=lock)
     pusher.start()
     ended: SystemExit | None = None
@@ -181,15 +187,3 @@ def _not_pushed(path: Path, left: Sequence[str]) -> str:
         f"{len(left)} files of {path} are not in the bucket, {left[0]} first; they are in {path!s}, and the next "
         "command on this machine that opens it pushes them"
     )
-
-
-def _is_written_here(folder: Path) -> bool:
-    """Whether a driver of this machine holds the study's folder."""
-    try:
-        with (folder / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

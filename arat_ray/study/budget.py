@@ -40,6 +40,8 @@ class Watch:
         self._front: list[list[float]] = []
         self._volume = 0.0
         self._since = 0
+        self._failures: list[str] = []
+        """Why the last trials failed that ended since this start, all in a row."""
         self._ended: set[str] = set()
         if reader.part_files(folder / "trials"):
             self._recall(folder)
@@ -72,11 +74,12 @@ class Watch:
         self._usd += (usd or 0.0) - (before_usd or 0.0)
         self._unpriced_s += (device_s if usd is None else 0.0) - (before_s if before_usd is None else 0.0)
 
-    def ended(self, trial_id: str, goals: Sequence[float | None] | None) -> None:
-        """A trial ended and will not run again; `goals` where it competes for the front.
+    def ended(self, trial_id: str, goals: Sequence[float | None] | None, *, error: str | None = None) -> None:
+        """A trial ended and will not run again; `goals` where it competes for the front, `error` where it failed.
 
         One that the tables have as ended ends once more where the driver was killed before the ledger heard of it.
         """
+        self._failures = [*self._failures, error] if error is not None else []
         volume = self._volume
         if goals is not None and None not in goals:
             points = [*self._front, [float(goal) for goal in goals if goal is not None]]
@@ -94,6 +97,9 @@ class Watch:
         budget = self.budget
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return Over("hours", f"{budget.hours:g} hours are over", "--hours")
+        if budget.max_failures is not None and len(self._failures) >= budget.max_failures:
+            reason = f"{len(self._failures)} trials in a row have failed, the last one with: {self._failures[-1]}"
+            return Over("max_failures", reason, "that mended, or a larger --max-failures")
         if budget.device_hours is not None and (hours := self.device_s / 3600) >= budget.device_hours:
             reason = f"{hours:.4g} of {budget.device_hours:g} device-hours are spent"
             return Over("device_hours", reason, "a larger --device-hours")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arat_ray.experiment.config import BYTES_AT_MOST, MEMBER, NAME_AT_MOST, Experiment, load
+from arat_ray.experiment.config import MEMBER, Experiment, load
 from arat_ray.experiment.errors import ExperimentError
+from arat_ray.frontier.confirm import ENDED
 from arat_ray.results import reader
 from arat_ray.study import derived
+from arat_ray.text import command
 
-SUFFIX = "-confirm"
 SEEDS_AT_MOST = 50
 """Seeds that the file lists. Those of them that are trained are a matter of its budget, so that more can follow: what
 varies makes an experiment what it is, its budget does not."""
@@ -25,16 +27,6 @@ class Plan(NamedTuple):
 
     experiment: Experiment
     source: Path
-
-
-def place(study: Path, results: Path | None) -> Path:
-    """The folder of a study's confirmation, beside it unless `results` says where."""
-    study = study.absolute()
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in study.name).lstrip(".")
-    name = name[: NAME_AT_MOST - len(SUFFIX)]
-    while len(f"{name}{SUFFIX}".encode()) > BYTES_AT_MOST:
-        name = name[:-1]
-    return (results or study.parent) / f"{name}{SUFFIX}"
 
 
 @contextmanager
@@ -70,6 +62,29 @@ def planned(study: Path, folder: Path, members: Sequence[str], *, seeds: int, ep
         yield Plan(experiment, path)
 
 
+def lines(study: Path, folder: Path, experiment: Experiment) -> Iterator[str]:
+    """Which members are trained with which seeds, and what of it is done already."""
+    seeds: dict[int, list[int]] = {}
+    for point in itertools.islice(experiment.grid(), experiment.trials):
+        seeds.setdefault(int(point[MEMBER]), []).append(int(point["seed"]))
+    ended = _ended(folder)
+    runs, done = experiment.trials or 0, sum((number, seed) in ended for number in seeds for seed in seeds[number])
+    yield f"  confirms {len(seeds)} member{'s' * (len(seeds) != 1)} of the front of {study}, in {folder}"
+    yield f"    {runs} runs, {done} of them done already, {runs - done} to train"
+    for number, listed in seeds.items():
+        there = ", ".join(str(seed) for seed in listed if (number, seed) in ended)
+        yield f"    trial {number}: seeds {', '.join(map(str, listed))}; done: {there or 'none'}"
+
+
+def _ended(folder: Path) -> set[tuple[int, int]]:
+    """Member and seed of the runs that need not be trained any more."""
+    if not reader.part_files(folder / "trials"):
+        return set()
+    trials = reader.read(folder, "trials", ["trial_id", "attempt", "status", f"param_{MEMBER}", "param_seed"])
+    rows = reader.keep(trials, reader.latest_attempt(trials)).to_pylist()
+    return {(row[f"param_{MEMBER}"], row["param_seed"]) for row in rows if row["status"] in ENDED}
+
+
 def _unused_seeds(study: Path) -> list[int]:
     used = set(reader.read(study, "trials", ["seed"])["seed"].to_pylist())
     return [seed for seed in range(SEEDS_AT_MOST + len(used)) if seed not in used][:SEEDS_AT_MOST]
@@ -103,6 +118,6 @@ def _comments(study: Path, folder: Path, runs: dict[int, dict[str, Any]], seeds:
         "complete as they were run, except for the seed; `member` is the number of the trial there, and `seed` lists",
         f"numbers that none of its trials had. The budget covers the first {seeds} seeds; more can follow.",
         "",
-        f"  arat-ray confirm {study} --seeds {seeds}",
-        f"  arat-ray tune {folder / 'study.yaml'} --results {folder.parent} --resume",
+        f"  {command('arat-ray', 'confirm', study, '--seeds', seeds)}",
+        f"  {command('arat-ray', 'tune', folder / 'study.yaml', '--results', folder.parent, '--resume')}",
     ]

@@ -1,4 +1,4 @@
-"""Experiment files made from what a study ran: one of its trials as a run of its own."""
+"""Experiments made from what a study ran: one of its trials as a run of its own, its front with new seeds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arat_ray import yaml_core
+from arat_ray import earlier, yaml_core
 from arat_ray.results import reader
+from arat_ray.storage.names import tame
+from arat_ray.text import line
 
-NAME_AT_MOST, BYTES_AT_MOST = 100, 200
+CONFIRMED = "-confirm"
 
 
 class Source(NamedTuple):
@@ -19,6 +21,12 @@ class Source(NamedTuple):
     number: int
     train: dict[str, Any]
     config_hash: str
+
+
+def confirmation_of(study: Path, results: Path | None) -> Path:
+    """The folder of a study's confirmation, beside it unless `results` says where."""
+    study = study.absolute()
+    return (results or study.parent) / f"{tame(study.name, room=len(CONFIRMED))}{CONFIRMED}"
 
 
 def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
@@ -30,11 +38,8 @@ def run_of(study: Path, trial_id: str, *, comments: Iterable[str] = ()) -> str:
     resources = {
         key: value for key, value in given["resources"].items() if key != "concurrent_trials" and value is not None
     }
-    name = trial_id[-NAME_AT_MOST:]
-    while len(name.encode()) > BYTES_AT_MOST:
-        name = name[1:]
     file = {
-        "name": name.lstrip("."),
+        "name": tame(trial_id, keep_end=True),
         "train": source.train,
         "validate": given["validate"],
         "maximize": given["maximize"],
@@ -50,7 +55,7 @@ def source_of(study: Path, trial_id: str) -> Source:
         if row["trial_id"] == trial_id:
             if not row["config"]:
                 raise ValueError(f"{study}: its table does not say how {trial_id} was trained (`config` is empty)")
-            return Source(row["number"], json.loads(row["config"]), row["config_hash"])
+            return Source(row["number"], earlier.train(json.loads(row["config"])), row["config_hash"])
     raise ValueError(f"{study} has no trial {trial_id}")
 
 
@@ -59,6 +64,8 @@ def description(study: Path) -> dict[str, Any]:
     path = study / "study.json"
     try:
         experiment: dict[str, Any] = json.loads(path.read_text())["experiment"]
+        if "validate" in experiment:
+            experiment["validate"] = earlier.validate(experiment["validate"])
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): it says how the trials were measured; copy it here as well"
@@ -70,7 +77,7 @@ def description(study: Path) -> dict[str, Any]:
 
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:
     """An experiment file with what stands above it."""
-    above = "".join(f"# {line}".rstrip() + "\n" for line in comments)
+    above = "".join(f"# {line(comment)}".rstrip() + "\n" for comment in comments)
     return f"{above}\n{yaml_core.dump(file)}"
 
 

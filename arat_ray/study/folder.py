@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,39 +15,50 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import __version__
+from arat_ray import __version__, disk, earlier, locks
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
+from arat_ray.study.recorder import trial_id
+from arat_ray.training import checkpoint, fingerprint, identity
+from arat_ray.training.fingerprint import Content
 
 Kind = Literal["tune", "train"]
+CONTENT = "content"
+"""The key of study.json that says what its data is, by split."""
 LIBRARIES = ("torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
 ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
 
 
 @contextmanager
-def claim(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, resume: bool) -> Iterator[None]:
+def claim(
+    folder: Path,
+    experiment: Experiment,
+    source: Path,
+    *,
+    kind: Kind,
+    resume: bool,
+    content: Content | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[None]:
     """Hold the study's folder for writing within the block, made where there is none.
 
-    Raises ValueError where it is another experiment's, where another process writes to it, and where an interrupted
-    study is there that was not asked to be resumed.
+    `content` is that of the data of `train:`. Raises ValueError where the folder is another experiment's or of other
+    data, where another process writes to it, and where an interrupted study is there that was not asked to be resumed.
+    `say` hears what could not be checked.
     """
-    if not (folder / "study.json").exists() and folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be made: {error.strerror}; choose another place with --results") from error
     with writable(folder):
-        lock = (folder / ".lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder} is being written to by another process; wait for it or stop it") from None
-        _check_same(folder, experiment, kind=kind, resume=resume)
+        folder.mkdir(parents=True, exist_ok=True)
+        there = [path.name for path in folder.iterdir() if not path.name.startswith(".lock")]
+    if there and "study.json" not in there:
+        raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
+    with ExitStack() as stack:
         with writable(folder):
-            _describe(folder, experiment, source, kind=kind)
+            stack.enter_context(locks.held(folder / ".lock"))
+        _check_same(folder, experiment, kind=kind, resume=resume, content=content, say=say)
+        with writable(folder):
+            _try_names(folder, experiment)
+            _describe(folder, experiment, source, kind=kind, content=content)
         yield
 
 
@@ -58,8 +68,16 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(f"{folder} cannot be written ({reason}); make room, or choose --results") from error
+        raise ValueError(f"--results {folder.parent}: {disk.reason(error)}") from error
+
+
+def _try_names(folder: Path, experiment: Experiment) -> None:
+    """OSError where a trial's checkpoint could not be written: its name is the longest of a study."""
+    checkpoints = folder / "checkpoints"
+    made = [path for path in (checkpoints / trial_id(experiment.name, 99999), checkpoints) if not path.exists()]
+    checkpoint.check(checkpoints / trial_id(experiment.name, 99999))
+    for path in made:
+        path.rmdir()
 
 
 def param_types(experiment: Experiment) -> dict[str, pa.DataType]:
@@ -88,21 +106,52 @@ def revision() -> str:
     return __version__
 
 
-def _check_same(folder: Path, experiment: Experiment, *, kind: Kind, resume: bool) -> None:
+def _check_same(
+    folder: Path,
+    experiment: Experiment,
+    *,
+    kind: Kind,
+    resume: bool,
+    content: Content | None,
+    say: Callable[[str], None],
+) -> None:
     path = folder / "study.json"
     if not path.exists():
         return
     there = json.loads(path.read_text())
     if there["kind"] != kind:
         raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
-    differing = list(differences(there["identity"], experiment.identity()))
+    written = there["identity"]
+    written |= {"train": earlier.train(written["train"]), "validate": earlier.validate(written["validate"])}
+    differing = list(identity.differences(_identity(written, experiment), experiment.identity()))
     if differing:
         raise ValueError(
             f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "
             "give this one another `name:`, or another place with --results"
         )
+    try:
+        fingerprint.check(there.get(CONTENT) or {})
+    except TypeError as error:
+        raise ValueError(f"{path} is not what a study writes ({error}); copy it here again") from error
+    if found := list(fingerprint.changes(there.get(CONTENT) or {}, content or {})):
+        raise ValueError(
+            f"{folder} holds results of other data: {'; '.join(found)}; bring back the data that it began with, give "
+            "--data PATH, or give this experiment another `name:`"
+        )
+    if content and not there.get(CONTENT) and experiment.base.dataset.places and reader.part_files(folder / "trials"):
+        say(
+            f"{folder} was begun by a version that kept no fingerprint of its data: whether the images are still the "
+            "same is not checked, but for which of them are held out"
+        )
     if not resume and _is_interrupted(folder):
         raise ValueError(f"{folder} holds an interrupted study; go on with --resume, or remove the folder")
+
+
+def _identity(there: Any, experiment: Experiment) -> Any:
+    """The identity in study.json, without the places that earlier versions wrote down."""
+    if not isinstance(there, dict) or not isinstance(there.get("train"), dict):
+        return there
+    return identity.of_experiment(there) | {"train": identity.of_run(there["train"], experiment.base)}
 
 
 def _is_interrupted(folder: Path) -> bool:
@@ -114,16 +163,7 @@ def _is_interrupted(folder: Path) -> bool:
     return any(status in ("running", "stopped") for status, last in zip(latest, is_latest, strict=True) if last)
 
 
-def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:
-    """Where two JSON values differ: `train.epochs is 10 there and 20 here`."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*there, *here]):
-            yield from differences(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
-    elif there != here:
-        yield f"{path} is {json.dumps(there)} there and {json.dumps(here)} here"
-
-
-def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind) -> None:
+def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, content: Content | None) -> None:
     """study.yaml as given, and study.json: resolved, with versions, revision and start times."""
     path = folder / "study.json"
     before = json.loads(path.read_text()) if path.exists() else {}
@@ -137,6 +177,7 @@ def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind)
         "revision": revision(),
         "started_at": [*before.get("started_at", []), datetime.now(UTC).isoformat(timespec="seconds")],
         "from": before.get("from", []),
+        CONTENT: content or before.get(CONTENT),
     }
     (folder / "study.yaml").write_bytes(source.read_bytes())
     _write(path, description)

@@ -6,7 +6,6 @@ kept. Rows that neither has are recollected (`recollect`). A table is swapped in
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from arat_ray import locks
 from arat_ray.experiment.config import Experiment, load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.frontier.pareto import non_dominated
@@ -116,7 +116,9 @@ def _schema(name: str, experiment: Experiment, metadata: Metadata) -> pa.Schema:
 
 def _gather(study: Path) -> _Sources:
     try:
-        experiment = load(study / "study.yaml")
+        experiment = load(
+            study / "study.yaml", opens_data=False
+        )  # it may be somebody else's, and was checked when it began
     except ExperimentError as error:
         problems = "; ".join(error.problems)
         raise ValueError(f"{study / 'study.yaml'} says what the tables are, and cannot be read: {problems}") from error
@@ -260,13 +262,8 @@ def _held(study: Path) -> Iterator[None]:
         raise ValueError(f"{study} is no study: there is no study.yaml in it, which says what its tables are")
     with ExitStack() as stack:
         for path in (study / ".lock", study / "evaluations" / ".lock"):
-            if not path.parent.is_dir():
-                continue
-            file = stack.enter_context(path.open("a"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"{study} is being written to by another process; wait for it or stop it") from None
+            if path.parent.is_dir():
+                stack.enter_context(locks.held(path))
         yield
 
 

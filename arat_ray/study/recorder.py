@@ -24,6 +24,7 @@ from arat_ray.results.writer import StudyWriter
 from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
 from arat_ray.training.checkpoint import BEST, LAST
+from arat_ray.training.identity import without_places
 from arat_ray.training.loop import Row
 from arat_ray.training.run import Train
 
@@ -33,16 +34,22 @@ def trial_id(study: str, number: int) -> str:
     return f"{study}-{number:05d}"
 
 
+def config_hash(config: Mapping[str, Any]) -> str:
+    """The same for two runs that differ in nothing but in where their data lies."""
+    text = json.dumps(without_places(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def described(experiment: Experiment, number: int, sampled: Mapping[str, Any], train: Train) -> dict[str, Any]:
     """What the row of a trial says before it has run: what it is and how it is measured."""
-    config = json.dumps(train.model_dump(mode="json"), sort_keys=True)
+    config = train.model_dump(mode="json")
     attack = experiment.validation.attack
     return {
         "trial_id": trial_id(experiment.name, number),
         "study": experiment.name,
         "number": number,
-        "config": config,
-        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
+        "config": json.dumps(config, sort_keys=True),
+        "config_hash": config_hash(config),
         "seed": train.seed,
         **{f"param_{path}": value for path, value in sampled.items()},
         "attack": attack.label,
@@ -121,7 +128,7 @@ class Recorder:
         }
         self.running[number] = Running(row, epochs, before.get("train_s") or 0.0, before.get("device_s") or 0.0)
         self._write(number)
-        self.progress.started(number, sampled)
+        self.progress.started(number, sampled, epochs_done=row["epochs_done"])
 
     def judge(self, number: int, row: Row) -> Decision | None:
         """What early stopping decides on a row that is about to be reported; None where there is nothing to decide.
@@ -187,7 +194,8 @@ class Recorder:
             self.interrupt(number, "interrupted")
             return
         competes = row["status"] == "complete" and row.get("feasible") is not False
-        self.watch.ended(row["trial_id"], [row[goal] for goal in goals] if competes else None)
+        failure = row["error"] if row["status"] == "failed" else None
+        self.watch.ended(row["trial_id"], [row[goal] for goal in goals] if competes else None, error=failure)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from arat_ray import terminal
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.training import data
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
-from arat_ray.training.timing import describe, duration
+from arat_ray.training.timing import describe
+from arat_ray.units import duration
 
 
 class NotSavedError(Exception):
@@ -55,16 +58,18 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
     def report(row: Row, replayed: bool) -> bool:
         recorder.report(0, {"row": row, "replayed": replayed, **describe(device)})
         recorder.tick()
+        if writer.disk.broken:
+            raise NotSavedError(f"{writer.disk.broken}; `--resume` measures again what is missing")
         if not replayed:
             seconds.append(row["epoch_s"])
             left = sum(seconds) / len(seconds) * (train.epochs - row["epoch"])
-            console.print(f"{_line(row, train.epochs)}; about {duration(left)} left", highlight=False, soft_wrap=True)
+            terminal.report(console, f"{_line(row, train.epochs)}; about {duration(left)} left")
         return False
 
     told: list[str] = []
 
     def warn(text: str) -> None:
-        console.print(text, style="bold red", highlight=False, soft_wrap=True, markup=False)
+        terminal.report(console, text, style="bold red")
 
     def alive(trouble: str | None) -> None:
         if trouble is None:
@@ -73,7 +78,16 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             warn(trouble)
             told.append(trouble)
 
-    with study_folder.claim(folder, experiment, source, kind="train", resume=resume):
+    content = data.load(
+        train.dataset,
+        validate_on=validate.split,
+        images=validate.images,
+        seed=validate.seed,
+        subset=validate.subset,
+    ).content
+    for note in train.dataset.notes():
+        terminal.report(console, f"data: {note}")
+    with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -82,13 +96,13 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
                 warn=warn,
             )
         if "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist():
-            console.print(f"{folder} is complete already", highlight=False, soft_wrap=True)
+            terminal.report(console, f"{folder} is complete already")
             return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
         recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
         recorder.start(0, {}, train)
         try:
-            fit(train, validate, Context(checkpoints, report, device, alive=alive))
+            fit(train.located(), validate, Context(checkpoints, report, device, alive=alive))
             recorder.end(0)
         except ValueError as error:
             recorder.end(0, str(error))

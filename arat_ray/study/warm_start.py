@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from arat_ray import earlier
 from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment, Sampled
 from arat_ray.experiment.errors import shown
 from arat_ray.results import reader
-from arat_ray.study.folder import differences
+from arat_ray.training.identity import differences, without_places
 
 NAMED_AT_MOST = 5
 IGNORED = ("seed",)
@@ -96,7 +97,7 @@ def read(study: Path, experiment: Experiment) -> Found:
     refused: dict[str, tuple[int, str]] = {}
     differing: Counter[str] = Counter()
     for row in rows:
-        config = json.loads(row["config"])
+        config = earlier.train(json.loads(row["config"]))
         try:
             violations = _violations(experiment, row)
             sampled = translate(
@@ -106,8 +107,9 @@ def read(study: Path, experiment: Experiment) -> Found:
             count, first = refused.get(error.path, (0, str(error)))
             refused[error.path] = (count + 1, first)
             continue
-        here = experiment.resolve(sampled).model_dump(mode="json")
-        differing.update(path for path in differences(config, here) if path.split(" ")[0] not in IGNORED)
+        here = without_places(experiment.resolve(sampled).model_dump(mode="json"))
+        others = differences(without_places(config), here)
+        differing.update(path for path in others if path.split(" ")[0] not in IGNORED)
         key = f"{row['trial_id']}@{row['started_at'].isoformat() if row['started_at'] else row['config_hash']}"
         known.append(Known(key, sampled, [row[goal] for goal in experiment.maximize], violations))
     found = Found(study, known, len(rows), refused, list(differing))
@@ -189,7 +191,7 @@ def _translator(experiment: Experiment) -> Callable[[Mapping[str, Any], Mapping[
         below = [other.removeprefix(f"{path}.") for other in search if other.startswith(f"{path}.")]
         for each in labels:
             here = resolved(tuple({**choices, path: each}.items()), path)
-            if here and _without(here[0], below) == _without(value, below):
+            if here and _without(without_places(here[0]), below) == _without(without_places(value), below):
                 return each
         if is_labelled and isinstance(given, str):
             raise _UnusableError(path, f": {shown(given)} stands for {shown(value)} there and for another value here")

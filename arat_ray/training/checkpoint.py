@@ -10,23 +10,38 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import pickle
+import struct
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from arat_ray import earlier
+from arat_ray.spec import Spec
+from arat_ray.training import fingerprint
 from arat_ray.training.branches import deployed
+from arat_ray.training.images import Shape
 from arat_ray.training.run import Train, Validate
+
+S = TypeVar("S", bound=Spec)
 
 LAST = "last.pt"
 BEST = "best.pt"
 """The state at the most robust measurement, without what only resuming needs."""
 FORMAT = 2
+UNREADABLE = (
+    *(pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError, ValueError),
+    *(AssertionError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile),
+)
+"""What torch raises for a file that it did not write."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,8 @@ class Checkpoint:
     history: list[dict[str, Any]]
     partway: dict[str, Any] | None = None
     """Fields of a `Partway`, where the state is from within the epoch after `epoch`."""
+    content: dict[str, Any] | None = None
+    """Fingerprints of the data, by split; earlier versions kept none."""
     format: int = FORMAT
 
     @property
@@ -55,11 +72,42 @@ class Checkpoint:
 
     @property
     def train_spec(self) -> Train:
-        return Train.model_validate(self.train)
+        return _read(Train, self.train)
+
+    @property
+    def shape(self) -> Shape:
+        """Of an image; of a checkpoint of an earlier version the data set is opened for it, here and below."""
+        if self.content:
+            channels, height, width = self.content["train"]["shape"]
+            return channels, height, width
+        return self.train_spec.dataset.shape
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.content["train"]["classes"]) if self.content else self.train_spec.dataset.num_classes
 
     @property
     def validate_spec(self) -> Validate:
-        return Validate.model_validate(self.validate)
+        return _read(Validate, self.validate)
+
+
+def _read(kind: type[S], given: dict[str, Any]) -> S:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"the checkpoint is of a run that this version cannot read: {where}: {first['msg']}"
+        ) from error
+
+
+def check(folder: Path) -> None:
+    """OSError where no checkpoint could be written there now; what is there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{BEST}.{os.getpid()}"
+    probe.touch()
+    probe.unlink()
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -112,12 +160,33 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         raise ValueError(f"{path}: no such checkpoint")
     try:
         fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-        if fields["format"] != FORMAT:
-            raise ValueError(f"{path}: checkpoint format {fields['format']}, this version reads {FORMAT}")
-        return Checkpoint(**fields)
-    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        version = fields["format"]
+        if version == FORMAT:
+            fields |= {"train": earlier.train(fields["train"]), "validate": earlier.validate(fields["validate"])}
+            state = Checkpoint(**fields)
+            _check(state)
+            return state
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
+    raise ValueError(f"{path}: checkpoint format {version}, this version reads {FORMAT}")
+
+
+def _check(state: Checkpoint) -> None:
+    """TypeError where the fields of a file are not what `save` writes: it may come from anywhere."""
+    kinds: dict[str, Any] = {"train": dict, "validate": dict, "validation_sha256": str, "epoch": int, "method": dict}
+    kinds |= {"optimizer": dict, "average": dict | None, "features": dict, "history": list}
+    kinds |= {"partway": dict | None, "content": dict | None}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(state, name), kind):
+            raise TypeError(f"{name} is a {type(getattr(state, name)).__name__}")
+    json.dumps([state.train, state.validate, state.content])  # bytes would pass for text, and nobody asks of them
+    if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in state.history):
+        raise TypeError("history holds no rows of epochs")
+    if not all(isinstance(state.train.get(part), dict) for part in ("dataset", "model", "method")):
+        raise TypeError("train names no dataset, model and method")
+    if state.content is not None:
+        fingerprint.check(state.content)
 
 
 def history(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -135,7 +204,7 @@ def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:
     It is the average where there is one, unless `averaged` is False. Raises ValueError where the weights are another
     architecture's.
     """
-    method = checkpoint.train_spec.build()
+    method = checkpoint.train_spec.build(checkpoint.shape, checkpoint.num_classes)
     weights = checkpoint.average["method"] if averaged and checkpoint.average else checkpoint.method
     try:
         method.load_state_dict(weights)

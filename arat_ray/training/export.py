@@ -109,15 +109,15 @@ def _describe(state: Checkpoint, *, averaged: bool, classes: tuple[str, ...] | N
     """What the JSON says of the network."""
     train, dataset = state.train_spec, state.train_spec.dataset
     weights = (averaged and state.weights) or "last"
-    channels = dataset.shape[0]
+    channels = state.shape[0]
     return {
         "architecture": train.model.model_dump(mode="json"),
         "dataset": dataset.name,
-        "num_classes": dataset.num_classes,
+        "num_classes": state.num_classes,
         "classes": classes,
         "input": {
             "name": "x",
-            "shape": dataset.shape,
+            "shape": state.shape,
             "range": [0, 1],
             # no network here shifts or scales its pixels; (x - mean) / std for code that insists on doing so
             "mean": [0.0] * channels,
@@ -129,7 +129,7 @@ def _describe(state: Checkpoint, *, averaged: bool, classes: tuple[str, ...] | N
         "method": train.method.name,
         "attack": train.attack and train.attack.model_dump(mode="json"),
         "validation": _validation(state) if weights == (state.weights or "last") else None,
-        "robustbench": counterpart(train.model, dataset.shape, dataset.num_classes),
+        "robustbench": counterpart(train.model, state.shape, state.num_classes),
         "torch": str(torch.__version__),
         "arat_ray": __version__,
     }
@@ -153,7 +153,7 @@ def _validation(state: Checkpoint) -> dict[str, Any] | None:
 def _at_hand(dataset: Dataset) -> ImageSet | None:
     """The first training images, of which there are enough to compare on; None where they are not on this machine."""
     count = sum(COMPARED_BATCHES)
-    few = dataset.model_copy(update={"images": min(dataset.images or count, count)})
+    few = dataset.model_copy(update={"images": min(dataset.images or count, count), "subset": "first"})
     with suppress(ValueError, OSError), without_downloads():
         return few.read("train")
     return None
@@ -165,7 +165,7 @@ def _images(state: Checkpoint, known: ImageSet | None) -> tuple[Tensor, str]:
     if known is not None:
         return known.images.float() / 255, f"training images of {dataset.name}"
     draws = generator("cpu", 0, "export")
-    return torch.rand(sum(COMPARED_BATCHES), *dataset.shape, generator=draws), "random images in [0, 1]"
+    return torch.rand(sum(COMPARED_BATCHES), *state.shape, generator=draws), "random images in [0, 1]"
 
 
 def _in_batches(network: Logits, x: Tensor) -> Tensor:

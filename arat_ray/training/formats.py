@@ -63,14 +63,14 @@ def _weights(network: nn.Module, checkpoint: Checkpoint) -> bytes:
 
 def _load_weights(path: Path, checkpoint: Checkpoint) -> Logits:
     train = checkpoint.train_spec
-    fresh = train.model.build(train.dataset.shape, train.dataset.num_classes)
+    fresh = train.model.build(checkpoint.shape, checkpoint.num_classes)
     fresh.load_state_dict(safetensors.torch.load_file(path))
     return fresh.eval()
 
 
 def _trace(network: nn.Module, checkpoint: Checkpoint) -> ExportedProgram:
     """The network as a graph of torch's operators, differentiable, without the paths of this machine."""
-    x = torch.zeros(2, *checkpoint.train_spec.dataset.shape)
+    x = torch.zeros(2, *checkpoint.shape)
     program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)

@@ -17,7 +17,8 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from arat_ray.spec import did_you_mean, merge
+from arat_ray.spec import merge
+from arat_ray.text import did_you_mean
 
 Settings = Mapping[str, Any]
 

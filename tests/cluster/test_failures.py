@@ -65,6 +65,21 @@ def test_a_stopped_worker_is_killed_and_its_trial_goes_on(write: Write, count: i
     assert_second_attempt(file, epochs=12, why="stalled: nothing was heard of it for")
 
 
+def test_a_study_whose_own_ray_has_ended_says_so_and_ends(write: Write) -> None:
+    file = write(train=SLOW | {"epochs": 1000}, budget={"trials": 2})
+    driver = start(file)
+    wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
+    (raylet,) = workers(b"raylet/raylet")
+    os.kill(raylet, signal.SIGKILL)
+    stdout, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 9, stdout + stderr
+    assert "Ray on this machine has ended: its raylet was ended by SIGKILL" in stdout + stderr
+    assert "--resume" in stdout + stderr
+    assert "Traceback" not in stdout + stderr
+    latest = {row["trial_id"]: row["status"] for row in rows(file, "trials")}
+    assert set(latest.values()) == {"stopped"}
+
+
 @pytest.mark.parametrize("count", [1, 2], ids=["one worker", "two workers"])
 def test_a_trial_that_has_no_memory_fails_at_once_and_the_others_run(write: Write, count: int) -> None:
     """One layer of its predictor would take 16 GiB, of 8 that each process may have."""

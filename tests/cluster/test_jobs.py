@@ -137,7 +137,7 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
     file = write(train=train, budget={"trials": 1000})
     results = head.home / "results"
-    words = ("submit", str(file), "--follow")
+    words = ("submit", str(file), "--follow", "--env", "ARAT_CANARY=canary-7")
     follower = head.start(*words)
     wait_until(lambda: follower.poll() is not None or len(rows(results, "epochs")) >= 2, 400, "some epochs")
     assert follower.poll() is None, follower.communicate()
@@ -146,12 +146,15 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     assert follower.returncode == 130
     assert "the job goes on; follow it again or stop it with" in stderr
     assert "results go to ~/results/small on the head" in stderr
+    assert f"to the cluster goes 1 file, {file.stat().st_size} bytes:\n  small.yaml" in stderr
     job = re.findall(r"^submitted (small-\d{8}-\d{6});", stdout, re.MULTILINE)[0]
     assert f"arat-ray stop {job}" in stderr
     stopped = head.run("stop", job)
     assert stopped.returncode == 0, stopped.stderr
     assert "everything measured is in" in stopped.stdout
     assert f"go on with: arat-ray submit {file} --address {head.address} --results results --resume" in stopped.stdout
+    assert "--env ARAT_CANARY" in stopped.stdout
+    assert "canary-7" not in stopped.stdout + stdout + stderr
     assert head.run("status", job, "--follow").returncode == 130
     saved = {(row["trial_id"], row["epoch"]) for row in rows(results, "epochs")}
     started = rows(results, "trials")

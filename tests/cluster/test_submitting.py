@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.cluster import jobs, parcel
+from arat_ray.cluster import jobs
 from arat_ray.cluster.jobs import check_same_ray, connect, job_server, token
 from arat_ray.cluster.submission import Submission, entrypoint
 
@@ -34,45 +34,6 @@ def filled(folder: Path, **sizes: int) -> Path:
     return folder
 
 
-def test_what_lies_beside_an_experiment_goes_along_and_secrets_and_results_do_not(tmp_path: Path) -> None:
-    here = filled(
-        tmp_path / "here",
-        a_dot_yaml=1,
-        other_dot_yaml=1,
-        lib__x_dot_py=1,
-        lib__results__y_dot_py=1,
-        results__a__trials=1,
-        _dot_ssh__id_rsa=1,
-        _dot_netrc=1,
-        data__train=1,
-        lib___pt_dot_pt=1,
-        old__b=1,
-    )
-    there = tmp_path / "there"
-    there.mkdir()
-    assert parcel.pack(here, there, needed=here / "a.yaml", exclude=["ol*"]) == 4
-    assert {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()} == {
-        "a.yaml",
-        "other.yaml",
-        "lib/x.py",
-        "lib/results/y.py",
-    }
-
-
-def test_a_folder_that_is_too_large_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcel, "LIMIT_MIB", 1)
-    here = filled(tmp_path, a_dot_yaml=1, videos__x=900_000, videos__y=800_000, small=100_000)
-    with pytest.raises(
-        ValueError, match=r"holds 1.7 MiB, more than 1 MiB; largest: videos \(1.6 MiB\), small"
-    ) as error:
-        parcel.pack(here, tmp_path / "there", needed=here / "a.yaml")
-    assert "--exclude NAME" in str(error.value)
-    assert not (tmp_path / "there").exists()
-    monkeypatch.setattr(parcel, "FILES_AT_MOST", 2)
-    with pytest.raises(ValueError, match="more than 2 files"):
-        parcel.pack(here, tmp_path / "there", needed=here / "a.yaml")
-
-
 @pytest.mark.parametrize(
     ("results", "command"),
     [
@@ -82,8 +43,8 @@ def test_a_folder_that_is_too_large_is_refused_by_name(tmp_path: Path, monkeypat
     ],
 )
 def test_the_head_runs_the_command_with_results_that_outlive_the_job(results: str, command: str) -> None:
-    submission = Submission("s", "tune", Path("my file.yaml"), results, ["--resume", "--trials", "3"])
-    assert entrypoint(submission, Path("my file.yaml")) == command
+    submission = Submission("s", "tune", results, ["--resume", "--trials", "3"])
+    assert entrypoint(submission, "my file.yaml") == command
 
 
 @pytest.mark.parametrize(
@@ -94,7 +55,7 @@ def test_the_head_runs_the_command_with_results_that_outlive_the_job(results: st
         (["--", "--address", "x"], "--address stands before"),
         (["--", "--results", "x"], "--results stands before"),
         (["--", "--from", "results/other"], "write the whole path"),
-        (["--env", "A"], "write NAME=VALUE"),
+        (["--env", "A_9"], "--env A_9: there is no such variable here; write A_9=VALUE"),
         (["--address", NOBODY], "no job server answers at http://127.0.0.1:1"),
         ([], "which cluster? give --address"),
     ],

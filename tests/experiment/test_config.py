@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from arat_ray.experiment.config import Experiment, load
-from arat_ray.study.folder import differences
+from arat_ray.training.identity import differences
 from arat_ray.training.methods import AratSpec, PgdAtSpec
 from arat_ray.training.models import Resnet18
 from arat_ray.training.optimizers import Sgd

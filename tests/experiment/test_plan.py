@@ -11,6 +11,7 @@ import pytest
 from arat_ray.experiment import plan
 from arat_ray.experiment.config import Experiment, load
 from arat_ray.experiment.errors import ExperimentError
+from arat_ray.units import flop
 
 FILE = """
 name: small
@@ -56,9 +57,9 @@ def test_flops_of_a_trial_are_those_of_its_passes(method: str, passes: int, tmp_
     lines = list(plan.estimate(experiment(tmp_path, method)))
     training = 4 * 1000 * passes  # 1,437 training images, of which 437 validate
     validation = 2 * 437 * (1 + 20 * 2)  # after epochs 3 and 4
-    expected = FORWARD * (training + validation) / 1e15
-    assert lines[0] == f"  a trial: 1000 training images, {expected:.3g} PFLOP"
-    assert lines[1] == f"  the search: 8 trials, {8 * expected:.3g} PFLOP"
+    expected = FORWARD * (training + validation)
+    assert lines[0] == f"  a trial: 1000 training images, {flop(expected)}"
+    assert lines[1] == f"  the search: 8 trials, {flop(8 * expected)}"
 
 
 def test_the_trials_of_a_grid_are_counted_each_by_its_own_method(tmp_path: Path) -> None:
@@ -68,9 +69,9 @@ def test_the_trials_of_a_grid_are_counted_each_by_its_own_method(tmp_path: Path)
     path.write_text(text.replace("  optimizer.learning_rate: {loguniform: [0.01, 1]}", search))
     lines = list(plan.estimate(load(path)))
     validation = 2 * 437 * (1 + 20 * 2)
-    plain, kl, two = (FORWARD * (4000 * passes + validation) / 1e15 for passes in (3, 5 * 2 + 6, 5 * 2 + 9))
-    assert lines[1] == f"  from {plain:.3g} to {two:.3g} PFLOP, as a trial's method and size demand"
-    assert lines[2] == f"  the search: 3 trials, {plain + kl + two:.3g} PFLOP"
+    plain, kl, two = (FORWARD * (4000 * passes + validation) for passes in (3, 5 * 2 + 6, 5 * 2 + 9))
+    assert lines[1] == f"  from {flop(plain)} to {flop(two)}, as a trial's method and size demand"
+    assert lines[2] == f"  the search: 3 trials, {flop(plain + kl + two)}"
 
 
 def test_the_plan_names_the_layers_that_the_patterns_stand_for(tmp_path: Path) -> None:

@@ -90,7 +90,6 @@ def _all(site: Site, steps: Steps) -> None:
 def _first_job(site: Site, steps: Steps) -> Path:
     with steps.step("`sbatch`, until the study runs on the nodes") as seen:
         job = _submit(site, STUDY)
-        token = site.home / f".ray-token.{job}"
         busy: set[str] = set()
 
         def watch() -> bool:
@@ -99,6 +98,7 @@ def _first_job(site: Site, steps: Steps) -> Path:
             return len(busy) == len(site.nodes)
 
         wait_until(watch, 900, "trials on all nodes")
+        (token,) = site.home.glob(f".ray-token.{job}.*")
         mode = token.stat().st_mode & 0o777
         assert mode == 0o600, f"{token.name} has mode {mode:o}"
         seen.append(f"trials on {', '.join(sorted(busy))}; token file 0600")

@@ -31,6 +31,7 @@ VALUES = {
     "<your-worker-2>": "192.168.7.3",
     "<your-registry>": "registry.example.org/lab",
     "<your-results-claim>": "results",
+    "<your-digest>": "0123456789abcdef" * 4,
     "<your-partition>": "gpu",
 }
 

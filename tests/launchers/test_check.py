@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.experiment.config import Resources, load
-from arat_ray.launchers import aws, azure, capacity, defaults, gcp, kuberay, ray_up, slurm
-from arat_ray.launchers.check import CLOUDS, check
+from arat_ray.launchers import aws, azure, defaults, gcp, kuberay, pods, ray_up, slurm
+from arat_ray.launchers.check import check
 from arat_ray.launchers.document import PLACEHOLDER, documents
-from arat_ray.launchers.problems import Problem
 from arat_ray.launchers.schema import folder_of
 from tests.launchers.filled import CLUSTERS, ROOT, SHIPPED, VALUES, changed, filled
+from tests.launchers.worse import BROKEN
 
 
 def problems(tmp_path: Path, name: str, text: str, resources: Resources | None = None) -> list[str]:
@@ -85,9 +84,9 @@ def test_what_the_commands_of_a_shipped_file_run_writes_where_all_nodes_see_it_a
             for policy in (head, worker):
                 assert f"arn:aws:s3:::{place.removeprefix('s3://')}/*" in json.dumps(policy)
         elif name == "kuberay.yaml":
-            pods = [pod for _, each in kuberay.clusters(loaded(name)) for pod in pods_of(each)]
-            assert len(pods) == 4
-            for pod in pods:
+            found = [pod for _, each in pods.clusters(loaded(name)) for pod in pods_of(each)]
+            assert len(found) == 4
+            for pod in found:
                 (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["mountPath"] == place]
                 (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
                 assert volume["persistentVolumeClaim"] == {"claimName": "<your-results-claim>"}
@@ -116,178 +115,6 @@ def test_placeholders_that_are_left_in_comments_do_not_matter(name: str, tmp_pat
     body = filled(name).partition(separator)[2]
     assert PLACEHOLDER.search(head)
     assert problems(tmp_path, name, head + separator + body) == []
-
-
-BROKEN = [
-    # the clouds' own models, and Ray's schema closed
-    (
-        "aws.yaml",
-        "InstanceType: m6i.xlarge",
-        "InstanceTyp: m6i.xlarge",
-        "unknown key 'InstanceTyp'; did you mean 'InstanceType'",
-    ),
-    (
-        "aws.yaml",
-        "InstanceType: g5.2xlarge",
-        "InstanceType: g5.2xlrge",
-        "g5.2xlrge is not known; did you mean 'g5.2xlarge'",
-    ),
-    (
-        "aws.yaml",
-        "cache_stopped_nodes:",
-        "cache_stopped_node:",
-        "key 'cache_stopped_node'; did you mean 'cache_stopped_nodes'",
-    ),
-    ("aws.yaml", "VolumeSize: 100", "VolumeSize: large", "Ebs.VolumeSize: large is not a whole number"),
-    ("aws.yaml", "HttpTokens: required", "HttpToken: required", "did you mean 'HttpTokens'"),
-    ("aws.yaml", "MarketType: spot", "MarketType: spots", "spots is not known; did you mean 'spot'"),
-    ("aws.yaml", "SubnetIds: [subnet-0123456789abcdef0]", "SubnetIds: subnet-1", "SubnetIds: subnet-1 is not a list"),
-    ("aws.yaml", "[subnet-0123456789abcdef0]", "[7]", "SubnetIds[0]: 7 is not text"),
-    ("aws.yaml", "idle_timeout_minutes:", "idle_timeout_minuts:", "did you mean 'idle_timeout_minutes'"),
-    ("aws.yaml", "    max_workers: 8", "    max_worker: 8", "worker.max_worker: unknown key"),
-    ("aws.yaml", "head_node_type: head", "head_node_type: haed", "haed is not among available_node_types"),
-    ("aws.yaml", "  region: us-west-2\n", "", "provider.region: is missing"),
-    ("aws.yaml", "type: aws", "type: asw", "asw cannot be checked; did you mean 'aws'"),
-    ("aws.yaml", "      KeyName: arat-ray\n", "", "KeyName: is missing"),
-    ("aws.yaml", "upscaling_speed: 1.0", "upscaling_speed: fast", "upscaling_speed: fast is not a number"),
-    ("aws.yaml", "max_workers: 8", "max_workers: 8\nmin_workers: 0", "unknown key 'min_workers'"),
-    ("aws.yaml", "resources: {CPU: 8, GPU: 1}", "resources: {CPU: 8, GPU: one}", "GPU: one is not a whole number"),
-    ("gcp.yaml", "machineType: g2-standard-8", "machineTyp: g2-standard-8", "did you mean 'machineType'"),
-    ("gcp.yaml", "provisioningModel: SPOT", "provisioningModel: SPOTS", "SPOTS is not known"),
-    ("gcp.yaml", "onHostMaintenance: TERMINATE", "onHostMaintenance: STOP", "STOP is not known"),
-    ("gcp.yaml", "autoDelete: true", "autoDelete: maybe", "autoDelete: maybe is not true or false"),
-    ("gcp.yaml", "      scheduling:\n", "      scheduling: []\n      schedule:\n", "scheduling: [] is not a mapping"),
-    ("gcp.yaml", "  project_id: robust-lab\n", "", "provider.project_id: is missing"),
-    ("azure.yaml", "vmSize: Standard_D4s_v5", "vmsize: Standard_D4s_v5", "did you mean 'vmSize'"),
-    ("azure.yaml", "osDiskSize: 150", "osDiskSize: big", "osDiskSize: big is not a whole number"),
-    ("azure.yaml", "priority: Spot", "priority: Spott", "Spott is not known; did you mean 'Spot'"),
-    ("azure.yaml", "location: westus2", "region: westus2", "provider.location: is missing"),
-    (
-        "azure.yaml",
-        "azure_arm_parameters: &common",
-        "azure_parameters: {}\n      azure_arm_parameters: &common",
-        "azure_parameters",
-    ),
-    ("local.yaml", "192.168.7.3]", "7]", "worker_ips[1]: 7 is not text"),
-    ("local.yaml", "worker_ips:", "worker_ip:", "did you mean 'worker_ips'"),
-    ("local.yaml", "min_workers: 2", "available_node_types: {}", "has no place with provider local"),
-    ("kuberay.yaml", "workerGroupSpecs:", "workerGroups:", "did you mean 'workerGroupSpecs'"),
-    ("kuberay.yaml", "maxReplicas: 8", "maxReplica: 8", "did you mean 'maxReplicas'"),
-    ("kuberay.yaml", "image: reg", "imag: reg", "key 'imag'; did you mean 'image'"),
-    ("kuberay.yaml", "mountPath: /results}]", "mountPoint: /results}]", "did you mean 'mountPath'"),
-    ("kuberay.yaml", "shutdownAfterJobFinishes", "shutdownAfterJobFinish", "did you mean 'shutdownAfterJobFinishes'"),
-    ("kuberay.yaml", "kind: RayCluster", "kind: RayClusters", "RayClusters is not known; did you mean 'RayCluster'"),
-    ("kuberay.yaml", "policyTypes: [Ingress]", "policyType: [Ingress]", "did you mean 'policyTypes'"),
-    ("kuberay.yaml", "mode: token", "mode: tokens", "tokens is not known"),
-    ("kuberay.yaml", "minReplicas: 0", 'minReplicas: "0"', "minReplicas: 0 is not a whole number"),
-    ("slurm.sh", "--gpus-per-node=1", "--gpu-per-node=1", "did you mean 'gpus-per-node'"),
-    ("slurm.sh", "--nodes=4", "--nodes=four", "nodes: four is not a whole number"),
-    ("slurm.sh", "#SBATCH --time=24:00:00\n", "", "time: is missing"),
-    ("slurm.sh", "| awk '{print $1}')", "| awk '{print $1}'", "bash cannot read it"),
-    # the defaults, by name; each with a reason and a fix
-    ("aws.yaml", "export RAY_AUTH_MODE=token", "export", "setup_commands: is missing [token-auth]"),
-    ("aws.yaml", "ulimit -n 65536; ray start --address", "RAY_AUTH_MODE=disabled ray start --address", "[token-auth]"),
-    ("aws.yaml", '  "~/.ray": "~/.ray" ', '  "~/ray": "~/.ray" ', "[token-sent]"),
-    ("aws.yaml", "umask 077; mkdir", "mkdir", "initialization_commands: is missing [token-private]"),
-    ("aws.yaml", "chmod 600 ~/.ray/auth_token", "true", "setup_commands: is missing [token-private]"),
-    (
-        "aws.yaml",
-        "--dashboard-host=127.0.0.1",
-        "--dashboard-host=0.0.0.0",
-        "--dashboard-host=0.0.0.0 [dashboard-local]",
-    ),
-    ("aws.yaml", " --dashboard-host=127.0.0.1", "", "is missing [dashboard-local]"),
-    ("aws.yaml", " RAY_USAGE_STATS_ENABLED=0", "", "[no-usage-statistics]"),
-    ("aws.yaml", "==2.60.0", ">=2.60", "ray[default,train,tune]>=2.60, not one exact version [ray-pinned]"),
-    ("aws.yaml", "==2.60.0", "", "is ray[default,train,tune] [ray-pinned]"),
-    ("aws.yaml", "==2.60.0", "==2.51.0", "older than 2.52 (CVE-2025-62593) [ray-pinned]"),
-    ("aws.yaml", "==2.60.0", "==2.59.1", "where arat-ray is made for 2.60 [ray-pinned]"),
-    ("aws.yaml", "--object-manager-port=8076", "--object-manager-port=10076", "[ports-apart]"),
-    ("aws.yaml", "{CPU: 0}", "{CPU: 4}", "resources.CPU: is 4 [head-computes-nothing]"),
-    ("aws.yaml", "min_workers: 0", "min_workers: 1", "worker.min_workers: is 1 [workers-bounded]"),
-    ("aws.yaml", "    max_workers: 8\n", "", "worker.max_workers: is missing [workers-bounded]"),
-    ("aws.yaml", "\nmax_workers: 8\n", "\n", "max_workers: is missing [workers-bounded]"),
-    ("aws.yaml", "idle_timeout_minutes: 10", "idle_timeout_minutes: 600", "is 600 [idle-ends]"),
-    ("aws.yaml", "idle_timeout_minutes: 10\n", "", "idle_timeout_minutes: is missing [idle-ends]"),
-    ("aws.yaml", "cache_stopped_nodes: false", "cache_stopped_nodes: true", "is true [down-terminates]"),
-    ("aws.yaml", "SecurityGroupIds: [sg-0123456789abcdef0]", "SecurityGroupIds: []", "is [] [own-security-group]"),
-    (
-        "aws.yaml",
-        "  type: aws\n",
-        "  type: aws\n  security_group: {IpPermissions: [{FromPort: 22, IpRanges: [{CidrIp: 0.0.0.0/0}]}]}\n",
-        "is 0.0.0.0/0 [own-security-group]",
-    ),
-    ("aws.yaml", "HttpTokens: required", "HttpTokens: optional", "HttpTokens: is optional [imds-v2]"),
-    ("aws.yaml", "HttpPutResponseHopLimit: 1", "HttpPutResponseHopLimit: 2", "is 2 [imds-v2]"),
-    ("aws.yaml", "Encrypted: true", "Encrypted: false", "Ebs.Encrypted: is false [encrypted-disk]"),
-    ("aws.yaml", "VolumeType: gp3", "VolumeType: gp2", "is gp2 [encrypted-disk]"),
-    ("aws.yaml", "DeleteOnTermination: true", "DeleteOnTermination: false", "[encrypted-disk]"),
-    ("aws.yaml", "{Name: arat-ray-worker}", "{Name: arat-ray-head}", "is arat-ray-head [own-instance-profile]"),
-    ("aws.yaml", "      IamInstanceProfile: {Name: arat-ray-head}\n", "", "is missing [own-instance-profile]"),
-    ("aws.yaml", "      InstanceMarketOptions: {MarketType: spot}\n", "", "is missing [spot-workers]"),
-    ("gcp.yaml", "cache_stopped_nodes: false", "cache_stopped_nodes: true", "[down-terminates]"),
-    ("gcp.yaml", "subnetworks/arat-ray", "subnetworks/default", "[own-network]"),
-    ("gcp.yaml", "  ssh_private_key: ~/.ssh/arat-ray\n", "", "auth.ssh_private_key: is missing [own-key]"),
-    ("gcp.yaml", 'block-project-ssh-keys, value: "true"', 'block-project-ssh-keys, value: "false"', "[own-key]"),
-    ("gcp.yaml", "autoDelete: true", "autoDelete: false", "[disk-ends]"),
-    ("gcp.yaml", "arat-ray-worker@robust-lab.iam", "1-compute@developer", "[own-worker-account]"),
-    ("gcp.yaml", "auth/devstorage.read_write", "auth/cloud-platform", "[own-worker-account]"),
-    ("gcp.yaml", "provisioningModel: SPOT", "provisioningModel: STANDARD", "is STANDARD [spot-workers]"),
-    ("gcp.yaml", "instanceTerminationAction: DELETE", "instanceTerminationAction: STOP", "is STOP [spot-workers]"),
-    ("azure.yaml", "use_internal_ips: true", "use_internal_ips: false", "[no-public-address]"),
-    (
-        "azure.yaml",
-        "use_internal_ips: true",
-        "use_internal_ips: true\n  use_external_head_ip: true",
-        "[no-public-address]",
-    ),
-    ("azure.yaml", "priority: Spot", "priority: Regular", "is Regular [spot-workers]"),
-    ("azure.yaml", "evictionPolicy: Delete", "evictionPolicy: Deallocate", "is Deallocate [spot-workers]"),
-    ("azure.yaml", "{CPU: 0}", "{CPU: 4}", "[head-computes-nothing]"),
-    ("local.yaml", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "[dashboard-local]"),
-    ("local.yaml", "--num-cpus=0 ", "", "[head-computes-nothing]"),
-    ("local.yaml", "RAY_AUTH_MODE=token RAY", "RAY", "[token-auth]"),
-    ("kuberay.yaml", "authOptions: {mode: token}", "authOptions: {mode: disabled}", "is disabled [token-auth]"),
-    ("kuberay.yaml", "labels: {app: arat-ray}", "labels: {app: other}", "[closed-network]"),
-    ("kuberay.yaml", "policyTypes: [Ingress]", "policyTypes: [Egress]", "[closed-network]"),
-    ("kuberay.yaml", "serviceType: ClusterIP", "serviceType: LoadBalancer", "is LoadBalancer [not-exposed]"),
-    ("kuberay.yaml", "serviceType: ClusterIP", "enableIngress: true", "enableIngress: is true [not-exposed]"),
-    ("kuberay.yaml", "arat-ray:0.1.0", "arat-ray:latest", "[image-pinned]"),
-    ("kuberay.yaml", 'rayVersion: "2.60.0"', 'rayVersion: "2.50.0"', "CVE-2025-62593) [ray-pinned]"),
-    ("kuberay.yaml", "runAsNonRoot: true", "runAsNonRoot: false", "[runs-unprivileged]"),
-    ("kuberay.yaml", "name: ray-head\n", "name: ray-head\n            tty: true\n", None),
-    (
-        "kuberay.yaml",
-        "            securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}",
-        "            securityContext: {privileged: true}",
-        "privileged: is true [runs-unprivileged]",
-    ),
-    (
-        "kuberay.yaml",
-        "automountServiceAccountToken: false",
-        "automountServiceAccountToken: true",
-        "[workers-without-api]",
-    ),
-    ("kuberay.yaml", 'STATS_ENABLED, value: "0"', 'STATS_ENABLED, value: "1"', "[no-usage-statistics]"),
-    ("kuberay.yaml", 'limits: {cpu: "4", memory: 8Gi}', 'limits: {cpu: "4"}', "limits.memory: is missing [limited]"),
-    ("kuberay.yaml", 'num-cpus: "0"', 'num-cpus: "4"', "[head-computes-nothing]"),
-    ("kuberay.yaml", "minReplicas: 0", "minReplicas: 1", "[workers-bounded]"),
-    ("kuberay.yaml", "enableInTreeAutoscaling: true", "enableInTreeAutoscaling: false", "[workers-bounded]"),
-    ("kuberay.yaml", "idleTimeoutSeconds: 600", "idleTimeoutSeconds: 86400", "[idle-ends]"),
-    ("kuberay.yaml", "shutdownAfterJobFinishes: true", "shutdownAfterJobFinishes: false", "[job-ends]"),
-    ("slurm.sh", "RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", "is disabled [token-auth]"),
-    ("slurm.sh", "RAY_AUTH_MODE=token ", "", "[token-auth]"),
-    ("slurm.sh", "umask 077\n", "", "umask: is missing [token-private]"),
-    ("slurm.sh", "trap 'rm -f \"$RAY_AUTH_TOKEN_PATH\"' EXIT\n", "", "[token-removed]"),
-    ("slurm.sh", "set -euo pipefail", "export RAY_AUTH_TOKEN=abc", "[token-hidden]"),
-    ("slurm.sh", " --kill-on-bad-exit=1", "", "[one-cluster]"),
-    ("slurm.sh", '--min-nodes "$SLURM_JOB_NUM_NODES"', "", "[one-cluster]"),
-    ("slurm.sh", ' --cpus-per-task="$SLURM_CPUS_PER_TASK"', "", "[all-cpus]"),
-    ("slurm.sh", " --dashboard-host=127.0.0.1", "", "[dashboard-local]"),
-    ("slurm.sh", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "is 0.0.0.0 [dashboard-local]"),
-    ("slurm.sh", " RAY_USAGE_STATS_ENABLED=0", "", "[no-usage-statistics]"),
-    ("slurm.sh", "#SBATCH --exclusive\n", "", "[nodes-alone]"),
-]
 
 
 @pytest.mark.parametrize(("name", "old", "new", "said"), BROKEN, ids=[f"{n}-{w!r}"[:70] for n, _, w, _ in BROKEN])
@@ -382,36 +209,6 @@ def test_what_is_no_cluster_file_is_refused_without_a_traceback(text: str, said:
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ValueError, match=re.escape(said)):
         check(tmp_path / "bad.yaml")
-
-
-def with_one_part_replaced(part: Any, by: object) -> Iterator[Any]:
-    """The same nested data, each time with another of its mappings or lists replaced."""
-    items = part.items() if isinstance(part, dict) else enumerate(part)
-    for key, value in items:
-        if isinstance(value, dict | list):
-            for other in (by, *with_one_part_replaced(value, by)):
-                copy = part.copy()
-                copy[key] = other
-                yield copy
-
-
-@pytest.mark.parametrize("name", [name for name in SHIPPED if name.endswith("yaml")])
-@pytest.mark.parametrize("by", [7, None, "x", [7], {"x": 7}])
-def test_parts_of_the_wrong_kind_are_problems_and_not_crashes(name: str, by: object, tmp_path: Path) -> None:
-    file = tmp_path / name
-    file.write_text(filled(name))
-    data = [each.data for each in documents(file)]
-    if name == "kuberay.yaml":
-        for broken in with_one_part_replaced(data, by):
-            assert kuberay.rules(broken) is not None
-            assert capacity.of_kuberay(broken) is not None
-        return
-    for config in with_one_part_replaced(data[0], by):
-        found = defaults.rules(config)
-        if (cloud := CLOUDS.get(name.removesuffix(".yaml"))) is not None:
-            found += cloud.rules(config) + cloud.schema(config)
-        assert all(isinstance(each, Problem) for each in ray_up.schema(config) + found)
-        capacity.of_ray_up(config)
 
 
 def test_ray_itself_takes_the_files_that_are_ready() -> None:
@@ -512,3 +309,64 @@ def test_the_laptop_gets_the_versions_of_azures_packages_that_the_head_gets() ->
     pins = re.compile(r"[\w-]+==[\w.]+")
     assert len(pins.findall(head)) == 8
     assert sorted(pins.findall(laptop)) == sorted(pins.findall(head))
+
+
+def batch(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """clusters/slurm.sh as a batch job of one node, with stand-ins for Slurm's and Ray's programs."""
+    stand_ins = folder / "venv" / "bin"
+    stand_ins.mkdir(parents=True, exist_ok=True)
+    given = {
+        "scontrol": "echo node1",
+        "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+        "hostname": "echo 10.0.0.1",
+        "ray": 'stat --format=\'%a %n\' "$RAY_TMPDIR" "$RAY_AUTH_TOKEN_PATH"; wc -c < "$RAY_AUTH_TOKEN_PATH"',
+        "python": "printf %064d 7",
+    }
+    for name, text in {**given, **programs}.items():
+        (stand_ins / name).write_text(f"#!/bin/bash\n{text}\n")
+        (stand_ins / name).chmod(0o700)
+    (folder / "slurm.sh").write_text(filled("slurm.sh"))
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1", "SLURM_CPUS_PER_TASK": "8"}
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "SLURM_JOB_USER": "me", **job}
+    command = ["bash", str(folder / "slurm.sh"), "layers.yaml"]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_under_slurm_rays_folder_and_the_token_are_ones_own_and_end_with_the_job(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(2):
+        done = batch(tmp_path)
+        assert done.returncode == 0, done.stderr
+        own, token, size = done.stdout.splitlines()[:3]
+        assert re.fullmatch(r"700 /tmp/ray-\w{10}", own)
+        assert re.fullmatch(rf"600 {tmp_path}/\.ray-token\.7\.\w{{10}}", token)
+        assert size == "64"
+        seen |= {own, token}
+        assert not Path(own.partition(" ")[2]).exists()
+        assert not list(tmp_path.glob(".ray-token*"))
+    assert len(seen) == 4, "no name is used again"
+
+
+@pytest.mark.parametrize("plant", ["folder", "link"])
+def test_under_slurm_a_folder_that_others_made_is_not_used(plant: str, tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    planted.mkdir(mode=0o777)
+    target = planted if plant == "folder" else tmp_path / "link"
+    if plant == "link":
+        target.symlink_to(planted)
+    guessed = f'[[ "$1" == --dry-run ]] && echo "{target}" || exec /usr/bin/mktemp "$@"'
+    done = batch(tmp_path, mktemp=guessed, ray="echo started")
+    assert done.returncode != 0
+    assert "started" not in done.stdout
+    assert not list(planted.iterdir())
+
+
+def test_under_slurm_a_job_that_was_killed_leaves_no_token_behind_its_next_start(tmp_path: Path) -> None:
+    (tmp_path / ".ray-token.7.abcdefghij").write_text("old")
+    (tmp_path / ".ray-token.77.abcdefghij").write_text("of another job")
+    failed = batch(tmp_path, ray='touch "$RAY_TMPDIR/raylet.log"; echo "$RAY_TMPDIR"; exit 3')
+    assert failed.returncode == 3
+    assert [each.name for each in tmp_path.glob(".ray-token*")] == [".ray-token.77.abcdefghij"]
+    (log,) = Path(failed.stdout.strip()).iterdir()
+    assert log.name == "raylet.log", "Ray's logs stay where it failed"
+    shutil.rmtree(log.parent)

@@ -186,7 +186,7 @@ def test_the_roles_may_do_what_they_need_and_nothing_else() -> None:
     for kind in ("head", "worker"):
         (shows,) = [each for each in statements(kind) if each["Action"] == "s3:ListBucket"]
         prefixes = ["results", "results/*", "data", "data/*"]
-        assert shows["Condition"] == {"StringLikeIfExists": {"s3:prefix": prefixes}}
+        assert shows["Condition"] == {"StringLike": {"s3:prefix": prefixes}}, "a listing without a prefix is of all"
         for each in statements(kind):
             assert each["Effect"] == "Allow"
             for resource in listed(each["Resource"]):

@@ -53,7 +53,7 @@ def test_the_image_is_named_after_the_version_that_it_holds() -> None:
 
 
 def test_the_image_runs_without_root_with_a_token_and_keeps_to_itself() -> None:
-    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^FROM python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
     assert re.search(r"^USER 1000$", DOCKERFILE, re.MULTILINE)
     for wanted in ("RAY_AUTH_MODE=token", "RAY_USAGE_STATS_ENABLED=0", "--constraints"):
         assert wanted in DOCKERFILE

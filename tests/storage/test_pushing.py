@@ -101,7 +101,7 @@ def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_o
     assert str(folder) in str(caught.value)
     assert there(folder) == {}
     told: list[str] = []
-    monkeypatch.setattr(lock, "_started", lambda pid: None)  # its process is gone
+    monkeypatch.setattr(lock, "started", lambda pid: None)  # its process is gone
     opening.pull(folder, ["trials/"], tell=told.append)
     assert told == [f"pushed 1 files to {folder} that were left on this machine"]
     assert there(folder) == {EPOCHS: b"1"}
@@ -129,7 +129,7 @@ def test_a_second_driver_is_refused_while_the_first_one_lives(
         second.acquire()
     first.release()
     second.acquire()
-    monkeypatch.setattr(lock, "_machine", lambda: "another machine")
+    monkeypatch.setattr(lock, "machine", lambda: "another machine")
     third = Lock(place)
     with pytest.raises(TakenError):
         third.acquire()
@@ -148,7 +148,7 @@ def test_a_driver_of_another_machine_is_waited_for_and_refuses_as_soon_as_it_is_
 ) -> None:
     first, second, told = Lock(parse(f"{folder}")), Lock(parse(f"{folder}")), list[str]()
     first.acquire()
-    monkeypatch.setattr(lock, "_machine", lambda: "another machine")
+    monkeypatch.setattr(lock, "machine", lambda: "another machine")
     monkeypatch.setattr(lock, "LOOK_S", 0.1)
 
     def beat() -> None:
@@ -164,7 +164,7 @@ def test_a_driver_of_another_machine_is_waited_for_and_refuses_as_soon_as_it_is_
         second.acquire()
     assert ["was being written to by process" in text for text in told] == [True]
 
-    monkeypatch.setattr(lock, "_machine", lambda: "a third machine")
+    monkeypatch.setattr(lock, "machine", lambda: "a third machine")
     monkeypatch.setattr(lock, "STALE_S", 3.0)
     second.wait_for_sign(told.append)
     second.acquire()
@@ -181,7 +181,7 @@ def test_a_driver_whose_study_was_taken_over_pushes_nothing_more(
     first = Lock(parse(f"{folder}"))
     first.acquire()
     pushing = Pushing(Mirror(folder), [""], tell=told.append, lock=first)
-    monkeypatch.setattr(lock, "_machine", lambda: "another machine")
+    monkeypatch.setattr(lock, "machine", lambda: "another machine")
     monkeypatch.setattr(lock, "STALE_S", 0.0)
     Lock(parse(f"{folder}")).acquire()
     first.doubt()

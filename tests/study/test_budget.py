@@ -203,3 +203,47 @@ def test_an_interrupted_trial_has_not_ended(make: Make, tmp_path: Path) -> None:
     recorder.close("interrupted")
     assert recorder.watch.over() is None
     assert Watch(tmp_path, experiment).over() is None
+
+
+def run_one(recorder: Recorder, experiment: Experiment, number: int, error: str | None) -> None:
+    recorder.start(number, SAMPLED, experiment.resolve(SAMPLED))
+    if error is None:
+        recorder.report(number, message(2))
+    recorder.end(number, error)
+
+
+@pytest.mark.parametrize(
+    ("budget", "ends", "is_over"),
+    [
+        ({}, "fffff", True),
+        ({}, "ffff", False),
+        ({}, "ffffcffff", False),
+        ({}, "cfffff", True),
+        ({"max_failures": 2}, "fcff", True),
+        ({"max_failures": None}, "ffffffff", False),
+    ],
+)
+def test_failures_in_a_row_end_a_study_with_the_last_reason(
+    budget: dict[str, Any], ends: str, is_over: bool, make: Make, tmp_path: Path
+) -> None:
+    experiment = make(budget={"trials": 100, **budget})
+    recorder, _, _ = open_study(tmp_path, experiment)
+    for number, end in enumerate(ends):
+        run_one(recorder, experiment, number, f"the loss became nan ({number})" if end == "f" else None)
+    over = recorder.watch.over()
+    assert bool(over) == is_over
+    if over:
+        count, last = budget.get("max_failures", 5), len(ends) - 1
+        reason = f"{count} trials in a row have failed, the last one with: the loss became nan ({last})"
+        assert over == Over("max_failures", reason, "that mended, or a larger --max-failures")
+    resumed, _, _ = open_study(tmp_path, experiment)
+    assert resumed.watch.over() is None, "it counts anew"
+
+
+def test_a_lost_worker_is_no_failure_of_its_trial(make: Make, tmp_path: Path) -> None:
+    experiment = make(budget={"trials": 100, "max_failures": 1})
+    recorder = started(tmp_path, experiment)
+    recorder.retry(0, "its worker was lost")
+    assert recorder.watch.over() is None
+    recorder.interrupt(0, "interrupted")
+    assert recorder.watch.over() is None
