@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from arat_ray.storage.place import is_uri, parse
 from arat_ray.text import did_you_mean as did_you_mean
 
+_POINT = "; is it the end of a number? Decimals follow a point, as in 0.1"
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
 
 
@@ -29,6 +30,12 @@ def parse_fraction(value: object) -> object:
     if denominator == 0:
         raise PydanticCustomError("fraction", "{value} divides by zero", {"value": value})
     return numerator / denominator
+
+
+def _is_numeric(annotation: Any) -> bool:
+    """Whether a field takes a number, or nothing, and no text or boolean."""
+    kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in get_args(annotation)]
+    return {*(kinds or [annotation])} - {type(None)} in ({int}, {float}, {int, float})
 
 
 def merge(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +69,14 @@ class Spec(BaseModel):
                     raise PydanticCustomError(
                         "unknown_key",
                         "unknown key {key}{hint}",
-                        {"key": repr(key), "hint": did_you_mean(str(key), known)},
+                        {"key": repr(key), "hint": _POINT if type(key) is int else did_you_mean(str(key), known)},
                     )
             for name, field in cls.model_fields.items():
                 value = data.get(field.alias or name)
-                if isinstance(value, bool) and field.annotation in (int, float):
+                is_no_number = isinstance(value, bool) or (
+                    isinstance(value, str) and "_" in value
+                )  # 1_000 is for Python
+                if is_no_number and _is_numeric(field.annotation):
                     message = "{key} must be a number, not {value}"
                     shown = {"key": repr(name), "value": str(value).lower()}
                     raise PydanticCustomError("boolean", message, shown)

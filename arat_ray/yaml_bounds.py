@@ -122,12 +122,14 @@ class _Bounds:
 def _hint(text: str, error: MarkedYAMLError) -> str:
     """What cannot be seen in an editor, or hardly, near a mistake: a tab, or a character that looks like another."""
     if error.problem and "'\\t'" in error.problem:
-        return "; indent with spaces"
+        return "; write spaces instead of tabs"
     first, last = (mark.line if mark else 0 for mark in (error.context_mark or error.problem_mark, error.problem_mark))
     for number, line in enumerate(text.splitlines()[max(first - 1, 0) : last + 1], max(first, 1)):
         for char in filter(_is_taken_for_another, line):
             name = unicodedata.name(char, "character").lower()
             return f"; line {number} holds a {name} (U+{ord(char):04X}), which is none of YAML's"
+    if error.problem in ("could not find expected ':'", "mapping values are not allowed here"):
+        return "; a key stands on a line of its own, with a colon and a space after it"
     return ""
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from arat_ray.spec import DataPath, Pixels, Spec, did_you_mean
 
@@ -51,3 +52,26 @@ def test_a_path_is_absolute_with_its_variables_filled_in(monkeypatch: pytest.Mon
 
 def test_the_nearest_word_is_suggested() -> None:
     assert did_you_mean("epoch", ["epochs", "images"]) == "; did you mean 'epochs'?"
+
+
+class Numbers(Spec):
+    whole: int = 1
+    maybe: int | None = None
+    share: Annotated[float, Field(ge=0)] | None = None
+    either: int | float | None = None
+    radius: Pixels | None = None
+    flag: bool = False
+    text: str | None = None
+
+
+@pytest.mark.parametrize("key", ["whole", "maybe", "share", "either", "radius"])
+@pytest.mark.parametrize("value", [True, False, "1_000"])
+def test_no_number_is_a_boolean_or_has_underscores(key: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=f"'{key}' must be a number, not {str(value).lower()}"):
+        Numbers.model_validate({key: value})
+    assert Numbers.model_validate({"flag": True, "text": "a_b", key: 1})
+
+
+def test_a_comma_in_a_number_is_told() -> None:
+    with pytest.raises(ValidationError, match=r"unknown key 1; is it the end of a number\? Decimals follow a point"):
+        Numbers.model_validate({"share": 0, 1: None})

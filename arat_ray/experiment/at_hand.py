@@ -39,7 +39,7 @@ def _problems(experiment: Experiment) -> Iterator[str]:
 def _problem(train: Train, validation: Validate) -> str | None:
     held, batch = validation.held_out, train.batch_size
     try:
-        images = train.dataset.available("train", enough=held + batch)
+        images = train.dataset.available("train")
         is_at_hand = validation.split == "test" and not isinstance(getattr(train.dataset, "test", None), str)
         tests = train.dataset.available("test") if is_at_hand else None  # text is the address of a bucket
     except ValueError as error:

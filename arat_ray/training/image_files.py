@@ -67,7 +67,7 @@ class ParquetImages(Images):
         chosen = self._indices(whole, split)
         return _gather(self._pictures(parts, chosen), facts.shape, whole[chosen], facts.classes)
 
-    def _counted(self, split: Split, enough: int | None) -> int:
+    def _counted(self, split: Split) -> int:
         return parquet_files.rows_in(self._parts(split), split)
 
     def _parts(self, split: Split) -> list[Part]:
@@ -160,7 +160,7 @@ class ImageFolder(Images):
     def num_classes(self) -> int:
         return len(self._files("train"))
 
-    def _counted(self, split: Split, enough: int | None) -> int:
+    def _counted(self, split: Split) -> int:
         return sum(map(len, self._files(split).values()))
 
     def _files(self, split: Split) -> dict[str, list[Path]]:

@@ -87,17 +87,17 @@ class Images(Spec):
             which = "the first" if self.subset == "first" else "drawn by class with a fixed seed"
             yield f"{self.images} of its training images, {which}"
 
-    def available(self, split: Split, enough: int | None = None) -> int:
+    def available(self, split: Split) -> int:
         """How many images of a split there are to train on or to test, counted without reading them.
 
-        Counting may end at `enough`. Raises ValueError for fewer than `images`, and where there is nothing to count.
+        Raises ValueError for fewer than `images`, and where there is nothing to count.
         """
         known = self.test_images if split == "test" else self.train_images
         if known is None:
-            known = self._counted(split, None if enough is None else max(enough, self.images or 0))
+            known = self._counted(split)
         return self._count(known, split)
 
-    def _counted(self, split: Split, enough: int | None) -> int:
+    def _counted(self, split: Split) -> int:
         raise NotImplementedError(f"{type(self).__name__} says neither how many images it has nor how to count them")
 
     def _count(self, available: int, split: Split) -> int:
