@@ -54,6 +54,9 @@ def _below(split: str, top: Path, folder: Path, keys: tuple[tuple[str, str], ...
         return [Part(file, keys) for file in files]
     inside = [each for each in sorted(folder.glob("[!._]*")) if each.is_dir() and _holds_parts(each, deepest - 1)]
     hive = [each for each in inside if "=" in each.name]
+    of_split = [each for each in hive if each.name.lower() in {f"split={word}" for word in _SPLITS[split]}]
+    if of_split or any(each.name.lower().startswith("split=") for each in hive):
+        hive, inside = of_split, of_split
     if hive:
         found = []
         for each in hive:
@@ -182,8 +185,6 @@ def encoded(cells: pa.Array, i: int, where: str, column: str) -> bytes:
         if len(cell) != 1:
             raise ValueError(f"{where}: {len(cell)} images in {column}; a row has one")
         cell = cell[0]
-    if isinstance(cell, pa.DictionaryScalar):
-        cell = cell.value
     if cell.is_valid and pa.types.is_struct(cell.type):
         path = cell["path"] if "path" in cell.type.names else None
         named = path.as_py() if path is not None and path.is_valid else None
@@ -192,6 +193,8 @@ def encoded(cells: pa.Array, i: int, where: str, column: str) -> bytes:
             raise ValueError(
                 f"{where}: no encoded image in {column}, only the path {shown(named)}; embed the bytes, not a path"
             )
+    if isinstance(cell, pa.DictionaryScalar):
+        cell = cell.value
     if not cell.is_valid:
         raise ValueError(f"{where}: no encoded image in {column} (null); leave the row out, or embed the bytes")
     content = cell.as_buffer()

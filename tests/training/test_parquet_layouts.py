@@ -298,6 +298,9 @@ def hive(root: Path, key: str = "label") -> None:
     [
         pytest.param(hive, "", id="hive"),
         pytest.param(lambda root: hive(root / "train"), "", id="hive below a split"),
+        pytest.param(
+            lambda root: list(map(hive, (root / "split=train", root / "split=test"))), "", id="a split that hive names"
+        ),
         pytest.param(lambda root: hive(root, "class"), "", id="hive by another usual name"),
         pytest.param(lambda root: list(map(hive, (root / "train", root / "test"))), "train", id="a split's folder"),
     ],
