@@ -144,6 +144,14 @@ def test_classes_are_known_while_a_network_is_built_on_the_meta_device(tmp_path:
         assert ParquetImages(train=write(tmp_path / "a.parquet", PNG, CATS)).num_classes == 3
 
 
+def test_labels_that_a_terminal_would_obey_are_spelled_out_in_messages(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.parquet", PNG[:2], ["\x1b[31mred", "blue"])
+    test = write(tmp_path / "test.parquet", PNG[:2], ["green", "blue"])
+    told = refusal(ParquetImages(train=train, test=test), "test")
+    assert "\x1b" not in told
+    assert "\\x1b[31mred" in told
+
+
 # what the Hub's metadata says
 
 
