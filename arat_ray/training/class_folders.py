@@ -18,11 +18,11 @@ def images(split: str, folder: Path, suffixes: Sequence[str]) -> dict[str, list[
     """
     if not folder.is_dir():
         raise ValueError(f"dataset.{split}: {folder} is a file; name the folder that holds one folder for each class")
-    names = sorted(name for name in _listed(split, folder) if not name.startswith("."))
-    for name in names:
-        if (folder / name).is_symlink() and not (folder / name).exists():
-            raise ValueError(f"dataset.{split}: {folder / name} is a link to nothing; mend or remove it")
-    names = [name for name in names if (folder / name).is_dir()]
+    inside = _visible(split, folder)
+    for entry in inside:
+        if entry.is_symlink() and not os.path.exists(entry):
+            raise ValueError(f"dataset.{split}: {folder / entry.name} is a link to nothing; mend or remove it")
+    names = [entry.name for entry in inside if entry.is_dir()]
     if not names:
         raise ValueError(f"dataset.{split}: {folder} holds no folders; make one for each class")
     reached = {_place(folder): folder}
@@ -40,19 +40,19 @@ def _below(split: str, folder: Path, suffixes: Sequence[str], reached: dict[tupl
                 "counts twice"
             )
         reached[place] = here
-        for name in _listed(split, here):
-            path = here / name
-            if name.startswith("."):
-                continue
-            if path.is_dir():
+        for entry in _visible(split, here):
+            path = here / entry.name
+            if entry.is_dir():
                 waiting.append(path)
             elif path.suffix.lower() in suffixes:
                 yield path
 
 
-def _listed(split: str, folder: Path) -> list[str]:
+def _visible(split: str, folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name, but for what is hidden."""
     try:
-        return os.listdir(folder)
+        with os.scandir(folder) as entries:
+            return sorted((each for each in entries if not each.name.startswith(".")), key=lambda each: each.name)
     except OSError as error:
         raise ValueError(f"dataset.{split}: {folder} cannot be read ({error.strerror})") from error
 

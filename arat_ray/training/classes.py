@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor
 
 from arat_ray.spec import did_you_mean
+from arat_ray.text import plain
 
 SHOWN = 60
 """Characters of a foreign value that a message repeats."""
@@ -72,7 +73,7 @@ def index_of(value: int | str, classes: dict[str, int], place: str) -> int:
     name = str(value)
     if name not in classes:
         hint = did_you_mean(name, classes) if len(classes) <= 20 or isinstance(value, str) else ""
-        known = hint if len(hint) <= 300 else ""
+        known = plain(hint) if len(hint) <= 300 else ""
         raise ValueError(
             f"{place}: label {shown(value)} is none of the {len(classes)} classes of the training set{known}"
         )

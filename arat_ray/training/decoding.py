@@ -31,12 +31,12 @@ def pixels(source: bytes | Path, where: str, *, channels: int | None, size: int 
     Image.init()
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        file = io.BytesIO(_bounded(source))
+        content = _bounded(source)
+        _check_webp(content[:30])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, which nothing here reads
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            _check_webp(file.getbuffer()[:30].tobytes())
-            with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+            with Image.open(io.BytesIO(content), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
                 pixels = np.asarray(_converted(image, channels, size))
     except bombs as error:
         count = re.search(r"\d+", str(error))

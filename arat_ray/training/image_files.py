@@ -158,7 +158,7 @@ class ImageFolder(Images):
 
     @property
     def num_classes(self) -> int:
-        return len(self._files("train"))
+        return len(_folder_classes(self))
 
     def _counted(self, split: Split) -> int:
         return sum(map(len, self._files(split).values()))
@@ -171,8 +171,8 @@ class ImageFolder(Images):
         return found
 
     def read(self, split: Split) -> ImageSet:
-        names = tuple(self._files("train"))
         by_class = self._files(split)
+        names = tuple(by_class) if split == "train" else _folder_classes(self)
         label = {name: index for index, name in enumerate(names)}
         files = class_folders.shuffled(_existing(split, getattr(self.located(), split)), by_class)
         if not files:
@@ -189,6 +189,11 @@ class ImageFolder(Images):
 
     def _picture(self, file: Path) -> tuple[str, Any]:
         return str(file), pixels(file, str(file), channels=self.channels, size=self.size)
+
+
+@lru_cache
+def _folder_classes(dataset: ImageFolder) -> tuple[str, ...]:
+    return tuple(dataset._files("train"))
 
 
 def _existing(key: str, path: Path | str | None) -> Path:

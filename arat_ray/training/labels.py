@@ -99,7 +99,8 @@ def distinct(column: pa.Array, place: Callable[[int], str]) -> tuple[npt.NDArray
         plain = _value(value)
         if plain is None:
             row = int(np.flatnonzero(indices == i)[0])
-            raise ValueError(f"{place(row)}: label {shown(value)} is no class: no whole number and no text")
+            allowed = f"no whole number and no text of up to {LONGEST:,} characters"
+            raise ValueError(f"{place(row)}: label {shown(value)} is no class: {allowed}")
         values.append(plain)
     return indices, values
 

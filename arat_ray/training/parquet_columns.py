@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arat_ray.spec import did_you_mean
+from arat_ray.text import plain
 from arat_ray.training.classes import shown
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _only(key: str, path: Path, usual: str, schema: pa.Schema, *candidates: list
 def _nearest(word: str, names: Sequence[str]) -> str:
     few = [name if len(name) <= 60 else f"{name[:56]}..." for name in names[:50]]
     more = f" and {len(names) - 50} more" if len(names) > 50 else ""
-    return did_you_mean(word, few) + more
+    return plain(did_you_mean(word, few)) + more
 
 
 def _is_encoded(kind: pa.DataType) -> bool:

@@ -54,6 +54,9 @@ def _below(split: str, top: Path, folder: Path, keys: tuple[tuple[str, str], ...
         return [Part(file, keys) for file in files]
     inside = [each for each in sorted(folder.glob("[!._]*")) if each.is_dir() and _holds_parts(each, deepest - 1)]
     hive = [each for each in inside if "=" in each.name]
+    of_split = [each for each in hive if each.name.lower() in {f"split={word}" for word in _SPLITS[split]}]
+    if of_split or any(each.name.lower().startswith("split=") for each in hive):
+        hive, inside = of_split, of_split
     if hive:
         found = []
         for each in hive:
@@ -140,7 +143,8 @@ def batches(
     """A column, batch by batch, each with its first row; row groups without a `wanted` row (sorted) are left out."""
     for groups, first, end, at_once in _runs(part, file, column, wanted):
         row = first
-        for batch in file.iter_batches(batch_size=at_once, row_groups=groups, columns=[column]):
+        # one column needs no threads, and a busy machine makes them wait
+        for batch in file.iter_batches(at_once, row_groups=groups, columns=[column], use_threads=False):
             yield row, batch.column(batch.schema.get_field_index(column))
             row += batch.num_rows
         if row != end:
@@ -182,16 +186,15 @@ def encoded(cells: pa.Array, i: int, where: str, column: str) -> bytes:
         if len(cell) != 1:
             raise ValueError(f"{where}: {len(cell)} images in {column}; a row has one")
         cell = cell[0]
+    if cell.is_valid and pa.types.is_struct(cell.type):
+        whole, cell = cell, cell["bytes"]
+        if not cell.is_valid and "path" in whole.type.names and whole["path"].is_valid:
+            path = shown(whole["path"].as_py())
+            raise ValueError(
+                f"{where}: no encoded image in {column}, only the path {path}; embed the bytes, not a path"
+            )
     if isinstance(cell, pa.DictionaryScalar):
         cell = cell.value
-    if cell.is_valid and pa.types.is_struct(cell.type):
-        path = cell["path"] if "path" in cell.type.names else None
-        named = path.as_py() if path is not None and path.is_valid else None
-        cell = cell["bytes"]
-        if not cell.is_valid and named is not None:
-            raise ValueError(
-                f"{where}: no encoded image in {column}, only the path {shown(named)}; embed the bytes, not a path"
-            )
     if not cell.is_valid:
         raise ValueError(f"{where}: no encoded image in {column} (null); leave the row out, or embed the bytes")
     content = cell.as_buffer()

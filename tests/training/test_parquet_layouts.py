@@ -144,6 +144,14 @@ def test_classes_are_known_while_a_network_is_built_on_the_meta_device(tmp_path:
         assert ParquetImages(train=write(tmp_path / "a.parquet", PNG, CATS)).num_classes == 3
 
 
+def test_labels_that_a_terminal_would_obey_are_spelled_out_in_messages(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.parquet", PNG[:2], ["\x1b[31mred", "blue"])
+    test = write(tmp_path / "test.parquet", PNG[:2], ["green", "blue"])
+    told = refusal(ParquetImages(train=train, test=test), "test")
+    assert "\x1b" not in told
+    assert "\\x1b[31mred" in told
+
+
 # what the Hub's metadata says
 
 
@@ -298,6 +306,9 @@ def hive(root: Path, key: str = "label") -> None:
     [
         pytest.param(hive, "", id="hive"),
         pytest.param(lambda root: hive(root / "train"), "", id="hive below a split"),
+        pytest.param(
+            lambda root: list(map(hive, (root / "split=train", root / "split=test"))), "", id="a split that hive names"
+        ),
         pytest.param(lambda root: hive(root, "class"), "", id="hive by another usual name"),
         pytest.param(lambda root: list(map(hive, (root / "train", root / "test"))), "train", id="a split's folder"),
     ],
