@@ -127,10 +127,13 @@ def _check(file: Path, options: Sequence[str]) -> str:
     from arat_ray.experiment.config import load
     from arat_ray.experiment.errors import ExperimentError, read_yaml
 
+    given = tune.make_context("submit", [str(file), *options]).params
+    if (data := given["data"]) and not _is_whole(data):
+        raise ValueError(f"--data {data} is relative, and a job has a folder of its own; write the whole path there")
     train = read_yaml(file).get("train")
     dataset = train.get("dataset") if isinstance(train, dict) else None
     for key, value in dataset.items() if isinstance(dataset, dict) else ():
-        if key in ("train", "test", "root") and not str(value).startswith(("/", "~", "$")) and "://" not in str(value):
+        if key in ("train", "test", "root") and value is not None and not data and not _is_whole(str(value)):
             raise ValueError(
                 f"{file}: train.dataset.{key}: {value} is relative, and a job has a folder of its own; write the path "
                 "that the data set has on every node"
@@ -141,9 +144,6 @@ def _check(file: Path, options: Sequence[str]) -> str:
         if isinstance(dataset, dict) and dataset.get("name") in ("parquet", "image_folder"):
             raise ValueError(f"{error}\nwhere only the cluster has the data set, add --no-validate") from error
         raise
-    given = tune.make_context("submit", [str(file), *options]).params
-    if (data := given["data"]) and not data.startswith(("/", "~", "$")) and "://" not in data:
-        raise ValueError(f"--data {data} is relative, and a job has a folder of its own; write the path on the cluster")
     for taken in ("address", "dry_run", "resume"):
         if given[taken]:
             raise ValueError(f"--{taken.replace('_', '-')} stands before `--`, or not at all in a job")
@@ -177,6 +177,11 @@ def without_login(url: str) -> str:
     """An address that may be shown, and kept on the cluster."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _is_whole(path: str) -> bool:
+    """Whether a path, or an address, is the same in every folder."""
+    return path.startswith(("/", "~", "$")) or "://" in path
 
 
 def _variable(number: int, text: str) -> tuple[str, str]:

@@ -161,5 +161,5 @@ def version(place: Location) -> tuple[Any, ...]:
 
 
 def location(text: str) -> Location:
-    """What a user wrote as a place of data."""
-    return parse(text).uri if is_uri(text) else Path(text).expanduser().absolute()
+    """What a user wrote as a place of data: an address, or a path, in which `~` and $VARIABLES are filled in."""
+    return parse(text).uri if is_uri(text) else Path(os.path.expanduser(os.path.expandvars(text))).absolute()

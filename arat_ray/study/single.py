@@ -78,15 +78,17 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             warn(trouble)
             told.append(trouble)
 
-    content = data.load(
-        train.dataset,
-        validate_on=validate.split,
-        images=validate.images,
-        seed=validate.seed,
-        subset=validate.subset,
-    ).content
-    for note in train.dataset.notes():
-        terminal.report(console, f"data: {note}")
+    content = None
+    if not _is_complete(folder):  # then no data is needed
+        content = data.load(
+            train.dataset,
+            validate_on=validate.split,
+            images=validate.images,
+            seed=validate.seed,
+            subset=validate.subset,
+        ).content
+        for note in train.dataset.notes():
+            terminal.report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
@@ -95,7 +97,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
                 metadata=study_folder.metadata(experiment),
                 warn=warn,
             )
-        if "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist():
+        if _is_complete(folder):
             terminal.report(console, f"{folder} is complete already")
             return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
@@ -112,6 +114,11 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         if not saved:
             raise NotSavedError(f"some rows could not be written to {folder}: `--resume` measures them again")
     return chosen
+
+
+def _is_complete(folder: Path) -> bool:
+    there = reader.part_files(folder / "trials")
+    return bool(there) and "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist()
 
 
 def _line(row: Row, epochs: int) -> str:

@@ -55,6 +55,8 @@ def test_the_head_runs_the_command_with_results_that_outlive_the_job(results: st
         (["--", "--address", "x"], "--address stands before"),
         (["--", "--results", "x"], "--results stands before"),
         (["--", "--from", "results/other"], "write the whole path"),
+        (["--data", "sets"], "--data sets is relative"),
+        (["--", "--data", "sets"], "--data sets is relative"),
         (["--env", "A_9"], "--env A_9: there is no such variable here; write A_9=VALUE"),
         (["--address", NOBODY], "no job server answers at http://127.0.0.1:1"),
         ([], "which cluster? give --address"),
@@ -78,6 +80,8 @@ def test_data_that_only_the_cluster_has_is_left_to_it(write: Write) -> None:
     file = write(train=EXPERIMENT["train"] | {"dataset": there | {"train": "train.parquet"}})
     done = CliRunner().invoke(main, ["submit", str(file), "--address", NOBODY])
     assert "train.dataset.train: train.parquet is relative" in done.output
+    done = CliRunner().invoke(main, ["submit", str(file), "--address", NOBODY, "--data", "/shared"])
+    assert "where only the cluster has the data set, add --no-validate" in done.output
 
 
 def test_a_server_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

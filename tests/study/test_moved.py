@@ -133,6 +133,17 @@ def test_a_run_that_was_moved_goes_on_bit_for_bit(
     assert (trial["status"], trial["epochs_done"]) == ("complete", 2)
 
 
+def test_a_run_that_is_complete_needs_no_data(tmp_path: Path) -> None:
+    file = write(tmp_path / "moved.yaml", moving.write_set("image_folder", tmp_path / "sets"))
+    experiment = load(file).without_search()
+    run(file, tmp_path)
+    shutil.rmtree(tmp_path / "sets")
+    shown = io.StringIO()
+    single.run(experiment, file, tmp_path / "moved", resume=True, console=Console(file=shown, width=400))
+    assert "is complete already" in shown.getvalue()
+    assert json.loads((tmp_path / "moved/study.json").read_text())["content"]["train"]["images"] == 120
+
+
 def test_data_may_be_given_by_a_variable_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moving.write_set("parquet", tmp_path / "a")
     monkeypatch.setenv("DATA", str(tmp_path / "a"))
