@@ -129,7 +129,9 @@ def _draw(axes: Axes, front: Front) -> int:
         label="front, 95 % Wilson intervals" if np.any(high > low) else "front",
     )
     if front.searched:
-        _draw_searched(axes, front.searched, searched, points)
+        is_same = (front.searched.norm, front.searched.epsilon) == (front.norm, front.epsilon)
+        how = front.searched._replace(norm=None, epsilon=None) if is_same else front.searched
+        _draw_searched(axes, how, searched, points)
     if len(others):
         axes.scatter([], [], s=12, color=OTHER, alpha=0.5, linewidth=0, label="dominated")
     axes.legend(loc="lower left", fontsize=8, handletextpad=0.3, borderaxespad=0.4, framealpha=0.8, edgecolor="none")
@@ -140,7 +142,7 @@ def _draw_searched(axes: Axes, searched: Searched, before: Floats, points: Float
     """What the search measured of each trial on the front, hollow, and a line from there to the front."""
     for (x0, y0), (x1, y1) in zip(before, points, strict=True):
         axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.6, linestyle=":", zorder=3)
-    label = line(f"the same in the search: {attack_label(searched)}, {searched.split} split")
+    label = line(f"in the search: {attack_label(searched)}, {searched.split} split")
     axes.scatter(
         before[:, 0], before[:, 1], s=26, facecolor="none", edgecolor=GREY, linewidth=0.9, zorder=3, label=label
     )

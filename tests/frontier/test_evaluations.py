@@ -320,4 +320,4 @@ def test_the_front_of_evaluations_shows_beside_it_what_the_search_measured(tmp_p
     assert ("37.0" in lines[2], "70.0" in lines[3]) == (True, True)
     assert "in the search: robust accuracy under PGD-20, " in file.getvalue()
     plot_front(front, tmp_path / "front.svg")
-    assert "the same in the search: PGD-20, " in (tmp_path / "front.svg").read_text()
+    assert "in the search: PGD-20, validation split" in (tmp_path / "front.svg").read_text()
