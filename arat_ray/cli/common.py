@@ -146,7 +146,8 @@ def refuse_second(file: Path, results: Path) -> None:
 
 def echo(text: object, *, nl: bool = True, err: bool = False, fg: str | None = None, bold: bool = False) -> None:
     """Print a text of which the terminal obeys nothing. All that the command line says goes through here."""
-    click.secho(plain(text), nl=nl, err=err, fg=fg, bold=bold or None)
+    shown = plain(text)
+    click.echo(click.style(shown, fg=fg, bold=bold) if fg or bold else shown, nl=nl, err=err)
 
 
 def rewrite(text: object) -> None:

@@ -77,7 +77,7 @@ def confirm(
             if dry_run:
                 from arat_ray.experiment.plan import describe, estimate
 
-                plan = confirmation.lines(study, folder, experiment)
+                plan = confirmation.lines(study, shown(folder), experiment)
                 for line in [*describe(experiment), *plan, *estimate(experiment)]:
                     echo(line)
                 return

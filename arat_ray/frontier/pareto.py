@@ -130,6 +130,17 @@ class Coverage(NamedTuple):
         return f"{self.evaluated:,} of {self.trials:,} {'complete ' * self.are_complete}trials evaluated"
 
 
+class Searched(NamedTuple):
+    """What the search measured of the trials on a front of evaluations, points [F, G] in their order, and how."""
+
+    points: Floats
+    attack: str | None
+    norm: str | None
+    epsilon: float | None
+    split: str | None
+    images: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Front:
     """The non-dominated trials of one or several studies, with the conditions under which they were measured.
@@ -154,6 +165,7 @@ class Front:
     counts: dict[str, int]  # all trials, by status
     coverage: Coverage | None = None
     infeasible: int = 0  # complete trials that broke a constraint
+    searched: Searched | None = None  # where `coverage` is
     ahead: int = 0  # trials before their last epoch that would be on the front, did they compete
 
 
@@ -191,6 +203,7 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
         if infeasible[True]:
             raise ValueError(_none_feasible(studies, infeasible[True]))
         raise ValueError(_why_empty(studies, counts, partial=sum(map(len, unfinished))))
+    before = tables
     if asked:
         if not set(goals) & set(ACCURACIES):
             raise ValueError(f"no goal of {', '.join(goals)} is an accuracy: leave {asked} out")
@@ -204,6 +217,7 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
     origin = np.repeat([f"{study}" for study in studies], [each.num_rows for each in tables])
     rows = reader.keep(table, mask).to_pylist()
     trials = [_trial(row, study, goals) for row, study in zip(rows, origin[mask].tolist(), strict=True)]
+    trials.sort(key=lambda trial: [-trial[goal] for goal in goals])
     images = table["images"].unique().to_pylist()
     return Front(
         goals=goals,
@@ -211,13 +225,31 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
         hypervolume=hypervolume(points[mask], reference),
         **{name: table[name][0].as_py() for name in ("attack", "norm", "epsilon", "split")},
         images=images[0] if len(images) == 1 else None,
-        trials=sorted(trials, key=lambda trial: [-trial[goal] for goal in goals]),
+        trials=trials,
         others=Others(origin[~mask].tolist(), reader.keep(table, ~mask)["trial_id"].to_pylist(), points[~mask]),
         counts=dict(counts),
         coverage=Coverage(table.num_rows, competing, not include_partial) if asked else None,
         infeasible=infeasible[True],
+        searched=_searched(studies, before, trials, goals) if asked else None,
         ahead=0 if asked else _ahead(points[mask], unfinished),
     )
+
+
+def _searched(
+    studies: Sequence[Path], tables: Sequence[pa.Table], trials: Sequence[Mapping[str, Any]], goals: Sequence[str]
+) -> Searched | None:
+    """None where the trials of the front were not measured alike in the search."""
+    rows = {
+        (f"{study}", row["trial_id"]): row
+        for study, table in zip(studies, tables, strict=True)
+        for row in table.select([*dict.fromkeys(["trial_id", *evaluations.CONDITIONS, *goals])]).to_pylist()
+    }
+    own = [rows[trial["study"], trial["trial_id"]] for trial in trials]
+    points = np.array([[row[goal] for goal in goals] for row in own], dtype=np.float64)
+    conditions = {tuple(row[name] for name in evaluations.CONDITIONS) for row in own}
+    if len(conditions) != 1 or np.isnan(points).any():
+        return None
+    return Searched(points, *conditions.pop())
 
 
 def _ahead(front: Floats, unfinished: Sequence[Floats]) -> int:

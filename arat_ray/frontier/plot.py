@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from arat_ray.frontier.evaluations import pixels
-from arat_ray.frontier.pareto import Floats, Front
+from arat_ray.frontier.pareto import Floats, Front, Searched
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import line
 
@@ -91,7 +91,8 @@ def _draw(axes: Axes, front: Front) -> int:
     """Points, bars, staircase and limits; how many trials the limits leave out."""
     points, low, high = (_values(front, suffix) for suffix in ("", "_low", "_high"))
     others = front.others.points.reshape(-1, 2) * _scale(front)
-    (left, right), (bottom, top) = _limits(low, high, others)
+    searched = front.searched.points * _scale(front) if front.searched else points
+    (left, right), (bottom, top) = _limits(np.minimum(low, searched), np.maximum(high, searched), others)
     axes.set(xlim=(left, right), ylim=(bottom, top), xlabel=goal_label(front, 0), ylabel=goal_label(front, 1))
     axes.grid(color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -127,10 +128,24 @@ def _draw(axes: Axes, front: Front) -> int:
         zorder=4,
         label="front, 95 % Wilson intervals" if np.any(high > low) else "front",
     )
+    if front.searched:
+        is_same = (front.searched.norm, front.searched.epsilon) == (front.norm, front.epsilon)
+        how = front.searched._replace(norm=None, epsilon=None) if is_same else front.searched
+        _draw_searched(axes, how, searched, points)
     if len(others):
         axes.scatter([], [], s=12, color=OTHER, alpha=0.5, linewidth=0, label="dominated")
     axes.legend(loc="lower left", fontsize=8, handletextpad=0.3, borderaxespad=0.4, framealpha=0.8, edgecolor="none")
     return int(((others < [left, bottom]) | (others > [right, top])).any(axis=1).sum())
+
+
+def _draw_searched(axes: Axes, searched: Searched, before: Floats, points: Floats) -> None:
+    """What the search measured of each trial on the front, hollow, and a line from there to the front."""
+    for (x0, y0), (x1, y1) in zip(before, points, strict=True):
+        axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.6, linestyle=":", zorder=3)
+    label = line(f"in the search: {attack_label(searched)}, {searched.split} split")
+    axes.scatter(
+        before[:, 0], before[:, 1], s=26, facecolor="none", edgecolor=GREY, linewidth=0.9, zorder=3, label=label
+    )
 
 
 def _scale(front: Front) -> Floats:

@@ -74,24 +74,39 @@ def print_table(front: Front, console: Console) -> None:
     table.add_column("trial")
     for goal in front.goals:
         table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
+    before = _robust_in_search(front)
+    if before:
+        table.add_column("in the search", justify="right", no_wrap=True)
     params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
     for name in params:
         table.add_column(short_param(name), justify="right", overflow="fold")
-    for trial in front.trials:
+    for place, trial in enumerate(front.trials):
         values = [trial["params"].get(name) for name in params]
         table.add_row(
             trial["trial_id"],
             *(_interval(trial, goal) for goal in front.goals),
+            *([f"{100 * before[place]:.1f}"] if before else []),
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
     say(console, _measured(front))
+    if before and front.searched:
+        how = f"{attack_label(front.searched)}; {front.searched.split} split, {front.searched.images} images"
+        say(console, f"in the search: robust accuracy under {how}")
     if front.ahead:
         trials = f"{front.ahead} trial{'s' * (front.ahead > 1)} before the last epoch would be on the front"
         say(console, f"{trials}: `arat-ray pareto --partial` lets them compete")
     for trial in front.trials:
         if trial.get("warnings"):
             say(console, f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow")
+
+
+def _robust_in_search(front: Front) -> list[float]:
+    """Of each trial on a front of evaluations, the robust accuracy that the search measured; empty elsewhere."""
+    if front.searched is None or "robust_accuracy" not in front.goals:
+        return []
+    column: list[float] = front.searched.points[:, front.goals.index("robust_accuracy")].tolist()
+    return column
 
 
 def next_steps(front: Front, study: Path) -> Iterator[str]:

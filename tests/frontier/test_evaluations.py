@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from arat_ray.frontier import evaluations, show
 from arat_ray.frontier.evaluations import Asked, pixels, radius, read
@@ -299,3 +301,23 @@ def test_the_command_that_measures_can_be_pasted(tmp_path: Path) -> None:
     study = write(tmp_path / "my study; $(x)", trial(0))
     command = refused(study).partition("measure it with: ")[2]
     assert shlex.split(command)[:3] == ["arat-ray", "evaluate", str(study)]
+
+
+def test_the_front_of_evaluations_shows_beside_it_what_the_search_measured(tmp_path: Path) -> None:
+    study = write(tmp_path / "s", trial(0, 0.9, 0.37, split="validation"), trial(1, 0.6, 0.7, split="validation"))
+    evaluated(study, "t0", clean=850, robust=219)
+    evaluated(study, "t1", clean=620, robust=586)
+    front = front_of(study)
+    assert front.searched is not None
+    assert front.searched.points.tolist() == [[0.9, 0.37], [0.6, 0.7]]
+    assert (front.searched.attack, front.searched.split) == ("pgd-20", "validation")
+    assert load_front([study]).searched is None
+    file = io.StringIO()
+    show.print_table(front, Console(file=file, width=160))
+    lines = file.getvalue().splitlines()
+    assert "in the search" in lines[1]
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["t0", "t1"]
+    assert ("37.0" in lines[2], "70.0" in lines[3]) == (True, True)
+    assert "in the search: robust accuracy under PGD-20, " in file.getvalue()
+    plot_front(front, tmp_path / "front.svg")
+    assert "in the search: PGD-20, validation split" in (tmp_path / "front.svg").read_text()
