@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import click
 
@@ -70,12 +69,16 @@ def submit(
         options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
-        from arat_ray.cluster import parcel
+        from arat_ray.cluster import keys, parcel, secrecy
 
         sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
         for line in sent.listing():
             echo(line, err=not dry_run)
-        if open_to_all := [name for name in variables if is_secret(name)]:
+        if open_to_all := [
+            name
+            for name, value in variables.items()
+            if secrecy.is_secret(name, value) or keys.known(os.fsencode(value))
+        ]:
             echo(
                 f"note: {', '.join(open_to_all)} will stand in the cluster's list of jobs and in its logs, for all who "
                 "use it; keys belong to the nodes, by their role or a file",
@@ -86,7 +89,7 @@ def submit(
         from arat_ray.cluster import jobs, submission
 
         connected = jobs.connect(address)
-        server = without_login(connected.get_address())
+        server = secrecy.without_login(connected.get_address())
         again = [word for word in ("--folder", folder) if folder]
         again += [word for name in include for word in ("--include", name)]
         again += [word for name in exclude for word in ("--exclude", name)]
@@ -171,12 +174,6 @@ def name_of(file: Path) -> str:
     return name
 
 
-def without_login(url: str) -> str:
-    """An address that may be shown, and kept on the cluster."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 def _variable(number: int, text: str) -> tuple[str, str]:
     """A variable and its value, its own or that of the environment here. No value is ever said."""
     name, equals, value = text.partition("=")
@@ -185,10 +182,3 @@ def _variable(number: int, text: str) -> tuple[str, str]:
     if not equals and name not in os.environ:
         raise ValueError(f"--env {name}: there is no such variable here; write {name}=VALUE")
     return name, value if equals else os.environ[name]
-
-
-def is_secret(variable: str) -> bool:
-    """Whether a variable's name says that its value is a secret."""
-    from arat_ray.cluster.keys import named_like_one
-
-    return named_like_one(PurePosixPath(variable)) is not None

@@ -109,12 +109,16 @@ def holds_one(content: bytes) -> str | None:
     """What a content seems to hold; None where nothing of it looks secret."""
     if b"\0" in content and (found := holds_one(content.replace(b"\0", b""))):  # UTF-16 and UTF-32
         return found
-    found = next((what for what, pattern in _KNOWN.items() if pattern.search(content)), None)
-    if found:
+    if found := known(content):
         return f"{found} in it"
     if any(pattern.search(content) for pattern in _SETTINGS):
         return "a secret by its name in it"
     return "nothing but one long word in it, as in a token's file" if _LONE_WORD.fullmatch(content) else None
+
+
+def known(content: bytes) -> str | None:
+    """What a content holds by its shape, whoever gives it a name."""
+    return next((what for what, pattern in _KNOWN.items() if pattern.search(content)), None)
 
 
 def _plain(name: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit, urlunsplit
 
-from ray.tune.execution import class_cache
-
 SETTINGS = ("RAY_", "TUNE_", "TRAIN_", "NCCL_", "TORCHFT_")
 """What the names of Ray's own settings begin with."""
 _WORDS = {"credential", "credentials", "key", "pass", "passphrase", "passwd", "password", "pat", "pwd"} | {
@@ -21,6 +19,8 @@ def keep_from_actors() -> None:
     It copies `AWS_ACCESS_KEY_ID` and others into their runtime environment (`ray.tune.execution.class_cache`), which
     Ray writes into the logs of every node. On this machine workers inherit the environment; nodes have their own.
     """
+    from ray.tune.execution import class_cache
+
     copied = class_cache.ENV_VARS_TO_PROPAGATE
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in copied if name.startswith(SETTINGS)}
 
