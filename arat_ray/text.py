@@ -16,6 +16,7 @@ from collections.abc import Iterable
 _BIDI = set("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """They reorder what stands around them, so that a reader sees another text than there is."""
 _BREAK = re.compile(r" *[\n\t][ \n\t]*")
+_PARTS = re.compile(r"[_./-]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
@@ -48,14 +49,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, if there is one: spelled alike, or `word` is the beginning or end."""
+    """The known word that was probably meant, if there is one: spelled alike, begun alike, or a part of it is."""
     import difflib
 
-    by_lower = {name.lower(): name for name in known}
-    lower = word.lower()
+    lower, by_lower = word.lower(), {name.lower(): name for name in known}
     near = difflib.get_close_matches(lower, by_lower, n=1, cutoff=0.6)
     if not near and len(lower) > 2:
-        near = [name for name in by_lower if name.startswith(lower)] or [n for n in by_lower if n.endswith(lower)]
+        near = [name for name in by_lower if name.startswith(lower)]
+    if not near:
+        by_part = {part: name for name in reversed(by_lower) for part in _PARTS.split(name)}
+        near = [by_part[part] for part in difflib.get_close_matches(lower, by_part, n=1, cutoff=0.75)]
     return by_lower[near[0]] if near else None
 
 

@@ -7,14 +7,18 @@ import io
 import json
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
+import pyarrow as pa
 import pytest
 import safetensors.torch
 import torch
@@ -23,10 +27,14 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from arat_ray.cli import main
+from arat_ray.cli.studies import _again
+from arat_ray.experiment.config import load
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.training import checkpoint
+from arat_ray.training.data import Digits, indices_sha256
 from arat_ray.training.models import MODELS, Tiny
+from arat_ray.training.subset import choose
 
 ROOT = Path(__file__).parent.parent
 VERBS = sorted(main.commands)
@@ -104,7 +112,10 @@ def test_version_and_the_list_of_commands() -> None:
 def test_a_bad_file_ends_with_2_and_one_line(verb: str, tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text().replace("epochs:", "epoch:"))
-    assert refused(verb, path) == f"Error: {path}: train: unknown key 'epoch'; did you mean 'epochs'?\n"
+    result = call(verb, path)
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {path}: train: unknown key 'epoch'; did you mean 'epochs'?\n"
+    assert result.stdout == ("" if verb == "validate" else f"checking {path}\n")
 
 
 def test_a_bad_file_leaves_no_traceback_in_a_real_process(tmp_path: Path) -> None:
@@ -158,7 +169,7 @@ def test_the_layers_of_every_model_come_as_json(model: str) -> None:
         (["wide_resnet", "--set", "depth=15"], "model: depth: a WideResNet's depth is 6n + 4"),
         (["tiny", "--set", "width"], "--set width: write KEY=VALUE"),
         (["tiny", "--set", "name=vit"], "--set name=vit: write KEY=VALUE"),
-        (["tiny", "--set", "width={"], "--set width={: '{' is not YAML"),
+        (["tiny", "--set", "width={"], "--set width={: while parsing a flow node"),
         (["tiny", "--input", "32x32"], "--input 32x32: write CHANNELSxHEIGHTxWIDTH, such as 3x32x32"),
         (["vit", "--input", "3x30x32"], "model.patch is 4, which does not divide images of 30x32 pixels"),
         (["tiny", "--pattern", "avg_pool"], "layer pattern 'avg_pool' matches no layer of this model; did you mean"),
@@ -306,12 +317,24 @@ def test_the_front_of_a_study_is_attacked_into_its_tables(trained: Path) -> None
     examples = [
         each for each in reader.read(trained, "examples").to_pylist() if each["evaluation_id"] == row["evaluation_id"]
     ]
-    assert [each["index"] for each in examples] == list(range(6))
+    labels = Digits().read("test").labels
+    assert [each["index"] for each in examples] == choose(labels, 6, subset="stratified").tolist()
+    assert [each["label"] for each in examples] == labels[[each["index"] for each in examples]].tolist()
     assert sum(each["clean_correct"] and each["broken_by"] is None for each in examples) == row["correct"]
     before = reader.read(trained, "evaluations").num_rows
     again = json.loads(call("evaluate", trained, *options, "--json").stdout)
-    assert again[1] == row
+    assert again[1] == row | {"subset": "stratified"}
     assert reader.read(trained, "evaluations").num_rows == before, "the same measurement has one row"
+
+
+def test_the_first_images_are_measured_where_they_are_asked_for(trained: Path) -> None:
+    options = (*PGD, "--images", "5", "--subset", "first")
+    assert "of 5 test images (the first)" in call("evaluate", last(trained), *options).output
+    (row, _) = json.loads(call("evaluate", last(trained), *options, "--json").stdout)
+    assert (row["subset"], row["indices_sha256"]) == ("first", indices_sha256(torch.arange(5)))
+    drawn = call("evaluate", last(trained), *PGD, "--images", "5").output
+    assert "of 5 test images (of each class by its share)" in drawn
+    assert "add --images N" in refused("evaluate", last(trained), *PGD, "--subset", "first")
 
 
 def test_fast_mode_is_asked_for_and_named_in_the_result(trained: Path) -> None:
@@ -654,3 +677,210 @@ def test_an_interrupted_run_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path
                 assert torch.equal(mine[key], value), key
             else:
                 assert mine[key] == value, key
+
+
+FLOATS = [
+    (command, option)
+    for command in main.commands.values()
+    for option in command.params
+    if isinstance(option.type, click.types.FloatParamType)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), FLOATS, ids=lambda each: each.name)
+@pytest.mark.parametrize("value", ["nan", "NaN", "-nan", "inf", "Infinity", "1e999"])
+def test_numbers_of_options_are_finite(command: click.Command, option: click.Parameter, value: str) -> None:
+    message = refused(
+        command.name or "", *(["file.yaml"] if command.name == "tune" else []), f"{option.opts[0]}={value}"
+    )
+    assert f"Invalid value for '{option.opts[0]}'" in message
+    assert "is no finite number" in message or "is not in the range" in message
+
+
+def test_options_with_numbers_are_there() -> None:
+    assert {option.opts[0] for _, option in FLOATS} >= {"--hours", "--device-hours", "--budget-usd", "--timeout"}
+
+
+SEARCH = """
+search: {optimizer.learning_rate: {loguniform: [0.01, 0.1]}}
+sampler: {name: random}
+budget: {trials: 2}
+"""
+
+
+@pytest.mark.parametrize("verb", [("validate",), ("tune", "--dry-run"), ("train",)])
+def test_a_slip_is_told_and_does_not_stop_anything(verb: tuple[str, ...], tmp_path: Path) -> None:
+    path = write(tmp_path, extra=SEARCH)
+    path.write_text(path.read_text().replace("  seed: 0", "  seed: 0\n  gradient_clipping: 1e-9"))
+    where = ("--results", str(tmp_path)) if verb[0] == "train" else ()
+    result = call(verb[0], path, *verb[1:], *where)
+    assert result.exit_code == 0, result.output
+    assert "warning: train.gradient_clipping: 1e-09 leaves next to no gradient" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["validate", "tune", "train"])
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("images: 300", "images: 100000", "validate.images: 100000 cannot be held out of 1437 training images"),
+        ("batch_size: 64", "batch_size: 1200", "train.batch_size: 1200 is larger than the 1137 images to train on"),
+    ],
+)
+def test_what_the_data_makes_impossible_is_refused_before_anything_begins(
+    verb: str, old: str, new: str, says: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, extra=SEARCH)
+    path.write_text(path.read_text().replace(old, new))
+    options = [] if verb == "validate" else ["--results", str(tmp_path / "results")]
+    assert f"Error: {path}: {says}" in refused(verb, path, *options)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("section", ["search", "first", "constraints", "budget", "resources", "sampler", "maximize"])
+def test_an_empty_section_is_as_if_left_out(section: str, tmp_path: Path) -> None:
+    assert call("validate", write(tmp_path, extra=f"{section}:\n")).exit_code == 0
+
+
+def test_a_search_without_a_seed_of_the_sampler_begins_at_0(tmp_path: Path) -> None:
+    experiment = load(write(tmp_path, extra=SEARCH))
+    assert experiment.sampler is not None
+    assert experiment.sampler.seed == 0
+
+
+def test_an_empty_search_is_no_study(tmp_path: Path) -> None:
+    message = refused("tune", write(tmp_path, extra="search:\n"), "--results", tmp_path)
+    assert "there is no `search:`; a single run is `arat-ray train" in message
+
+
+def test_labels_of_a_plan_reach_no_terminal_as_they_are(tmp_path: Path) -> None:
+    labels = 'search: {gradient_clipping: {choice: {"\\e[2Ja": 1, "b\\u202e": 2}}}\n'
+    result = call("validate", write(tmp_path, extra=labels + SEARCH.split("\n", 2)[2]))
+    assert "varies: gradient_clipping, one of \\x1b[2Ja, b\\u202e" in result.output
+
+
+# ------------------------------------------------------------------------------------------------- everyday use
+
+
+def every_command(group: click.Group = main, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found = []
+    for name, command in group.commands.items():
+        found.append(((*path, name), command))
+        if isinstance(command, click.Group):
+            found += every_command(command, (*path, name))
+    return found
+
+
+GROUPS = [(), *(path for path, command in every_command() if isinstance(command, click.Group))]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids="-".join)
+def test_no_summary_in_a_list_of_commands_is_cut_or_broken(path: tuple[str, ...]) -> None:
+    output = CliRunner().invoke(main, [*path, "--help"], terminal_width=80).output
+    inside = [(inner, command) for inner, command in every_command() if inner[:-1] == path]
+    assert inside
+    for (*_, name), command in inside:
+        (listed,) = [line for line in output.splitlines() if line.startswith(f"  {name} ")]
+        assert len(listed) <= 80
+        assert listed.split(maxsplit=1)[1] == command.get_short_help_str(1000)
+        assert "..." not in listed
+        assert listed.rstrip().endswith(".")
+
+
+def test_commands_are_listed_in_the_order_of_work_under_headings() -> None:
+    lines = call("--help").output.splitlines()
+    shown = [line.split()[0] for line in lines[lines.index("Start:") :] if line.startswith("  ")]
+    assert shown == [
+        *("validate", "tune", "train", "layers", "presets", "results", "pareto", "evaluate", "compare"),
+        *("confirm", "pick", "export", "doctor", "cluster", "submit", "status", "stop"),
+    ]
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Options:", "Start:", "Look:", "Measure:", "Choose:", "On a cluster:"]
+    assert sorted(shown) == VERBS
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["pareto", "S", "--split", "tset"], "'test'"),
+        (["pareto", "S", "--split", "val"], "'validation'"),
+        (["pareto", "S", "--norm", "Linf"], "'linf'"),
+        (["pareto", "S", "--mode", "exakt"], "'exact'"),
+        (["pareto", "S", "--attack", "autoatack"], "'autoattack'"),
+        (["pareto", "S", "--attack", "autoatack", "--split", "test"], "'autoattack'"),
+        (["pick", "S", "--max", "clena"], "'clean_accuracy'"),
+        (["pick", "S", "--min", "robsut=1%"], "'robust_accuracy'"),
+        (["results", "trials", "S", "--sort", "robust"], "'robust_accuracy'"),
+        (["results", "trials", "S", "--columns", "number,eror"], "'error'"),
+        (["results", "trials", "S", "--status", "fail"], "'failed'"),
+        (["results", "shwo", "S"], "'show'"),
+        (["evaluate", "S", "--attack", "autoatack", "--epsilon", "0.1", "--split", "test"], "'autoattack'"),
+        (["evaluate", "S", "--attack", "pgd", "--epsilon", "0.1", "--split", "tests"], "'test'"),
+        (["evaluate", "S", "--attack", "pgd", "--epsilon", "0.1", "--split", "test", "--device", "cdua"], "'cuda'"),
+        (["presets", "trades/resnet"], "'trades/resnet18'"),
+        (["paretto", "S"], "'pareto'"),
+    ],
+)
+def test_a_misspelled_name_is_answered_with_the_one_that_was_meant(words: list[str], meant: str, trained: Path) -> None:
+    output = refused(*(str(trained) if word == "S" else word for word in words))
+    assert re.search(rf"[Dd]id you mean {re.escape(meant)}\?", output), output
+
+
+def test_a_figure_goes_into_a_folder_that_is_made_for_it(trained: Path, tmp_path: Path) -> None:
+    result = call("pareto", trained, "--plot", tmp_path / "new" / "deeper" / "front.svg")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "new" / "deeper" / "front.svg").read_text().startswith("<?xml")
+
+
+def test_a_figure_that_cannot_be_written_is_refused_before_anything_is_computed(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name, message in [
+        ("file/front.png", f"{tmp_path}/file is no folder"),
+        ("front.jpg", "the suffix must be one of .pdf, .png, .svg"),
+        ("no suffix", "the suffix must be one of .pdf, .png, .svg"),
+        (f"{'ü' * 130}.png", "its name is too long"),
+        (f"{'x' * 300}/front.png", "File name too long"),
+    ]:
+        output = refused("pareto", trained, "--plot", tmp_path / name)
+        assert message in output
+        assert output.startswith("Error: ")
+        assert output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_confirm_says_before_it_trains_which_members_which_seeds_and_what_is_done(
+    trained: Path, tmp_path: Path
+) -> None:
+    def plan() -> list[str]:
+        return call("confirm", trained, "--seeds", "2", "--results", tmp_path, "--dry-run").output.splitlines()
+
+    folder = tmp_path / "small-confirm"
+    lines = plan()
+    assert f"  confirms 1 member of the front of {trained}, in {folder}" in lines
+    assert "    2 runs, 0 of them done already, 2 to train" in lines
+    assert "    trial 0: seeds 1, 2; done: none" in lines
+    metadata = replace(reader.metadata(trained), study="small-confirm")
+    writer = StudyWriter(folder, params={"member": pa.int64(), "seed": pa.int64()}, metadata=metadata, warn=pytest.fail)
+    for number, status in enumerate(("complete", "stopped")):
+        row: dict[str, Any] = {"trial_id": f"small-confirm-{number}", "attempt": 1, "number": number, "status": status}
+        writer.trial(row | {"param_member": 0, "param_seed": number + 1})
+    assert writer.flush(final=True)
+    assert "    2 runs, 1 of them done already, 1 to train" in plan()
+    assert "    trial 0: seeds 1, 2; done: 1" in plan()
+
+
+def test_what_goes_on_is_printed_as_a_shell_reads_it_with_the_options_that_were_given(tmp_path: Path) -> None:
+    given = {"--trials": 24, "--hours": 1.5, "--device-hours": None, "--address": "ray://head:1"}
+    command = _again("tune", Path("my file.yaml"), tmp_path / "a b", given, [Path("old; rm -rf")])
+    assert shlex.split(command) == [
+        *("arat-ray", "tune", "my file.yaml", "--results", f"{tmp_path}/a b", "--trials", "24", "--hours", "1.5"),
+        *("--address", "ray://head:1", "--from", "old; rm -rf", "--resume"),
+    ]
+
+
+def test_a_run_says_at_once_what_begins_and_where_it_goes(trained: Path, tmp_path: Path) -> None:
+    output = call("train", write(tmp_path), "--results", tmp_path / "out").output
+    assert output.splitlines()[0] == f"small: 2 epochs, into {tmp_path}/out/small"
+    (measure,) = [line for line in output.splitlines() if line.startswith("measure it: ")]
+    words = shlex.split(measure.partition(": ")[2])
+    assert words[:2] == ["arat-ray", "evaluate"]
+    assert words[3:] == ["--attack", "autoattack", "--epsilon", "0.1", "--split", "test"]

@@ -22,6 +22,8 @@ PACKAGE = ROOT / "arat_ray"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 HEAVY = ("torch", "ray", "pandas", "optuna", "matplotlib")
+COMPILER = ("torch._dynamo", "torch._inductor", "sympy", "torch.onnx")
+"""What torch imports to compile, a second of CPU; nothing is compiled here."""
 RUN = """
 import sys
 from arat_ray.cli import main
@@ -32,9 +34,9 @@ except SystemExit as exit:
 """
 
 
-def loaded(program: str, *arguments: str) -> set[str]:
-    """Which heavy packages a program has loaded when it ends."""
-    report = f"\nimport sys\nprint('LOADED', *(name for name in {HEAVY} if name in sys.modules))"
+def loaded(program: str, *arguments: str, among: tuple[str, ...] = HEAVY) -> set[str]:
+    """Which heavy packages, or others, a program has loaded when it ends."""
+    report = f"\nimport sys\nprint('LOADED', *(name for name in {among} if name in sys.modules))"
     command = [sys.executable, "-c", program + report, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -165,6 +167,53 @@ def test_places_are_known_without_pyarrow() -> None:
 
 def test_validate_builds_the_network_but_starts_no_search() -> None:
     assert loaded(RUN, "validate", "search_spaces/quickstart.yaml") & {"torch", "ray", "optuna"} == {"torch"}
+
+
+def test_validate_knows_the_layers_of_all_networks_without_torchs_compiler() -> None:
+    files = [str(file) for file in sorted((ROOT / "search_spaces").glob("*.yaml"))]
+    program = """
+import sys
+from arat_ray.cli import main
+for file in sys.argv[1:]:
+    main(["validate", file], standalone_mode=False)
+"""
+    assert loaded(program, *files, among=COMPILER) == set()
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from arat_ray.cluster import launch
+from tests.training.runs import make, run, validate
+arat = {"name": "arat", "preset": "official", "invariance_weight": 1, "layers": ["bn3"]}
+digits = {"name": "digits", "images": 80}
+for optimizer in ("sgd", "adamw"):
+    more = {"optimizer": {"name": optimizer}, "averaging": {"name": "ema"}, "weight_perturbation": {"gamma": 0.01}}
+    train = make(method=arat, dataset=digits, epochs=1, diagnostics={}, **more)
+    run(train, validate(20), Path(sys.argv[1]) / optimizer)
+"""
+
+
+def test_a_worker_trains_and_measures_without_torchs_compiler(tmp_path: Path) -> None:
+    assert loaded(TRAIN, str(tmp_path), among=COMPILER) == set()
+
+
+def test_the_first_line_of_a_search_is_there_before_anything_heavy() -> None:
+    program = """
+import sys
+import click
+from arat_ray.cli import main
+
+def echo(text, **_):
+    print(text)
+    print("LOADED", *(name for name in ("torch", "ray", "pydantic", "pyarrow") if name in sys.modules), flush=True)
+    raise SystemExit(0)
+
+click.echo = echo
+main(["tune", "search_spaces/layers.yaml"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.splitlines() == ["checking search_spaces/layers.yaml", "LOADED"], done.stderr
 
 
 @pytest.mark.parametrize(

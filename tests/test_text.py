@@ -1,12 +1,14 @@
 """What is printed of foreign text, and of commands."""
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from arat_ray.cli import main
 from arat_ray.storage.place import path_of
-from arat_ray.text import command, plain
+from arat_ray.text import command, did_you_mean, line, plain, uncoloured
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,41 @@ def test_a_printed_command_is_read_by_a_shell_as_it_was_meant() -> None:
 
 def test_a_study_in_a_bucket_is_named_by_its_address() -> None:
     assert command("arat-ray", "pareto", path_of("s3://bucket/a b")) == "arat-ray pareto 's3://bucket/a b'"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("robust", "robust_accuracy"),
+        ("Robust_Acuracy", "robust_accuracy"),
+        ("accuracy", "clean_accuracy"),
+        ("ep", None),
+    ],
+)
+def test_a_word_that_is_none_is_answered_with_the_one_that_was_meant(word: str, meant: str | None) -> None:
+    known = ("robust_accuracy", "clean_accuracy", "epochs_done")
+    answer = f"; did you mean {meant!r}?" if meant else "; known: clean_accuracy, epochs_done, robust_accuracy"
+    assert did_you_mean(word, known) == answer
+
+
+def test_a_path_that_begins_with_a_dash_is_no_option_in_a_printed_command() -> None:
+    assert command("arat-ray", "pareto", Path("./-x"), "--plot") == "arat-ray pareto ./-x --plot"
+
+
+def test_one_thing_stays_on_one_line_and_keeps_its_indent() -> None:
+    assert line("  a\n\n  b\tc\r\n") == r"  a b c\r"
+
+
+def test_the_colours_of_a_log_are_left_out_and_nothing_else_of_it() -> None:
+    assert uncoloured("\x1b[1;36m(x)\x1b[0m \x1b[2J\r\n") == "(x) \x1b[2J\n"
+
+
+def test_no_command_with_a_value_is_printed_but_through_one_function() -> None:
+    sources = (Path(__file__).parent.parent / "arat_ray").rglob("*.py")
+    verbs = "|".join(main.commands)
+    found = [
+        f"{source}: {match[0]}"
+        for source in sources
+        for match in re.finditer(rf"arat-ray ({verbs}) [^\"'`\n]*\{{.*", source.read_text())
+    ]
+    assert found == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 BAD_INPUT, NOT_SAVED, RAY_GONE, INTERRUPTED = 2, 3, 9, 130
 NAME_BYTES = 255
 """That the name of a file may have, on all usual file systems."""
-POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds: click lets nan through all of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+POSITIVE = Number(min=0, min_open=True)
 
 
 class BadInput(click.ClickException):

@@ -24,7 +24,7 @@ from arat_ray.text import command
 @DATA
 @click.option("--resume", is_flag=True, help="As of `tune`; a confirmation goes on with what is there anyway.")
 @click.option("--address", help="Ray cluster to join (default: RAY_ADDRESS, else one on this machine).")
-@click.option("--dry-run", is_flag=True, help="Print the plan and an estimate of its cost; compute nothing else.")
+@click.option("--dry-run", is_flag=True, help="Print what it trains, what is done and its cost; compute nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log.")
 def confirm(

@@ -34,18 +34,24 @@ def again(data: str | None) -> list[str]:
 def experiment_of(file: Path, data: str | None, stack: ExitStack) -> Experiment:
     """Read an experiment file of the user's own, its data at `data` until the stack is closed."""
     from arat_ray.experiment.config import load
-    from arat_ray.storage import trust
-    from arat_ray.training.identity import places_in
 
     stack.enter_context(_given(data))
     experiment = load(file)
+    if not remember(experiment) and data is not None and not experiment.base.dataset.places:
+        raise ValueError(_needless(data, experiment.base.dataset.name))
+    return experiment
+
+
+def remember(experiment: Experiment) -> list[str]:
+    """The places that a file of the user's own names, and where they were found: they are not asked for again."""
+    from arat_ray.storage import trust
+    from arat_ray.training.identity import places_in
+
     written = experiment.model_dump(mode="json", include={"train", "search", "first"})
     runs = [experiment.base.model_dump(mode="json"), experiment.base.located().model_dump(mode="json")]
     places = list(places_in([written, *runs]))
-    if data is not None and not experiment.base.dataset.places and not places:
-        raise ValueError(_needless(data, experiment.base.dataset.name))
     trust.remember(places)
-    return experiment
+    return places
 
 
 @contextmanager
@@ -123,11 +129,19 @@ def _missing(datasets: Iterable[Mapping[str, Any]], foreign: Iterable[str], *, t
 
 
 def _ask(source: object, places: Iterable[str]) -> None:
+    from arat_ray.storage import trust
+
     named = plain(", ".join(places))
     why = f"{plain(source)} names its data: {named}, which no experiment file of yours named on this machine"
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise ValueError(
-            f"{why}; give --data PATH, with that place where you trust it, or with your own copy of the data"
+            f"{why}; give --data PATH, with that place where you trust it, or with your own copy of the data. What "
+            f"`arat-ray validate FILE` reads of your own is not asked for (it is kept in {trust.record()})"
         )
     if not click.confirm(f"{why}. Open it?", default=False, err=True):
         raise ValueError(f"{named} is left alone; give --data PATH with your own copy of the data")
+
+
+def is_terminal() -> bool:
+    """Whether somebody can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

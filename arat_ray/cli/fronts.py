@@ -57,7 +57,7 @@ def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
 @click.command(short_help="The front of one or several studies: print, draw, export it.")
 @click.argument("studies", nargs=-1, required=True, type=PATH)
 @_choosing_evaluations
-@click.option("--plot", type=OUTPUT, help="Draw the front: FILE.png, .pdf or .svg.")
+@click.option("--plot", type=OUTPUT, help="Draw the front: FILE.png, .pdf or .svg; its folder is made.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
@@ -185,7 +185,8 @@ def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
     """Is A more accurate than B, clean or under attack? McNemar's paired test on the images that both measured.
 
     A and B are checkpoints that `arat-ray evaluate` measured, or the folder of a trial, for the checkpoint that it
-    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations.
+    reports, or single evaluations, as STUDY/EVALUATION_ID. The options choose among a checkpoint's evaluations;
+    where they leave several, the only one that both have is taken.
 
     It speaks about these two networks; another training run of each may come out differently.
 

@@ -98,7 +98,7 @@ def _row(jobs: Jobs, details: Any) -> dict[str, str]:
     from datetime import datetime
 
     from arat_ray.cluster import follow
-    from arat_ray.training.timing import duration
+    from arat_ray.units import duration
 
     known = details.metadata or {}
     name = details.submission_id or details.job_id

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arat_ray import disk
 from arat_ray.cli.common import (
     FOLDER,
     INTERRUPTED,
@@ -34,7 +35,9 @@ from arat_ray.cli.data import DATA, data_of, say_unchecked
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
 
-OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+CHOSEN = {None: "", "stratified": " (of each class by its share)", "first": " (the first)"}
+"""Which images of the split were measured on, where not on all."""
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
 @click.command(short_help="Attack trained networks: clean and robust accuracy.")
@@ -53,7 +56,12 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, er
 @click.option("--norm", type=Word(["linf", "l2"]), default="linf", show_default=True, help="Of the radius.")
 @click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]")
 @click.option("--step-size", help="Of pgd, in pixel units.  [default: epsilon / 4]")
-@click.option("--images", type=click.IntRange(min=1), help="Only the first so many.  [default: all]")
+@click.option("--images", type=click.IntRange(min=1), help="Only so many.  [default: all]")
+@click.option(
+    "--subset",
+    type=click.Choice(["stratified", "first"]),
+    help="Which --images: of each class by its share, always the same; or the first.  [default: stratified]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the random starts.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Images at once.")
 @click.option(
@@ -68,7 +76,9 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, er
 @click.option("--workers", type=click.IntRange(min=1), help="Spread the batches over so many on Ray.")
 @click.option("--address", help="Ray cluster to join with --workers (default: RAY_ADDRESS, else one on this machine).")
 @click.option("--records", type=FOLDER, help="Where finished batches are kept.  [default: attacks/ by the checkpoint]")
-@click.option("--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON, and which `subset`."
+)
 def evaluate(
     target: Path,
     attack_name: str,
@@ -80,6 +90,7 @@ def evaluate(
     steps: int | None,
     step_size: str | None,
     images: int | None,
+    subset: Any,
     seed: int,
     batch_size: int,
     mode: str,
@@ -112,6 +123,8 @@ def evaluate(
         from arat_ray.storage import opening
         from arat_ray.training.checkpoint import load
 
+        if subset and images is None:
+            raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
         study, _ = opening.study_of(target)
         bring(study)
@@ -146,13 +159,15 @@ def evaluate(
             if len(checkpoints) > 1:
                 echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
             state = load(checkpoint, mmap=True)
-            say_unchecked(checkpoint, state)
+            if number == 1:
+                say_unchecked(checkpoint, state)
             with _going_on(batch_size), data_of(checkpoint, [state.train], data, test=split == "test"):
                 report = accuracy.evaluate(
                     checkpoint,
                     split=split,
                     attack=attack,
                     images=images,
+                    subset=subset or "stratified",
                     seed=seed,
                     batch_size=batch_size,
                     averaged=not raw,
@@ -164,7 +179,7 @@ def evaluate(
                 )
                 with opening.adding(study, tell=tell):
                     studies.add(record(report))
-            rows += report.rows()
+            rows += [row | {"subset": report.subset} for row in report.rows()]
             if not as_json:
                 _print_report(report)
         if as_json:
@@ -197,6 +212,8 @@ def _going_on(batch_size: int) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--batch-size {batch_size}: {reason}; lower it, and name it beside the result") from error
     except OSError as error:
+        if disk.is_lasting(error) and error.filename:
+            raise ValueError(disk.reason(error)) from error
         if error.errno not in OF_A_DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
@@ -225,7 +242,7 @@ def _print_report(report: Report) -> None:
         low, high = each.interval
         echo(
             f"{each.attack or 'clean'}: {100 * each.accuracy:.2f} % [{100 * low:.2f}, {100 * high:.2f}] "
-            f"of {each.images} {report.split} images"
+            f"of {each.images} {report.split} images{CHOSEN[report.subset]}"
         )
     for warning in report.warnings:
         echo(f"warning: {warning}", fg="yellow")

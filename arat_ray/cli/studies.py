@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.tuning import Outcome
+    from arat_ray.experiment.config import Experiment
 
 OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
 """Exit codes of a study that a budget ended before its last trial."""
@@ -46,7 +48,7 @@ def validate(file: Path, data: str | None) -> None:
     with user_errors(), ExitStack() as stack:
         from arat_ray.experiment.plan import describe
 
-        for line in describe(experiment_of(file, data, stack)):
+        for line in describe(_checked(file, data, stack)):
             echo(line)
         echo(f"{file} is valid")
 
@@ -66,10 +68,11 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
     with user_errors(), ExitStack() as stack:
+        echo(f"checking {file}")  # at once: what is imported below takes its time
         refuse_second(file, results)
         from arat_ray.storage import mirror, opening
 
-        experiment = experiment_of(file, data, stack).without_search()
+        experiment = _checked(file, data, stack, searched=False)
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
         stack.enter_context(opening.writing(folder, tell=tell, names=names))
@@ -166,13 +169,14 @@ def tune(
     """
     with user_errors(), ExitStack() as stack:
         if not dry_run:
+            echo(f"checking {file}")  # at once: what is imported below takes its time
             refuse_second(file, results)
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import opening
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         given["max_failures"] = max_failures
-        experiment = experiment_of(file, data, stack).with_budget(**given)
+        experiment = _checked(file, data, stack).with_budget(**given)
         if not experiment.search:
             raise ValueError(f"{file}: there is no `search:`; a single run is `{command('arat-ray', 'train', file)}`")
         bring(*earlier)
@@ -180,7 +184,7 @@ def tune(
             from arat_ray.study import warm_start
 
             learned = [line for study in earlier for line in warm_start.read(study, experiment).lines()]
-            for line in [*describe(experiment), *learned, *estimate(experiment)]:
+            for line in chain(describe(experiment), learned, estimate(experiment)):
                 echo(line)
             return
         folder = results / experiment.name
@@ -216,6 +220,18 @@ def _again(verb: str, file: Path, results: Path, given: Mapping[str, Any], earli
 
 def _number(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, float) else value
+
+
+def _checked(file: Path, data: str | None, stack: ExitStack, *, searched: bool = True) -> Experiment:
+    """The experiment of a file, or its `train:` alone, held against the data and read for slips, which are told."""
+    from arat_ray.experiment import at_hand, slips
+
+    experiment = experiment_of(file, data, stack)
+    experiment = experiment if searched else experiment.without_search()
+    at_hand.check(file, experiment)
+    for slip in slips.found(experiment):
+        echo(f"warning: {slip}", err=True)
+    return experiment
 
 
 def _show_front(outcome: Outcome, folder: Path) -> None:
@@ -259,7 +275,8 @@ def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:
     if outcome.failed:
         echo(f"{outcome.failed} trial(s) failed; the `error` column of {folder}/trials says why", err=True)
     if not outcome.saved:
-        echo(f"some rows could not be written to {folder}: `--resume` measures them again", err=True)
+        why = f"{outcome.stopped}; " if outcome.stopped and not outcome.over else ""
+        echo(f"{why}some rows could not be written to {folder}: `--resume` measures them again", err=True)
         sys.exit(NOT_SAVED)
     if outcome.ray_is_gone:
         echo(f"{outcome.stopped}; everything measured is in {folder}; go on with: {go_on}", err=True)

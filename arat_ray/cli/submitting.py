@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
 from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
 from arat_ray.cli.data import again as given_again
+from arat_ray.cli.data import remember
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
 from arat_ray.text import command
 
@@ -69,7 +70,7 @@ def submit(
         options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
-        from arat_ray.cluster import keys, parcel, secrecy
+        from arat_ray.cluster import keys, parcel
 
         sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
         for line in sent.listing():
@@ -77,7 +78,7 @@ def submit(
         if open_to_all := [
             name
             for name, value in variables.items()
-            if secrecy.is_secret(name, value) or keys.known(os.fsencode(value))
+            if keys.named_like_one(PurePosixPath(name)) or keys.known(os.fsencode(value))
         ]:
             echo(
                 f"note: {', '.join(open_to_all)} will stand in the cluster's list of jobs and in its logs, for all who "
@@ -87,9 +88,10 @@ def submit(
         if dry_run:
             return
         from arat_ray.cluster import jobs, submission
+        from arat_ray.storage.place import without_login
 
         connected = jobs.connect(address)
-        server = secrecy.without_login(connected.get_address())
+        server = without_login(connected.get_address())
         again = [word for word in ("--folder", folder) if folder]
         again += [word for name in include for word in ("--include", name)]
         again += [word for name in exclude for word in ("--exclude", name)]
@@ -154,6 +156,7 @@ def _check(file: Path, options: Sequence[str]) -> str:
     for earlier in given["earlier"]:
         if not earlier.is_absolute() and "://" not in str(earlier):
             raise ValueError(f"--from {earlier} is relative, and a job has a folder of its own; write the whole path")
+    remember(experiment)
     experiment.with_budget(
         **{key: given[key] for key in ("trials", "hours", "device_hours", "stall", "max_failures")},
         usd=given["budget_usd"],

@@ -14,6 +14,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else a driver under `uv run` starts every worker with `uv run` again
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",  # a busy machine takes its time
+    "RAY_raylet_start_wait_time_s": "5",  # how long Ray looks for its node before `starting` looks whether it can come
 }
 for _name, _value in ENVIRONMENT.items():  # Ray reads some of its settings when it is imported
     os.environ.setdefault(_name, _value)

@@ -17,6 +17,8 @@ import yaml
 from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arat_ray.text import plain
+
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -87,6 +89,6 @@ def _of_kuberay(name: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = AutoscalingConfigProducer(name, NAMESPACE.read_text().strip())()
     except (OSError, requests.RequestException) as error:
-        print(f"cannot ask Kubernetes how far this cluster may grow: {error}")  # noqa: T201
+        print(plain(f"cannot ask Kubernetes how far this cluster may grow: {error}"))  # noqa: T201
         return None
     return found

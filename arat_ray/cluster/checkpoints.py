@@ -19,12 +19,12 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from arat_ray.cluster.secrecy import without_login
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import mirror_of, parse, uri_of
+from arat_ray.storage.place import mirror_of, parse, uri_of, without_login
 from arat_ray.storage.pushing import Pushing
 from arat_ray.terminal import report
+from arat_ray.text import plain
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import another_run
@@ -93,7 +93,7 @@ def _pull(mirror: Mirror) -> None:
             return
         except OSError as error:
             if time.monotonic() >= deadline:
-                print(f"{mirror.place.uri} is not there ({error}); going on from what this node has")  # noqa: T201
+                print(plain(f"{mirror.place.uri} is not there ({error}); going on from what this node has"))  # noqa: T201
                 return
             time.sleep(2)
 

@@ -17,6 +17,8 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from arat_ray.storage.place import without_login
+
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_ADDRESS")
 TOKEN_FILE = "~/.ray/auth_token"
 TOKEN_PLACES = f"RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or {TOKEN_FILE}"
@@ -111,6 +113,11 @@ def job_server(address: str | None) -> str:
     if not address:
         raise ValueError("which cluster? give --address http://HOST:8265, or set RAY_API_SERVER_ADDRESS")
     url = (address if "://" in address else f"http://{address}").rstrip("/")
+    if (open_url := without_login(url)) != url:
+        raise ValueError(
+            f"the address of a job server stands in commands and in the records of the cluster: write {open_url}, and "
+            "put the login of a proxy into ~/.netrc"
+        )
     if not is_job_server(url):
         raise ValueError(f"{address!r} is no address of a job server; write http://HOST:8265, the head's dashboard")
     return url

@@ -18,7 +18,7 @@ from arat_ray.cluster import checkpoints, early_stopping, elastic, heartbeat
 from arat_ray.cluster.crew import Agree, Crew, Message
 from arat_ray.cluster.notice import listen
 from arat_ray.experiment.config import Resources
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, NeverSavedError, Row, fit
 from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.partway import LeavingError
 from arat_ray.training.run import Train, Validate
@@ -32,8 +32,8 @@ _crews: list[Crew] = []
 """The crew of this process, a Tune actor that is used again for the next trial."""
 
 
-class NoMemoryLeftError(Exception):
-    """A worker among several had no memory left; the same would happen again."""
+class AloneError(Exception):
+    """What would happen again to one worker among several, of which the others know nothing: no memory, no disk."""
 
 
 class TrialConfig(TypedDict):
@@ -96,7 +96,7 @@ def _work(
     except LeavingError as error:
         say({"leaves": str(error)})
         raise  # the workers' run ends, and another one begins elsewhere
-    except NoMemoryLeftError as error:
+    except AloneError as error:
         give_up({"failed": str(error)})
         raise  # the other workers wait for this one: only ending them all gets them out
 
@@ -142,12 +142,13 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
         memory = is_out_of_memory(error)
         if not memory and not isinstance(error, ValueError):
             raise
+        alone = memory or isinstance(error, NeverSavedError)
         text = str(error).splitlines()[0] if str(error) else "no memory left"
         failed = f"{type(error).__name__}: {text} (batch_size {train.batch_size})"
     # only now the frames that held the tensors are gone
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    if memory and world_size > 1:
-        raise NoMemoryLeftError(failed)
+    if alone and world_size > 1:
+        raise AloneError(failed)
     send({"failed": failed})

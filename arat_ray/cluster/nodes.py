@@ -53,7 +53,7 @@ def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] =
     try:
         with Waiting(f"joining Ray at {plain(address)}", give_up=lambda: None):
             _join(address, quiet)
-        warn(_joined())
+        warn(_joined(address))
         yield
     finally:
         ray.shutdown()
@@ -76,13 +76,15 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
         ) from error
 
 
-def _joined() -> str:
+def _joined(address: str) -> str:
     """What was joined, in words: `auto` takes whatever it finds."""
-    context, alive = ray.get_runtime_context(), [node for node in ray.nodes() if node["Alive"]]
-    there = ray.cluster_resources()
-    session = "" if ray.util.client.ray.is_connected() else f", session {ray_worker.global_worker.node.session_name}"
+    nodes, there = [node for node in ray.nodes() if node["Alive"]], ray.cluster_resources()
+    session = ""
+    if not ray.util.client.ray.is_connected():
+        address = ray.get_runtime_context().gcs_address
+        session = f", {ray_worker.global_worker.node.session_name}"
     return plain(
-        f"joined the Ray at {context.gcs_address}{session}: {len(alive)} node(s), {there.get('CPU', 0):g} CPU, "
+        f"joined the Ray at {address}{session}: {len(nodes)} node(s), {there.get('CPU', 0):g} CPU, "
         f"{there.get('GPU', 0):g} GPU"
     )
 

@@ -24,6 +24,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.exceptions import RayError
 
+from arat_ray.text import plain
+
 EVERY_S = 5.0
 ANSWER_S = 1.0
 LOOK_FOR_S = 300.0
@@ -151,7 +153,7 @@ class Notice(threading.Thread):
         try:
             GcsClient(address=self.gcs).drain_node(self.node, reason, str(given), deadline_ms)
         except RayError as error:
-            print(f"{given}; Ray could not be told: {error}")  # noqa: T201
+            print(plain(f"{given}; Ray could not be told: {error}"))  # noqa: T201
 
 
 _listening: list[Notice] = []

@@ -6,6 +6,7 @@ Ray has no setting for is changed in its modules `node` and `services` while it 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -31,7 +32,6 @@ LIMIT_S = 600
 """How long one part of Ray may take to start; its own limits are 30 s."""
 SETTINGS = {
     "RAY_agent_register_timeout_ms": f"{LIMIT_S * 1000}",
-    "RAY_raylet_start_wait_time_s": f"{LIMIT_S}",
     "RAY_worker_register_timeout_seconds": f"{LIMIT_S}",
     "RAY_health_check_timeout_ms": "60000",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{LIMIT_S}",
@@ -67,16 +67,16 @@ def own(*, verbose: bool, warn: Callable[[str], None], **options: Any) -> Iterat
     """
     token.provide(warn)
     folder = _started(options)
+    keep = True  # after an error that nobody expected
     try:
         yield
-    except ValueError:
-        raise
-    except Exception:
-        verbose = True
+        keep = verbose
+    except (ValueError, KeyboardInterrupt, SystemExit):
+        keep = verbose
         raise
     finally:
         ray.shutdown()
-        if verbose:
+        if keep:
             warn(f"Ray's logs are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -84,16 +84,13 @@ def own(*, verbose: bool, warn: Callable[[str], None], **options: Any) -> Iterat
 
 def _started(options: dict[str, Any]) -> Path:
     """The folder of a Ray that has started, at the second attempt if need be."""
-    reasons = []
+    before = {child.pid for child in psutil.Process().children()}
+    end = functools.partial(_end_all_but, before)
     for what in ("starting Ray", "starting Ray once more"):
-        folder = Path(tempfile.mkdtemp(prefix="arat-", dir=_room_for_sockets()))  # mode 0700
-        before = {child.pid for child in psutil.Process().children()}
-
-        def end(before: set[int] = before) -> None:
-            _end_all_but(before)
-
+        folder = _folder()
+        clear = functools.partial(_clear, end, folder)
         try:
-            with Waiting(what, give_up=end), _settings(before):
+            with Waiting(what, give_up=clear), _settings(before):
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -104,32 +101,37 @@ def _started(options: dict[str, Any]) -> Path:
                 )
             return folder
         except (NotStartedError, RayError, RuntimeError, OSError, ValueError) as error:
-            reasons.append((_why(folder) or plain(error)).splitlines()[0])
-            _clear(end)
+            ray.shutdown()
+            end()
+            reason = _why(folder) or plain(error).partition("\n")[0]
         except BaseException:
-            _clear(end)
-            shutil.rmtree(folder, ignore_errors=True)
+            ray.shutdown()
+            clear()
             raise
+        if what == "starting Ray":
+            clear()
     raise ValueError(
-        f"Ray does not start on this machine: {reasons[-1]}; is there memory, disk and time left for it (`free`, `df`, "
+        f"Ray does not start on this machine, {reason}; is there memory, disk and time left for it (`free`, `df`, "
         f"`uptime`)? Its logs are in {folder}"
     )
 
 
-def _clear(end: Callable[[], None]) -> None:
-    ray.shutdown()
+def _clear(end: Callable[[], None], folder: Path) -> None:
     end()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _room_for_sockets() -> str:
-    """A folder for temporary files whose path leaves room for those of Ray's sockets."""
-    named = os.environ.get("RAY_TMPDIR")
-    for folder in filter(None, (named, tempfile.gettempdir(), "/tmp", "/var/tmp")):
-        if len(os.fsencode(os.path.abspath(folder))) <= LONGEST and os.access(folder, os.W_OK | os.X_OK):
-            return os.path.abspath(folder)
+def _folder() -> Path:
+    """A new folder for this user alone, whose path leaves room for those of Ray's sockets."""
+    for name in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
+        if name and len(os.fsencode(os.path.abspath(name))) <= LONGEST:
+            try:
+                return Path(tempfile.mkdtemp(prefix="arat-", dir=os.path.abspath(name)))  # mode 0700
+            except OSError:
+                continue
     raise ValueError(
-        f"Ray needs a folder for its sockets that can be written to and whose path has at most {LONGEST} "
-        "characters; name one in RAY_TMPDIR"
+        f"Ray needs a folder that can be written to and whose path has at most {LONGEST} characters, for its sockets; "
+        "name one in RAY_TMPDIR"
     )
 
 

@@ -23,6 +23,7 @@ from arat_ray.cluster.checkpoints import are_left, push_left
 from arat_ray.cluster.launch import TrialConfig
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.cluster.watchdog import Watchdog
+from arat_ray.disk import Disk
 from arat_ray.experiment.config import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.storage.place import uri_of
@@ -54,10 +55,11 @@ class Outcome(NamedTuple):
 
 
 class Stop(tune.Stopper):
-    """Ends the study, its running trials too, when a budget is spent, it was interrupted, or Ray has ended."""
+    """Ends the study, its running trials too, when a budget is spent, it was interrupted, Ray has ended, or one of the
+    `disks` will never take its results."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, watch: Watch, *disks: Disk) -> None:
+        self.watch, self.disks = watch, disks
         self.over: Over | None = None
         self.interrupted = False
         self.gone: str | None = None
@@ -75,6 +77,8 @@ class Stop(tune.Stopper):
             return self.gone
         if self.interrupted:
             return "interrupted"
+        if broken := next((disk.broken for disk in self.disks if disk.broken), None):
+            return broken
         self.over = self.over or self.watch.over()
         return f"budget.{self.over.budget}: {self.over.reason}" if self.over else None
 
@@ -110,8 +114,14 @@ def run(
         report(console, text, style="bold red")
 
     content = data.load(
-        experiment.base.dataset, validate_on=validation.split, images=validation.images, seed=validation.seed
+        experiment.base.dataset,
+        validate_on=validation.split,
+        images=validation.images,
+        seed=validation.seed,
+        subset=validation.subset,
     ).content
+    for note in experiment.base.dataset.notes():
+        report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
@@ -134,7 +144,7 @@ def run(
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(folder, experiment, writer, ledger, progress)
-        stop = Stop(recorder.watch)
+        stop = Stop(recorder.watch, writer.disk, ledger.journal.disk)
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended

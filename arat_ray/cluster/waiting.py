@@ -55,6 +55,7 @@ class Waiting:
                 signal.signal(number, handler)
         os.write(self.written_to, b"\0")
         self.thread.join()
+        self._hear()
         os.close(self.signals)
         os.close(self.written_to)
         if self.told_to_stop:
@@ -70,9 +71,8 @@ class Waiting:
             elif waited >= due[0]:
                 _write(f"{self.what}{f', {waited:.0f} s' if due[0] else ''}\n")
                 due = due[1:] or [due[0] + TOLD_AFTER_S[-1]]
-            heard = select.select([self.signals], [], [], 1 if stopped_at is None else 0.2)[0]
-            if heard and STOPS & {*os.read(self.signals, 100)}:
-                self.told_to_stop = True
+            self._hear(wait_s=1 if stopped_at is None else 0.2)
+            if self.told_to_stop:
                 stopped_at = stopped_at or time.monotonic()
             if stopped_at and time.monotonic() - stopped_at > GRACE_S and not self.over.is_set():
                 self.give_up()
@@ -81,6 +81,10 @@ class Waiting:
                 os._exit(INTERRUPTED)
         if live:
             _write("\r\x1b[K")
+
+    def _hear(self, *, wait_s: float = 0) -> None:
+        if select.select([self.signals], [], [], wait_s)[0] and STOPS & {*os.read(self.signals, 100)}:
+            self.told_to_stop = True
 
 
 def tell(text: str) -> None:

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from arat_ray.cluster import heartbeat
 from arat_ray.cluster.heartbeat import Beat
 from arat_ray.experiment.config import Resources
-from arat_ray.training.timing import duration
+from arat_ray.units import duration
 
 SILENCE_S = 600.0
 """How long nothing may be heard of a trial, at least."""

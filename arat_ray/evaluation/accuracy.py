@@ -19,7 +19,8 @@ from arat_ray.training import checkpoint, data, fingerprint
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data import ImageSet
 from arat_ray.training.memory import keep_freed_memory
-from arat_ray.training.timing import duration
+from arat_ray.training.subset import Subset, choose
+from arat_ray.units import duration
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -70,6 +71,8 @@ class Report:
     weights: str | None
     """swa or ema where an average was measured."""
     split: SplitName
+    subset: Subset | None
+    """Which images of the split; None where it is all of them."""
     indices_sha256: str
     seed: int
     batch_size: int
@@ -131,6 +134,7 @@ def evaluate(
     split: SplitName,
     attack: Attack | Ensemble,
     images: int | None,
+    subset: Subset = "stratified",
     seed: int,
     batch_size: int,
     device: torch.device,
@@ -140,7 +144,9 @@ def evaluate(
     hardware: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Measure a checkpoint's deployed network on the first `images` of a split (None: on all of it).
+    """Measure a checkpoint's deployed network on so many `images` of a split (None: on all of it).
+
+    They are drawn by class, always the same, whatever the `seed`; or the first, as `subset` says.
 
     Where the run averaged weights that is the average; `averaged=False` measures the weights trained last. Finished
     jobs are recorded in `records`, beside the checkpoint where not given, and are not run again. `hardware` says what
@@ -151,7 +157,7 @@ def evaluate(
     """
     keep_freed_memory()
     state = checkpoint.load(path, device=device)
-    chosen, indices = _images(state, split, images)
+    chosen, indices, whole = _images(state, split, images, subset)
     model = checkpoint.network(state, averaged=averaged).to(device)
     plan = plan_of(attack, state.num_classes)
     attacker = Attacker(model, chosen, plan, seed=seed)
@@ -169,6 +175,7 @@ def evaluate(
         epoch=state.epoch,
         weights=state.weights if averaged else None,
         split=split,
+        subset=subset if len(indices) < whole else None,
         indices_sha256=data.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
@@ -186,8 +193,10 @@ def _show(now: Progress) -> str:
     return f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images unbroken{left}"
 
 
-def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) -> tuple[ImageSet, Tensor]:
-    """The images of a split and their indices in the data set's file."""
+def _images(
+    state: checkpoint.Checkpoint, split: SplitName, images: int | None, subset: Subset
+) -> tuple[ImageSet, Tensor, int]:
+    """So many images of a split, their indices in the data set's file, and how many there are."""
     dataset, validate = state.train_spec.dataset, state.validate_spec
     which: Literal["train", "test"] = "test" if split == "test" else "train"
     chosen = data.read(dataset, which)
@@ -205,6 +214,7 @@ def _images(state: checkpoint.Checkpoint, split: SplitName, images: int | None) 
         indices = held if split == "validation" else kept
     if images is not None and not 0 < images <= len(indices):
         raise ValueError(f"{images} images of a {split} split of {len(indices)}; choose 1 to {len(indices)}")
-    indices = indices[:images]
-    subset = chosen._replace(images=chosen.images[indices], labels=chosen.labels[indices])
-    return subset, indices
+    whole = len(indices)
+    if images is not None:
+        indices = indices[choose(chosen.labels[indices], images, subset=subset)]
+    return chosen._replace(images=chosen.images[indices], labels=chosen.labels[indices]), indices, whole

@@ -53,12 +53,12 @@ class Records:
             return None
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                header = file.metadata()
-                if header["indices_sha256"] != indices_sha256(indices):
+                header = file.metadata() or {}
+                if header.get("indices_sha256") != indices_sha256(indices):
                     return None
-                found: dict[str, Any] = json.loads(header["plain"])
+                found: dict[str, Any] = dict(json.loads(header["plain"]))
                 return found | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except safetensors.SafetensorError:  # the machine went down while it was written
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError):  # half written, or somebody else's
             return None
 
     def _write(self, name: str, content: bytes) -> None:

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from arat_ray.experiment import constraints
 from arat_ray.experiment.errors import explain, shown
 from arat_ray.text import did_you_mean
+from arat_ray.training.optimizers import Sgd
 from arat_ray.training.run import Train
+from arat_ray.training.schedules import Piecewise
 
 if TYPE_CHECKING:
     from arat_ray.experiment.config import Experiment, Resources
@@ -35,12 +37,7 @@ def problems(experiment: Experiment) -> list[str]:
 
 
 def _impossible(train: Train, resources: Resources) -> str | None:
-    """Why a valid spec cannot be built or run, if it cannot. No seed makes a difference to that."""
-    return _why_not(train.model_copy(update={"seed": 0}), resources)
-
-
-@lru_cache(maxsize=256)
-def _why_not(train: Train, resources: Resources) -> str | None:
+    """Why a valid spec cannot be built or run, if it cannot."""
     if train.batch_size % resources.workers:
         return f"batch_size {train.batch_size} cannot be shared out over {resources.workers} workers"
     if train.batch_size == resources.workers:
@@ -50,6 +47,15 @@ def _why_not(train: Train, resources: Resources) -> str | None:
             f"resources.min_workers {resources.min_workers} would have a lost machine change the results, since each "
             "worker normalises its share of a batch by itself; set train.sync_batch_norm: true"
         )
+    return _why_not_built(train.model_copy(update=NO_MATTER))
+
+
+NO_MATTER = {"seed": 0, "epochs": 1, "batch_size": 2, "optimizer": Sgd(), "schedule": Piecewise(), "attack": None}
+"""What no network depends on, as one value for all, so that a search of it builds the network once."""
+
+
+@lru_cache(maxsize=256)
+def _why_not_built(train: Train) -> str | None:
     try:
         train.check()
     except ValueError as error:

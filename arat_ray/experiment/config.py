@@ -32,6 +32,8 @@ Sampled = dict[str, Any]
 MEMBER = "member"
 """The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
 GRID_AT_MOST = 100_000
+CONTEXTS_AT_MOST = 200
+"""Of a domain's conditions: combinations of labels that are tried out."""
 
 
 def _is_a_file_name(name: str) -> str:
@@ -77,7 +79,7 @@ class Price(Spec):
 class Resources(Spec):
     """What one trial takes and costs, and how many run at once (by default as many as the cluster holds)."""
 
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=10_000)
     min_workers: int | None = Field(None, ge=1)
     """With how few of its workers a trial goes on while machines are missing; by default with none less."""
     cpus_per_worker: float = Field(1, gt=0)
@@ -131,6 +133,15 @@ class Experiment(Spec):
     early_stopping: ParetoAsha | None = None
     budget: Budget = Budget()
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_section_is_left_out(cls, data: Any) -> Any:
+        """`search:` with nothing below it is null in YAML."""
+        if not isinstance(data, Mapping):
+            return data
+        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: value for key, value in data.items() if value is not None or key not in optional}
 
     @field_validator("search")
     @classmethod
@@ -255,15 +266,21 @@ class Experiment(Spec):
 
     def probes(self) -> Iterator[tuple[str, Sampled]]:
         """Samples that show whether each value of each domain can be used: (where it is written, sample)."""
+        known: dict[str, list[Sampled]] = {}
         for path, domain in self.search.items():
-            for context in self._contexts(path):
+            for context in self._contexts(path, known):
                 for sample in domain.probes:
                     yield f"search.{path}", {**context, path: sample}
         for number, point in enumerate(self.first):
             yield f"first[{number}]", point
 
-    def _contexts(self, path: str) -> list[Sampled]:
-        """What may have been sampled where the domain of `path` applies, as far as it bears on that."""
+    def _contexts(self, path: str, known: dict[str, list[Sampled]]) -> list[Sampled]:
+        """What may have been sampled where the domain of `path` applies, as far as it bears on that.
+
+        Domains that stand above find theirs in `known`, where this one's are put.
+        """
+        if path in known:
+            return known[path]
         given: dict[str, list[Any]] = {}
         for other, wanted in self.search[path].when.items():
             labels = wanted if isinstance(wanted, list) else [wanted]
@@ -272,20 +289,23 @@ class Experiment(Spec):
         for other, domain in self.search.items():
             if other in given or path.startswith(f"{other}."):
                 labels = given.get(other, domain.labels or [])
-                options = [{**above, other: label} for above in self._contexts(other) for label in labels]
+                above = self._contexts(other, known)
+                options = [{**context, other: label} for label in labels for context in above[:CONTEXTS_AT_MOST]]
                 if other not in given and domain.when:
                     options.append({})  # its own condition may fail
-                contexts = [
+                together = (
                     {**context, **option}
                     for context in contexts
                     for option in options
                     if all(context.get(key, label) == label for key, label in option.items())
-                ]
+                )
+                contexts = list(itertools.islice(together, CONTEXTS_AT_MOST))
+        known[path] = contexts
         return contexts
 
 
-def load(path: Path) -> Experiment:
-    """Read and check an experiment file.
+def load(path: Path, *, opens_data: bool = True) -> Experiment:
+    """Read and check an experiment file; without `opens_data` only by itself, and not whether each run can be built.
 
     Raises ExperimentError, which names the file, the key, the value and what to do, for everything that can be known
     without data and without computing.
@@ -301,7 +321,8 @@ def load(path: Path) -> Experiment:
             Train.model_validate(raw["train"])
         except ValidationError as error:
             problems += explain(error, raw["train"], prefix="train")
-    problems = problems or checks.problems(experiment)
+    if opens_data:
+        problems = problems or checks.problems(experiment)
     if problems:
         raise ExperimentError(path, problems)
     return experiment

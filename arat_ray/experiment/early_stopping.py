@@ -40,14 +40,15 @@ class ParetoAsha(Spec):
     def problems(self, epochs: int, validate: Validate) -> Iterator[str]:
         """Why trials of `epochs` epochs, measured as `validate` says, cannot be stopped at these rungs."""
         key, every = "early_stopping.min_epochs", validate.every
-        fitting = [str(epoch) for epoch in range(every, epochs, every)]
+        fitting = range(every, epochs, every)
         if not fitting:
             yield (
                 f"{key}: no epoch before the last one ({epochs}) is measured, so no trial can be stopped early; "
                 f"lower validate.every ({every}), or leave early_stopping out"
             )
             return
-        use = ", ".join(fitting) if len(fitting) <= 5 else f"{', '.join(fitting[:3])}, ... or {fitting[-1]}"
+        use = ", ".join(map(str, fitting if len(fitting) <= 5 else fitting[:3]))
+        use += "" if len(fitting) <= 5 else f", ... or {fitting[-1]}"
         if self.min_epochs >= epochs:
             yield f"{key}: {self.min_epochs} is not below train.epochs ({epochs}), so no trial would stop; use {use}"
         elif self.min_epochs % every:

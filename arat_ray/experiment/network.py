@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from arat_ray.experiment.errors import explain
@@ -14,6 +13,7 @@ from arat_ray.training import layers
 from arat_ray.training.images import Shape
 from arat_ray.training.layers import Layer
 from arat_ray.training.models import Model
+from arat_ray.training.outlines import outlined
 from arat_ray.yaml_bounds import YamlError
 from arat_ray.yaml_core import parse
 
@@ -66,7 +66,7 @@ def examine(spec: Any, shape: Shape, *, num_classes: int, patterns: Sequence[str
 
     Raises ValueError for a pattern that matches nothing, or a layer that gives no feature.
     """
-    with torch.device("meta"):
+    with outlined():
         model = spec.build(shape, num_classes)
     matched = layers.select(model, patterns)
     layers.widths(model, matched, shape)

@@ -10,19 +10,26 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from arat_ray.experiment import at_hand
 from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.text import plain
 from arat_ray.training import layers
-from arat_ray.training.data import Dataset, read
+from arat_ray.training.data import Dataset
 from arat_ray.training.methods import AratSpec, StandardSpec
 from arat_ray.training.models import Model
+from arat_ray.training.outlines import outlined
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train, Validate
+from arat_ray.units import DAY_S, duration, flop, number
 
 BACKWARD = 2
 """FLOPs of a backward pass over those of a forward pass, to weights and inputs."""
+COUNTED_AT_MOST = 1000
+"""Trials of a grid whose FLOPs are counted one by one; of a larger one, so many that are spread over it."""
+TIMED_AT_MOST = 256
+"""Images of the batch that is timed."""
 
 
 def describe(experiment: Experiment) -> Iterator[str]:
@@ -46,7 +53,11 @@ def describe(experiment: Experiment) -> Iterator[str]:
     yield f"  learning rate{' where nothing varies it' if varies else ''}: {spelled}"
     validation = experiment.validation
     images = "held-out" if validation.held_out else "test"
-    yield f"  measured every {validation.every} epochs on {validation.images} {images} images: {validation.attack}"
+    for note in train.dataset.notes():
+        yield f"  data: {plain(note)}"
+    first = "the first " if validation.subset == "first" else ""
+    on = f"{first}{validation.images} {images} images"
+    yield f"  measured every {validation.every} epochs on {on}: {validation.attack}"
     options = {
         "averaging": train.averaging and train.averaging.name,
         "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",
@@ -57,7 +68,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
     if chosen := [f"{name} {value}" for name, value in options.items() if value]:
         yield f"  with {', '.join(chosen)}"
     if isinstance(train.method, AratSpec):
-        with torch.device("meta"):
+        with outlined():
             model = train.model.build(train.dataset.shape, train.dataset.num_classes)
         yield f"  regularised layers: {', '.join(layers.select(model, train.method.layers))}"
     for path, domain in experiment.search.items():
@@ -107,18 +118,18 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
     stopping saves is an expectation: that one in `reduction_factor` goes on at each rung.
     """
     train, validation = experiment.base, experiment.validation
-    training_images = _images_in(train.dataset) - validation.held_out
+    training_images = at_hand.training_images(train, validation)
     flops = trial_flops(train, validation, training_images)
     trials = experiment.trials
-    yield f"  a trial: {training_images} training images, {flops / 1e15:.3g} PFLOP"
+    yield f"  a trial: {training_images} training images, {flop(flops)}"
     total = flops * (trials or 1)
     expected = " expected" if experiment.early_stopping else ""
     if experiment.sampler is not None and experiment.sampler.name == "grid":
-        runs = map(experiment.resolve, itertools.islice(experiment.grid(), trials))
-        each = [trial_flops(run, validation, training_images) for run in runs]
-        total = sum(each)
+        thinned = itertools.islice(experiment.grid(), 0, trials, -(-(trials or 1) // COUNTED_AT_MOST))
+        each = [trial_flops(run, validation, training_images) for run in map(experiment.resolve, thinned)]
+        total = sum(each) / len(each) * (trials or 1)
         if max(each) > min(each):
-            yield f"  from {min(each) / 1e15:.3g} to {max(each) / 1e15:.3g} PFLOP, as a trial's method and size demand"
+            yield f"  from {flop(min(each))} to {flop(max(each))}, as a trial's method and size demand"
     if stopping := experiment.early_stopping:
         most, share = total, expected_flops(train, validation, training_images, stopping) / flops
         total *= share
@@ -128,12 +139,9 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
             f"{stopping.reduction_factor} goes on at each rung; the first trials there go on more often"
         )
         if trials:
-            yield (
-                f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP expected, {most / 1e15:.3g} PFLOP if none "
-                "were stopped"
-            )
+            yield (f"  the search: {trials} trials, {flop(total)} expected, {flop(most)} if none were stopped")
     elif trials:
-        yield f"  the search: {trials} trials, {total / 1e15:.3g} PFLOP"
+        yield f"  the search: {trials} trials, {flop(total)}"
     where = "on this machine" if image_s is None else "on this cluster"
     if image_s is None and experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
@@ -144,12 +152,16 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
         return
     step_s = seconds_per_image(train) if image_s is None else image_s
     trial_s = flops / (forward_flops(train.model, train.dataset) * passes(train)) * step_s
-    here = max(1, int((os.cpu_count() or 1) / (experiment.resources.workers * experiment.resources.cpus_per_worker)))
-    at_once = at_once or experiment.resources.concurrent_trials or here
+    if at_once is None:
+        at_once, short = _at_once_here(experiment.resources)
+    else:
+        short = ""
     each_s = trial_s * total / flops / (trials or 1)
     device_s = each_s * experiment.resources.devices
     yield f"  {where}: {_hours(trial_s)} a trial ({1000 * step_s:.2f} ms an image and epoch)"
-    if trials:
+    if not at_once:
+        yield f"  the search: 0 trials at once {where}: {short}"
+    elif trials:
         rounds = -(-trials // at_once)
         spent = _spent(device_s * trials, experiment.resources)
         yield f"  the search: {_hours(each_s * rounds)}{expected}, {at_once} trial(s) at once, {spent}"
@@ -158,11 +170,28 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
     yield from _enough(experiment, device_s)
 
 
+def _at_once_here(resources: Resources) -> tuple[int, str]:
+    """How many trials this machine holds at once, and for none, why and what to lower."""
+    holds = [resources.concurrent_trials] if resources.concurrent_trials else []
+    there = {"CPUs": (os.cpu_count() or 1, resources.cpus_per_worker, "cpus_per_worker")}
+    if resources.gpus_per_worker:
+        there["GPUs"] = torch.cuda.device_count(), resources.gpus_per_worker, "gpus_per_worker"
+    for kind, (count, each, key) in there.items():
+        taken = resources.workers * each
+        if taken > count:
+            lower = f"resources.{key} ({each:g})" + (
+                f" or resources.workers ({resources.workers})" if resources.workers > 1 else ""
+            )
+            return 0, f"a trial takes {taken:g} {kind}, and there are {count}; lower {lower}, or join a larger cluster"
+        holds.append(int(count / taken))
+    return min(holds), ""
+
+
 def _spent(device_s: float, resources: Resources) -> str:
     """Device time, and its cost where a price is given."""
     device = "a GPU" if resources.gpus_per_worker else "a CPU worker"
     usd = f", {device_s / 3600 * resources.price.usd_per_device_hour:.2f} usd" if resources.price else ""
-    return f"{device_s / 3600:.3g} device-hours{usd} (a device is {device})"
+    return f"{number(device_s / 3600)} device-hours{usd} (a device is {device})"
 
 
 def _enough(experiment: Experiment, device_s: float) -> Iterator[str]:
@@ -173,18 +202,13 @@ def _enough(experiment: Experiment, device_s: float) -> Iterator[str]:
         limits["usd"] = (budget.usd, device_s / 3600 * price.usd_per_device_hour)
     for name, (limit, each) in limits.items():
         if limit is not None and each > 0 and limit / each < (experiment.trials or math.inf):
-            yield f"  budget.{name}: {limit:g} is enough for about {limit / each:.3g} trials"
-
-
-def _images_in(dataset: Dataset) -> int:
-    """Images of the training set, read only where their number is not known beforehand."""
-    return dataset.images or dataset.train_images or len(read(dataset, "train").labels)
+            yield f"  budget.{name}: {limit:g} is enough for about {number(limit / each)} trials"
 
 
 def trial_flops(train: Train, validation: Validate, training_images: int, *, until: int | None = None) -> float:
     """FLOPs of one run, or of its first `until` epochs: its training steps and its measurements."""
     epochs = train.epochs if until is None else until
-    measured = sum(validation.is_due(epoch, train.epochs) for epoch in range(1, epochs + 1))
+    measured = epochs // validation.every + (epochs == train.epochs and epochs % validation.every > 0)
     return forward_flops(train.model, train.dataset) * (
         epochs * training_images * passes(train)
         + measured * validation.images * (1 + validation.attack.steps * BACKWARD)
@@ -209,7 +233,9 @@ def passes(train: Train) -> int:
 @lru_cache(maxsize=64)
 def forward_flops(spec: Model, dataset: Dataset) -> float:
     """FLOPs of one image's forward pass (a multiply-add counts as two), on the meta device."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with outlined(), FlopCounterMode(display=False) as counter:
         model = spec.build(dataset.shape, dataset.num_classes)
         model(torch.empty(1, *dataset.shape))
     return float(counter.get_total_flops())
@@ -224,7 +250,7 @@ def seconds_per_image(train: Train, *, images: int = 8, at_least_s: float = 1.0)
     method.train()
     method.start_epoch(train.epochs, lambda model, count, fresh: 0.5)
     generator = torch.Generator(device).manual_seed(0)
-    images = min(images if train.dataset.shape[1] > 16 else train.batch_size, train.batch_size)
+    images = min(images if train.dataset.shape[1] > 16 else TIMED_AT_MOST, train.batch_size)
     x = torch.rand(images, *train.dataset.shape, device=device, generator=generator)
     y = torch.arange(images, device=device) % train.dataset.num_classes
     began, steps = 0.0, 0
@@ -245,4 +271,6 @@ def seconds_per_image(train: Train, *, images: int = 8, at_least_s: float = 1.0)
 def _hours(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * DAY_S else duration(seconds)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import optuna
 
 Kind = Literal["float", "int", "bool", "string"]
+CHOICE_AT_MOST = 1000
+"""Values, each of which is tried out before anything is computed."""
 INSIDE = 0.38196601125
 """A place within an interval where no round number lies."""
 
@@ -84,6 +86,8 @@ class Domain(Spec):
                 raise ValueError(f"a logarithmic interval starts above 0, not at {low:g}")
         elif not self.choice:
             raise ValueError("a choice needs at least one value")
+        elif len(self.choice) > CHOICE_AT_MOST:
+            raise ValueError(f"a choice of {len(self.choice)} values; use int, uniform or loguniform for so many")
         elif isinstance(self.choice, list):
             _refuse_values_without_a_column(self.choice)
         return self

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +36,16 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """How figures look, whatever the user's matplotlibrc says; a name in letters that the font lacks is no warning."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
 def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
     """Draw a front of two goals into a .png, .pdf or .svg file; ValueError for other suffixes or goal counts.
 
@@ -44,11 +57,10 @@ def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
     if not front.trials:
         raise ValueError("the front is empty: nothing to draw")
 
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(5.6, 4.4), dpi=200, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_subplot()

@@ -9,7 +9,7 @@ import numpy as np
 
 from arat_ray.frontier.confirm import Confirmation
 from arat_ray.frontier.pareto import Floats
-from arat_ray.frontier.plot import FRONT, GREY, OTHER, STYLE, TEXT, goal_label
+from arat_ray.frontier.plot import FRONT, GREY, OTHER, TEXT, goal_label, style
 from arat_ray.text import line
 
 if TYPE_CHECKING:
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 def plot_confirmation(confirmation: Confirmation, path: Path) -> None:
     """Draw a confirmation of two goals. Bars are one standard deviation over the seeds."""
-    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     assert len(confirmation.goals) == 2
-    with mpl.rc_context(STYLE):
+    with style():
         figure = Figure(figsize=(5.6, 4.4), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()

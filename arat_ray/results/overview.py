@@ -18,6 +18,7 @@ from arat_ray.results import reader
 from arat_ray.results.listing import measured
 from arat_ray.results.schema import ACCURACIES, TABLES
 from arat_ray.text import command, line
+from arat_ray.units import number
 
 REASONS_AT_MOST = 5
 COLUMNS = [
@@ -112,7 +113,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             f"front: {found['front']:,} trials, hypervolume {found['hypervolume']:.4f}; {measured(found['measured'])}"
         )
     usd = f", {found['usd']:.2f} usd" if found["usd"] is not None else ""
-    yield f"cost: {found['device_hours']:.4g} device-hours{usd}"
+    yield f"cost: {number(found['device_hours'])} device-hours{usd}"
     for reason in found["failed"][:REASONS_AT_MOST]:
         yield f"failed: {reason['trials']:,}, as trial {reason['first']}: {reason['reason']}"
     if len(found["failed"]) > REASONS_AT_MOST:

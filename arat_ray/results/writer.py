@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from arat_ray.disk import Disk
 from arat_ray.frontier.pareto import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.index import Key
@@ -25,8 +26,7 @@ class StudyWriter:
     `decisions` on them.
 
     `trial`, `epoch` and `decision` only take rows; `tick` writes them when `flush_s` seconds have passed, `flush`
-    now. A failing disk does not raise: rows stay in memory, writing is tried again after `retry_s[0]` seconds, then
-    twice that, up to `retry_s[1]`, and `warn` is called once when it begins and once when it is over.
+    now. A failing disk does not raise: rows stay in memory until it can be written again (`Disk`).
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class StudyWriter:
                 raise ValueError(f"goal {goal!r} is not a column of trials{did_you_mean(goal, schema.names)}")
         if part_files(study / "trials") and (found := reader.metadata(study).goals) != metadata.goals:
             raise ValueError(f"{study} has results for the goals {found}, not {metadata.goals}: use another folder")
-        self.study, self.goals, self.flush_s, self.retry_s = study, metadata.goals, flush_s, retry_s
-        self._warn = warn
+        self.study, self.goals, self.flush_s = study, metadata.goals, flush_s
+        self.disk = Disk(f"results to {study}", warn=warn, retry_s=retry_s)
         self.log = RowLog(study)
         _check_none_is_lost(study, self.log)
         text = metadata.encode()
@@ -61,8 +61,6 @@ class StudyWriter:
         self.trials = table("trials", schema)
         self.decisions = table("decisions", TABLES["decisions"].schema) if decisions else None
         self._flushed_at = time.monotonic()
-        self._delay = 0.0
-        self._retry_at: float | None = None  # None while the disk is well
         self._attempt: dict[str, int] = {}  # the last attempt at each trial
         self._points: dict[str, tuple[float, ...]] = {}  # goals of the complete, feasible full-fidelity trials
         self._front: set[Key] = set()
@@ -76,7 +74,7 @@ class StudyWriter:
     @property
     def failing(self) -> bool:
         """Whether rows wait because they could not be written."""
-        return self._retry_at is not None
+        return self.disk.failing
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Take one row of `epochs`."""
@@ -116,10 +114,9 @@ class StudyWriter:
         The log comes first. While the disk fails, only the next planned retry tries again, unless this is the `final`
         call.
         """
-        now = time.monotonic()
-        if self._retry_at is not None and now < self._retry_at and not final:
+        if not self.disk.is_due and not final:
             return self.pending == 0
-        self._flushed_at = now
+        self._flushed_at = time.monotonic()
         waiting = self.pending
         try:
             self.log.flush()
@@ -127,15 +124,9 @@ class StudyWriter:
                 if table is not None:
                     table.flush()
         except OSError as error:
-            shortest, longest = self.retry_s
-            self._delay = shortest if self._retry_at is None else min(2 * self._delay, longest)
-            if self._retry_at is None:
-                self._warn(f"cannot write results to {self.study} ({error}); rows are kept in memory")
-            self._retry_at = now + self._delay
+            self.disk.fails(error, kept="rows are")
             return False
-        if self._retry_at is not None:
-            self._retry_at = None
-            self._warn(f"results are written to {self.study} again: {waiting} rows had waited")
+        self.disk.works(waited=f"{waiting} rows")
         return True
 
     def _remember(self, row: Mapping[str, Any]) -> None:

@@ -27,7 +27,10 @@ def cached(address: str) -> Path:
     newest copy serves. Raises ValueError where there is nothing, and where it cannot be fetched whole.
     """
     place = parse(address)
-    cache = Path(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray").expanduser().absolute()
+    text = os.path.expanduser(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray")
+    if text.startswith("~"):
+        raise ValueError(f"{address}: there is no home folder to keep a copy in; set ARAT_DATA")
+    cache = Path(text).absolute()
     home = cache / "buckets" / place.scheme / place.location.removeprefix("/")
     try:
         there = _listing(place)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from arat_ray.storage import datasets
 from arat_ray.storage.place import is_uri, parse
@@ -66,8 +67,9 @@ def is_given() -> bool:
 
 
 def own_folders() -> list[Path]:
-    """The user's own: `$ARAT_DATA`, if it is set, and ~/.cache/arat-ray."""
-    return [Path(text).expanduser().absolute() for text in (os.environ.get("ARAT_DATA"), "~/.cache/arat-ray") if text]
+    """The user's own: `$ARAT_DATA`, if it is set, and ~/.cache/arat-ray, if there is a home."""
+    texts = [os.path.expanduser(text) for text in (os.environ.get("ARAT_DATA"), "~/.cache/arat-ray") if text]
+    return [Path(text).absolute() for text in texts if not text.startswith("~")]
 
 
 def find(named: Mapping[str, Location]) -> dict[str, Location]:
@@ -95,7 +97,7 @@ def _found(place: Location) -> Location:
         return place
     if (there := _in_own_folders(place)) or _rule.trusts_names:
         return there or place
-    return _join(own_folders()[0], _parts(place)[-1:])  # where nothing is: the name is not to be looked at
+    return Path(os.devnull, *_parts(place)[-1:])  # where nothing is: the name is not to be looked at
 
 
 def _in_own_folders(place: Location) -> Location | None:
@@ -103,8 +105,8 @@ def _in_own_folders(place: Location) -> Location | None:
 
 
 def is_found(place: str) -> bool:
-    """Whether the user's own folders have what is named."""
-    return _in_own_folders(place) is not None
+    """Whether the user's own folders have what is named, by a path or an address."""
+    return _in_own_folders(place if is_uri(place) else Path(place)) is not None
 
 
 def _find_in(folder: Location, named: Mapping[str, Location]) -> dict[str, Location]:
@@ -145,6 +147,17 @@ def _parent(folder: Location) -> Location:
 
 def _is_there(place: Location) -> bool:
     return datasets.is_there(place) if isinstance(place, str) else os.path.exists(place)
+
+
+def version(place: Location) -> tuple[Any, ...]:
+    """What changes when a file does, or when one right in a folder does; nothing of what is not there."""
+    if isinstance(place, str):
+        return ()
+    try:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    except OSError:
+        return ()
 
 
 def location(text: str) -> Location:

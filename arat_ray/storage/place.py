@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path, PosixPath
 from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -61,15 +61,33 @@ def parse(uri: str) -> Place:
             f"{uri}: an address ends with its path; settings of a server go into the environment, for S3 "
             "AWS_ENDPOINT_URL and AWS_REGION"
         )
+    login, at, rest = location.partition("/")[0].rpartition("@")
+    if at and (":" in login or scheme in ("s3", "gs")):  # abfs://container@account is none
+        raise ValueError(
+            f"{scheme}://***@{rest}: an address stands in results and logs, so it holds no login; credentials go into "
+            "the environment, for S3 AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     parts = location.removeprefix("/").split("/")
     if not all(parts) or {".", ".."} & set(parts):
         raise ValueError(f"{uri}: not a plain address; write it as {scheme}://bucket/prefix")
     return Place(scheme, location, s3_endpoint() if scheme == "s3" else "")
 
 
+def without_login(address: str) -> str:
+    """An address without `user:password@`."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # no address at all
+        return address
+    if not parts.scheme or "@" not in parts.netloc:
+        return address
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def s3_endpoint() -> str:
     """The server that the environment names in the place of Amazon's, if it does."""
-    return (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "").rstrip("/")
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return without_login(named).rstrip("/")
 
 
 def path_of(text: str) -> Path:

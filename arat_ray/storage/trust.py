@@ -18,8 +18,9 @@ OTHERS_CAN_WRITE = 0o022
 
 
 def record() -> Path:
-    """The file."""
-    return Path(os.environ.get("ARAT_CACHE") or "~/.cache/arat-ray").expanduser().absolute() / "places-of-data"
+    """The file; where there is no home for it, one that can neither be written nor read."""
+    text = os.path.expanduser(os.environ.get("ARAT_CACHE") or "~/.cache/arat-ray")
+    return Path(os.devnull if text.startswith("~") else text).absolute() / "places-of-data"
 
 
 def remember(places: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arat_ray import yaml_core
+from arat_ray import earlier, yaml_core
 from arat_ray.results import reader
 from arat_ray.storage.names import tame
 from arat_ray.text import line
@@ -55,7 +55,7 @@ def source_of(study: Path, trial_id: str) -> Source:
         if row["trial_id"] == trial_id:
             if not row["config"]:
                 raise ValueError(f"{study}: its table does not say how {trial_id} was trained (`config` is empty)")
-            return Source(row["number"], json.loads(row["config"]), row["config_hash"])
+            return Source(row["number"], earlier.train(json.loads(row["config"])), row["config_hash"])
     raise ValueError(f"{study} has no trial {trial_id}")
 
 
@@ -64,6 +64,8 @@ def description(study: Path) -> dict[str, Any]:
     path = study / "study.json"
     try:
         experiment: dict[str, Any] = json.loads(path.read_text())["experiment"]
+        if "validate" in experiment:
+            experiment["validate"] = earlier.validate(experiment["validate"])
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}): it says how the trials were measured; copy it here as well"

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import __version__, locks
+from arat_ray import __version__, disk, earlier, locks
 from arat_ray.experiment.config import Experiment
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
-from arat_ray.training import fingerprint, identity
+from arat_ray.study.recorder import trial_id
+from arat_ray.training import checkpoint, fingerprint, identity
 from arat_ray.training.fingerprint import Content
 
 Kind = Literal["tune", "train"]
@@ -46,17 +47,17 @@ def claim(
     data, where another process writes to it, and where an interrupted study is there that was not asked to be resumed.
     `say` hears what could not be checked.
     """
-    if not (folder / "study.json").exists() and folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
-    try:
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be made: {error.strerror}; choose another place with --results") from error
+        there = [path.name for path in folder.iterdir() if not path.name.startswith(".lock")]
+    if there and "study.json" not in there:
+        raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
     with ExitStack() as stack:
         with writable(folder):
             stack.enter_context(locks.held(folder / ".lock"))
         _check_same(folder, experiment, kind=kind, resume=resume, content=content, say=say)
         with writable(folder):
+            _try_names(folder, experiment)
             _describe(folder, experiment, source, kind=kind, content=content)
         yield
 
@@ -67,8 +68,16 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(f"{folder} cannot be written ({reason}); make room, or choose --results") from error
+        raise ValueError(f"--results {folder.parent}: {disk.reason(error)}") from error
+
+
+def _try_names(folder: Path, experiment: Experiment) -> None:
+    """OSError where a trial's checkpoint could not be written: its name is the longest of a study."""
+    checkpoints = folder / "checkpoints"
+    made = [path for path in (checkpoints / trial_id(experiment.name, 99999), checkpoints) if not path.exists()]
+    checkpoint.check(checkpoints / trial_id(experiment.name, 99999))
+    for path in made:
+        path.rmdir()
 
 
 def param_types(experiment: Experiment) -> dict[str, pa.DataType]:
@@ -112,12 +121,18 @@ def _check_same(
     there = json.loads(path.read_text())
     if there["kind"] != kind:
         raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
-    differing = list(identity.differences(_identity(there["identity"], experiment), experiment.identity()))
+    written = there["identity"]
+    written |= {"train": earlier.train(written["train"]), "validate": earlier.validate(written["validate"])}
+    differing = list(identity.differences(_identity(written, experiment), experiment.identity()))
     if differing:
         raise ValueError(
             f"{folder} holds the results of another experiment: {'; '.join(differing[:5])}; "
             "give this one another `name:`, or another place with --results"
         )
+    try:
+        fingerprint.check(there.get(CONTENT) or {})
+    except TypeError as error:
+        raise ValueError(f"{path} is not what a study writes ({error}); copy it here again") from error
     if found := list(fingerprint.changes(there.get(CONTENT) or {}, content or {})):
         raise ValueError(
             f"{folder} holds results of other data: {'; '.join(found)}; bring back the data that it began with, give "

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
+
+from arat_ray.disk import Disk
 
 Entry = dict[str, Any]
 
@@ -22,8 +23,7 @@ class Journal(BaseJournalBackend):
     """Optuna's journal in one file, which one process writes to. Others may read it, or append a note.
 
     Entries are written at once while `may_write` allows it, else they wait for `flush`. A failing disk does not raise:
-    writing is tried again after `retry_s[0]` seconds, then twice that, up to `retry_s[1]`, and `warn` is called once
-    when it begins and once when it is over.
+    they wait as well (`Disk`).
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Journal(BaseJournalBackend):
         may_write: Callable[[], bool] = lambda: True,
         retry_s: tuple[float, float] = (2.0, 60.0),
     ) -> None:
-        self.path, self._warn, self._may_write, self._retry_s = path, warn, may_write, retry_s
-        self._delay, self._retry_at = 0.0, None  # type: float, float | None
+        self.path, self._may_write = path, may_write
+        self.disk = Disk(f"the journal {path}", warn=warn, retry_s=retry_s)
         self._waiting: list[bytes] = []
         self._fresh: list[Entry] = []
         """Entries that Optuna has not read yet, the first of which is its number `_first`."""
@@ -71,22 +71,14 @@ class Journal(BaseJournalBackend):
 
         While the disk fails, only the next planned retry tries again, unless this is the `final` call.
         """
-        now = time.monotonic()
-        too_early = self._retry_at is not None and now < self._retry_at
-        if not self._waiting or not self._may_write() or (too_early and not final):
+        if not self._waiting or not self._may_write() or not (self.disk.is_due or final):
             return not self._waiting
         try:
             self._append(b"".join(self._waiting))
         except OSError as error:
-            shortest, longest = self._retry_s
-            self._delay = shortest if self._retry_at is None else min(2 * self._delay, longest)
-            if self._retry_at is None:
-                self._warn(f"cannot write the journal {self.path} ({error}); its entries are kept in memory")
-            self._retry_at = now + self._delay
+            self.disk.fails(error, kept="its entries are")
             return False
-        if self._retry_at is not None:
-            self._retry_at = None
-            self._warn(f"the journal {self.path} is written again: {len(self._waiting)} entries had waited")
+        self.disk.works(waited=f"{len(self._waiting)} entries")
         self._waiting.clear()
         return True
 

@@ -19,9 +19,10 @@ from arat_ray.results.schema import short_param
 from arat_ray.study.remaining import Remaining
 from arat_ray.terminal import Table, harmless, report
 from arat_ray.text import line
-from arat_ray.training.timing import duration
+from arat_ray.units import duration
 
 REFRESH_S = 0.5
+SHOWN_AT_MOST = 1000
 STYLES = {"running": "cyan", "complete": "", "failed": "red", "stopped": "yellow", "pruned": "dim"}
 NARROW, ROOMY = 60, 100
 """Columns of a terminal from which on there is room for what was sampled, and for long headings."""
@@ -105,7 +106,7 @@ class Progress:
         scores = ", ".join(f"{goal.replace('_', ' ')} {_percent(trial.get(goal))}" for goal in self.goals)
         if broken := trial.get("broken_constraints"):
             scores += f", infeasible: {broken}"
-        outcome = line(trial.get("error") or trial.get("stop_reason") or scores)
+        outcome = _short(trial.get("error") or trial.get("stop_reason") or scores)
         done = f"{self.ended_count}/{self.total}" if self.total else str(self.ended_count)
         return f"[{done}] trial {number} {trial['status']}: {outcome} ({_sampled(trial['sampled'])}){self._left()}"
 
@@ -159,11 +160,17 @@ class Progress:
             trial = self.trials[number]
             cells = [f"{'*' if number in front else ''}{number}", trial["status"]]
             cells += [f"{trial['epochs_done']}/{self.epochs}", *(_percent(trial.get(goal)) for goal in self.goals)]
-            what = Text(line(trial.get("error") or _sampled(trial["sampled"])), no_wrap=True, overflow="ellipsis")
+            what = Text(_short(trial.get("error") or _sampled(trial["sampled"])), no_wrap=True, overflow="ellipsis")
             style = "bold green" if number in front else STYLES.get(trial["status"], "")
             table.add_row(*cells, *([what] if is_wide else []), style=style)
         hidden = len(self.trials) - room
         return Group(self._head(), bar, table, Text(f"and {hidden} more trials" if hidden > 0 else "* on the front"))
+
+
+def _short(text: object) -> str:
+    """One line of a text, not longer than a screen could show; the tables have all of it."""
+    text = str(text)
+    return line(text if len(text) <= SHOWN_AT_MOST else f"{text[:SHOWN_AT_MOST]}...")
 
 
 def _percent(value: float | None) -> str:
@@ -174,6 +181,6 @@ def _sampled(sampled: dict[str, Any]) -> str:
     """Parameters by the last parts of their paths: invariance_weight 41.7, layers stage4."""
     shown = []
     for path, value in sampled.items():
-        text = f"{value:.3g}" if isinstance(value, float) else line(value)
+        text = f"{value:.3g}" if isinstance(value, float) else _short(value)
         shown.append(f"{short_param(path)} {text}")
     return ", ".join(shown) or "as in train"

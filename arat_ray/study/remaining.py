@@ -34,7 +34,8 @@ class Remaining:
         """Of the trials that ended."""
         self._lengths: Counter[int] = Counter()
         """Epochs of the trials that ended as they should, also early: how many there are of each."""
-        self._at, self._left = time.monotonic(), None if waiting else 0.0
+        self._at = time.monotonic()
+        self._left: float | None = None
 
     def started(self, number: int, epoch: int = 0) -> None:
         """A trial begins, or goes on behind an epoch."""
@@ -46,14 +47,16 @@ class Remaining:
         self._update()
 
     def reported(self, number: int, epoch: int) -> None:
-        trial = self._running[number]
-        if epoch > trial.epoch:
+        trial = self._running.get(number)
+        if trial and epoch > trial.epoch:
             trial.epoch, trial.reported = epoch, time.monotonic()
             self._update()
 
     def ended(self, number: int, epoch: int, status: str) -> None:
         self.reported(number, epoch)
-        trial = self._running.pop(number)
+        trial = self._running.pop(number, None)
+        if trial is None:
+            return
         if trial.epoch > trial.first:
             self._busy_s += trial.reported - trial.began
             self._trained += trial.epoch - trial.first

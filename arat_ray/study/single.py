@@ -19,7 +19,8 @@ from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.training import data
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
-from arat_ray.training.timing import describe, duration
+from arat_ray.training.timing import describe
+from arat_ray.units import duration
 
 
 class NotSavedError(Exception):
@@ -57,6 +58,8 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
     def report(row: Row, replayed: bool) -> bool:
         recorder.report(0, {"row": row, "replayed": replayed, **describe(device)})
         recorder.tick()
+        if writer.disk.broken:
+            raise NotSavedError(f"{writer.disk.broken}; `--resume` measures again what is missing")
         if not replayed:
             seconds.append(row["epoch_s"])
             left = sum(seconds) / len(seconds) * (train.epochs - row["epoch"])
@@ -75,7 +78,15 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             warn(trouble)
             told.append(trouble)
 
-    content = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed).content
+    content = data.load(
+        train.dataset,
+        validate_on=validate.split,
+        images=validate.images,
+        seed=validate.seed,
+        subset=validate.subset,
+    ).content
+    for note in train.dataset.notes():
+        terminal.report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(

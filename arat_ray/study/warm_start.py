@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from arat_ray import earlier
 from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment, Sampled
 from arat_ray.experiment.errors import shown
@@ -96,7 +97,7 @@ def read(study: Path, experiment: Experiment) -> Found:
     refused: dict[str, tuple[int, str]] = {}
     differing: Counter[str] = Counter()
     for row in rows:
-        config = json.loads(row["config"])
+        config = earlier.train(json.loads(row["config"]))
         try:
             violations = _violations(experiment, row)
             sampled = translate(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import pickle
 import struct
@@ -17,15 +18,20 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from arat_ray import earlier
+from arat_ray.spec import Spec
 from arat_ray.training import fingerprint
 from arat_ray.training.branches import deployed
 from arat_ray.training.images import Shape
-from arat_ray.training.run import HAS_RUN, Train, Validate
+from arat_ray.training.run import Train, Validate
+
+S = TypeVar("S", bound=Spec)
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -66,7 +72,7 @@ class Checkpoint:
 
     @property
     def train_spec(self) -> Train:
-        return Train.model_validate(self.train, context=HAS_RUN)
+        return _read(Train, self.train)
 
     @property
     def shape(self) -> Shape:
@@ -82,7 +88,26 @@ class Checkpoint:
 
     @property
     def validate_spec(self) -> Validate:
-        return Validate.model_validate(self.validate)
+        return _read(Validate, self.validate)
+
+
+def _read(kind: type[S], given: dict[str, Any]) -> S:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"the checkpoint is of a run that this version cannot read: {where}: {first['msg']}"
+        ) from error
+
+
+def check(folder: Path) -> None:
+    """OSError where no checkpoint could be written there now; what is there stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".{BEST}.{os.getpid()}"
+    probe.touch()
+    probe.unlink()
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
@@ -137,6 +162,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         version = fields["format"]
         if version == FORMAT:
+            fields |= {"train": earlier.train(fields["train"]), "validate": earlier.validate(fields["validate"])}
             state = Checkpoint(**fields)
             _check(state)
             return state
@@ -154,6 +180,7 @@ def _check(state: Checkpoint) -> None:
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(f"{name} is a {type(getattr(state, name)).__name__}")
+    json.dumps([state.train, state.validate, state.content])  # bytes would pass for text, and nobody asks of them
     if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in state.history):
         raise TypeError("history holds no rows of epochs")
     if not all(isinstance(state.train.get(part), dict) for part in ("dataset", "model", "method")):

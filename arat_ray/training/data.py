@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from arat_ray.storage import finding
 from arat_ray.training import fingerprint
 from arat_ray.training.fingerprint import Content
 from arat_ray.training.image_files import ImageFolder, ParquetImages
 from arat_ray.training.images import Images, ImageSet, Shape, Split
+from arat_ray.training.subset import Subset, choose, stratified
 from arat_ray.training.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn
 
 __all__ = ["DATASETS", "Dataset", "Digits", "ImageSet", "Splits", "hold_out", "indices_sha256", "load", "read"]
@@ -32,6 +33,7 @@ class Digits(Images):
     shape: ClassVar[Shape] = (1, 8, 8)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 1437
+    test_images: ClassVar[int] = 360
 
     def read(self, split: Split) -> ImageSet:
         from sklearn.datasets import load_digits
@@ -41,7 +43,7 @@ class Digits(Images):
         train, test = train_test_split(np.arange(1797), test_size=360, stratify=digits.target, random_state=0)
         rows = train if split == "train" else test
         grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)  # stored as 0..16
-        return self._first(split, grey[:, None], digits.target[rows], map(str, range(10)))
+        return self._chosen("dataset digits", split, grey[:, None], digits.target[rows], map(str, range(10)))
 
 
 _Dataset = Digits | Cifar10 | Cifar100 | Svhn | FashionMnist | ParquetImages | ImageFolder
@@ -59,11 +61,14 @@ DATASETS: dict[str, type[_Dataset]] = {
 
 def read(dataset: Dataset, split: Split) -> ImageSet:
     """A split of a data set, read once a process: a reused worker finds it here. Not to be written to."""
-    return _read(dataset.located(), split)
+    found = dataset.located()
+    places = [getattr(found, key) for key in found.places if key in ("train", "test")]
+    return _read(found, split, tuple(finding.version(place) for place in places if place is not None))
 
 
 @lru_cache(maxsize=4)
-def _read(dataset: Dataset, split: Split) -> ImageSet:
+def _read(dataset: Dataset, split: Split, version: tuple[Any, ...]) -> ImageSet:
+    del version  # what was replaced meanwhile is read again
     return dataset.read(split)
 
 
@@ -77,8 +82,17 @@ class Splits(NamedTuple):
     """Fingerprints of the splits that both are of."""
 
 
-def load(dataset: Dataset, *, validate_on: Literal["validation", "test"], images: int, seed: int) -> Splits:
-    """A training set, less a stratified validation set drawn with `seed`; or whole, beside the first test images.
+def load(
+    dataset: Dataset,
+    *,
+    validate_on: Literal["validation", "test"],
+    images: int,
+    seed: int,
+    subset: Subset = "stratified",
+) -> Splits:
+    """A training set, less a stratified validation set drawn with `seed`; or whole, beside so many test images.
+
+    These too are drawn by class with `seed`, unless `subset` says the first.
 
     The test set is opened in the second case only. Raises ValueError for more images than there are.
     """
@@ -90,9 +104,9 @@ def load(dataset: Dataset, *, validate_on: Literal["validation", "test"], images
     test = read(dataset, "test")
     if images > len(test.labels):
         raise ValueError(f"{images} images of a test set of {len(test.labels)}; lower validate.images")
-    first = torch.arange(images)
+    chosen = choose(test.labels, images, subset=subset, seed=seed)
     content["test"] = fingerprint.of(test)
-    return Splits(train, _rows(test, first), indices_sha256(first), content)
+    return Splits(train, _rows(test, chosen), indices_sha256(chosen), content)
 
 
 def _rows(images: ImageSet, indices: Tensor) -> ImageSet:
@@ -107,14 +121,7 @@ def hold_out(labels: Tensor, *, images: int, seed: int) -> tuple[Tensor, Tensor]
     n = len(labels)
     if not 0 <= images < n:
         raise ValueError(f"{images} validation images of {n} training images; choose 0 to {n - 1}")
-    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    shuffled = shuffled[labels[shuffled].argsort(stable=True)]  # class by class, in random order within
-    counts = labels.bincount()
-    quota, remainder = counts * images // n, counts * images % n
-    quota[remainder.argsort(descending=True, stable=True)[: images - int(quota.sum())]] += 1
-    group = labels[shuffled]
-    held = torch.arange(n) - (counts.cumsum(0) - counts)[group] < quota[group]
-    return shuffled[~held].sort().values, shuffled[held].sort().values
+    return stratified(labels, images, seed=seed)
 
 
 def indices_sha256(indices: Tensor) -> str:

@@ -153,7 +153,7 @@ def _validation(state: Checkpoint) -> dict[str, Any] | None:
 def _at_hand(dataset: Dataset) -> ImageSet | None:
     """The first training images, of which there are enough to compare on; None where they are not on this machine."""
     count = sum(COMPARED_BATCHES)
-    few = dataset.model_copy(update={"images": min(dataset.images or count, count)})
+    few = dataset.model_copy(update={"images": min(dataset.images or count, count), "subset": "first"})
     with suppress(ValueError, OSError), without_downloads():
         return few.read("train")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,9 @@ Content = Mapping[str, Mapping[str, Any]]
 """By split, what `of` says of it; as JSON in checkpoints and in study.json."""
 
 KEYS = ("images", "shape", "classes", "pixels_sha256", "labels_sha256")
+
+NUMBERS_AT_MOST = 1 << 32
+"""Pixels of an image times classes: what claims more is no data set, and its network would fill the memory."""
 
 
 def of(images: ImageSet) -> dict[str, Any]:
@@ -35,15 +39,19 @@ def _digests(images: Tensor, labels: Tensor) -> tuple[str, str]:
     return pixels.hexdigest(), hashlib.sha256(labels.cpu().numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def check(content: Mapping[Any, Any]) -> None:
-    """TypeError where a file says something else than `of` does: it may come from anywhere."""
+def check(content: Any) -> None:
+    """TypeError where a file says something else than `of` does: it may come from anywhere. Of no split is fine."""
+    if not isinstance(content, dict):
+        raise TypeError("content holds no splits")
     for split, said in content.items():
         if split not in ("train", "test") or not isinstance(said, dict) or set(said) != set(KEYS):
             raise TypeError(f"content says nothing of images for {split!r}")
-        sizes = [said["images"], said["classes"], *(said["shape"] if isinstance(said["shape"], list) else [])]
-        if len(sizes) != 5 or not all(isinstance(size, int) and 0 < size < 1 << 32 for size in sizes):
+        shape = said["shape"] if isinstance(said["shape"], list) else []
+        sizes = [said["images"], said["classes"], *shape]
+        are_sizes = len(shape) == 3 and all(type(size) is int and 0 < size < 1 << 32 for size in sizes)
+        if not are_sizes or math.prod(shape) * said["classes"] > NUMBERS_AT_MOST:
             raise TypeError(f"content says no sizes of the {split} images")
-    if "train" not in content:
+    if content and "train" not in content:
         raise TypeError("content says nothing of the training images")
 
 

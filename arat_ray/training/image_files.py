@@ -2,127 +2,138 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
+from torch import Tensor
 
 from arat_ray.spec import DataPlace, did_you_mean
 from arat_ray.storage.datasets import cached
+from arat_ray.training import class_folders, classes, labels, parquet_files
+from arat_ray.training.decoding import pixels
 from arat_ray.training.images import Images, ImageSet, Shape, Split
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+from arat_ray.training.parquet_columns import Columns, columns
+from arat_ray.training.parquet_files import Part
 
 
 class ParquetImages(Images):
-    """Images in Parquet as on the Hugging Face hub: struct<bytes, path> or binary, beside an integer label.
+    """Images in Parquet as on the Hugging Face hub: struct<bytes, path> or binary, beside a label.
 
-    A path is a file or a folder of parts: `train*.parquet` or `test*.parquet`, or all if none are named so.
-    Class names are those of the schema's `huggingface` metadata, else "0" to the highest training label.
+    A path is a file or a folder of parts: `train*.parquet` or `test*.parquet`, or all if none are named so; where it
+    holds none, `data/` or `train/` in it, or folders `label=cat/`. Classes are those that the schema's `huggingface`
+    metadata names, else the numbers 0..K-1 or 1..K, or each text that occurs, sorted.
     """
 
     name: Literal["parquet"] = "parquet"
     places: ClassVar[tuple[str, ...]] = ("train", "test")
     train: DataPlace
     test: DataPlace | None = None
-    image_column: str | None = None  # by default `img` or `image`
+    image_column: str | None = None
+    """By default `img` or `image`, else the only one that can be meant."""
     label_column: str = "label"
-    channels: Literal[1, 3] | None = None  # convert to grey or RGB; by default all are as the first
+    """Where there is none of that name, the only one that can be meant."""
+    size: PositiveInt | None = None
+    """The shorter side is resized to it, then the centre is cropped; by default all images have one size."""
+    channels: Literal[1, 3] | None = None
+    """Convert to grey or RGB; by default all are as the first."""
+    later: ClassVar[tuple[str, ...]] = ("size",)
 
     @property
     def shape(self) -> Shape:
-        return _parquet_facts(self.located())[0]
+        return _parquet_facts(self.located()).shape
 
     @property
     def num_classes(self) -> int:
-        return len(_parquet_facts(self.located())[1])
+        return len(_parquet_facts(self.located()).classes)
+
+    def notes(self) -> Iterator[str]:
+        yield from super().notes()
+        yield from _parquet_facts(self.located()).notes
 
     def read(self, split: Split) -> ImageSet:
-        shape, classes = _parquet_facts(self.located())
-        n = self._count(sum(map(_num_rows, self._parts(split))), split)
-        return _gather(n, self._rows(split), shape, classes)
+        facts, parts = _parquet_facts(self.located()), self._parts(split)
+        n = self._count(parquet_files.rows_in(parts, split), split)
+        _refuse_what_does_not_fit(split, n, facts.shape)
+        found = self._labels(parts, facts.classes if facts.are_declared else ())
+        whole = found.numbered(facts.classes)
+        classes.refuse_impossible(f"dataset.{split}: {getattr(self, split)}", split, whole, facts.classes)
+        chosen = self._indices(whole, split)
+        return _gather(self._pictures(parts, chosen), facts.shape, whole[chosen], facts.classes)
 
-    def _parts(self, split: Split) -> list[Path]:
-        path = _existing(split, getattr(self.located(), split))
-        if not path.is_dir():
-            return [path]
-        parts = sorted(path.glob("*.parquet"))
-        if any(part.name.startswith(("train", "test")) for part in parts):  # then never one for the other
-            parts = [part for part in parts if part.name.startswith(split)]
-        if not parts:
-            raise ValueError(f"dataset.{split}: no {split}*.parquet in {path}")
-        return parts
+    def _counted(self, split: Split, enough: int | None) -> int:
+        return parquet_files.rows_in(self._parts(split), split)
 
-    def _columns(self, part: Path, file: pq.ParquetFile) -> tuple[str, str]:
-        """The names of the image and the label column."""
-        known = file.schema_arrow.names
-        image = self.image_column or ("img" if "img" in known else "image")
-        for key, column in (("image_column", image), ("label_column", self.label_column)):
-            if column not in known:
-                raise ValueError(f"dataset.{key}: {part} has no {column!r}{did_you_mean(column, known)}")
-        return image, self.label_column
+    def _parts(self, split: Split) -> list[Part]:
+        return parquet_files.parts(split, _existing(split, getattr(self.located(), split)))
 
-    def _rows(self, split: Split) -> Iterator[tuple[str, Any, Any]]:
-        """Where a row stands, its image uint8 [C, H, W] and its label; read no further than asked."""
-        for part in self._parts(split):
-            with _parquet(part) as file:
-                columns = self._columns(part, file)
-                batches = file.iter_batches(batch_size=1024, columns=columns)
-                cells = (zip(*(batch[column].to_pylist() for column in columns), strict=True) for batch in batches)
-                for row, (image, label) in enumerate(chain.from_iterable(cells)):
-                    where = f"{part}, row {row} (from 0)"
-                    encoded = image.get("bytes") if isinstance(image, dict) else image
-                    if not isinstance(encoded, bytes):
-                        raise ValueError(f"{where}: no encoded image in {columns[0]}; embed the bytes, not a path")
-                    yield where, _pixels(io.BytesIO(encoded), where, channels=self.channels), label
+    def _columns(self, part: Part, file: Any) -> Columns:
+        keys = dict(part.keys)
+        return columns(part.path, file.schema_arrow, keys, image=self.image_column, label=self.label_column)
 
+    def _labels(self, parts: list[Part], names: tuple[str, ...]) -> labels.Found:
+        """Those of all rows; `names` are the classes' where a part does not say them itself."""
+        found = labels.Found()
+        for part in parts:
+            with parquet_files.opened(part.path) as file:
+                here = self._columns(part, file)
+                if here.constant is not None:
+                    found.add_constant(here.constant, file.metadata.num_rows, part.path)
+                    continue
+                for row, cells in parquet_files.batches(part, file, here.label):
+                    found.add(cells, part.path, row, names=here.names or names)
+        return found
 
-@contextmanager
-def _parquet(part: Path) -> Iterator[pq.ParquetFile]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(part) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{part}: no intact Parquet file ({error}); download or write it again") from error
+    def _pictures(self, parts: list[Part], chosen: Tensor) -> Iterator[tuple[str, Any]]:
+        """Where each of the chosen rows (sorted) stands, and its image uint8 [C, H, W]; others are not decoded."""
+        first = 0
+        for part in parts:
+            with parquet_files.opened(part.path) as file:
+                begin, first = first, first + file.metadata.num_rows
+                wanted = (chosen[(chosen >= begin) & (chosen < first)] - begin).numpy()
+                column = self._columns(part, file).image
+                for row, cells in parquet_files.batches(part, file, column, wanted=wanted):
+                    here = wanted[np.searchsorted(wanted, row) : np.searchsorted(wanted, row + len(cells))]
+                    for i in here.tolist():
+                        where = f"{part.path}, row {i} (from 0)"
+                        encoded = parquet_files.encoded(cells, i - row, where, column)
+                        yield where, pixels(encoded, where, channels=self.channels, size=self.size)
 
 
-def _num_rows(part: Path) -> int:
-    with _parquet(part) as file:
-        return int(file.metadata.num_rows)
+class _Facts(NamedTuple):
+    """What the training files say of the whole set."""
+
+    shape: Shape
+    classes: tuple[str, ...]
+    are_declared: bool
+    """By the Hub's metadata."""
+    notes: tuple[str, ...]
 
 
 @lru_cache
-def _parquet_facts(dataset: ParquetImages) -> tuple[Shape, tuple[str, ...]]:
-    """The shape of the first training image and the class names."""
-    first = next(dataset._rows("train"), None)
-    if first is None:
+def _parquet_facts(dataset: ParquetImages) -> _Facts:
+    """The shape of the first training image, and the classes; ValueError for labels that cannot be told apart."""
+    parts = dataset._parts("train")
+    rows = parquet_files.rows_in(parts, "train")
+    if not rows:
         raise ValueError(f"dataset.train: {dataset.train} has no rows")
-    highest = 0
-    for part in dataset._parts("train"):
-        with _parquet(part) as file:
-            _, label = dataset._columns(part, file)
-            info = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-            names = info.get("info", {}).get("features", {}).get(label, {}).get("names")
-            if names:
-                return first[1].shape, tuple(names)
-            labels = file.read(columns=[label])[label].to_pylist()
-            highest = max([highest, *(value for value in labels if isinstance(value, int))])
-    return first[1].shape, tuple(map(str, range(highest + 1)))
+    dataset._count(rows, "train")
+    with parquet_files.opened(parts[0].path) as file:
+        declared = dataset._columns(parts[0], file).names
+    found = dataset._labels(parts, declared)
+    names = declared or classes.that_occur(found.places)
+    with torch.device("cpu"):  # who asks may be building a network on the meta device
+        whole = found.numbered(names)
+        classes.refuse_impossible(f"dataset.train: {dataset.train}", "train", whole, names)
+        _, first = next(dataset._pictures(parts, torch.tensor([0])))
+        notes = tuple(classes.notes(whole, names, is_declared=bool(declared)))
+    return _Facts(first.shape, names, bool(declared), notes)
 
 
 class ImageFolder(Images):
@@ -136,7 +147,9 @@ class ImageFolder(Images):
     train: DataPlace
     test: DataPlace | None = None
     size: PositiveInt
+    """Height and width of the images."""
     channels: Literal[1, 3] = 3
+    """Grey or RGB."""
     suffixes: ClassVar[tuple[str, ...]] = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
     @property
@@ -145,32 +158,37 @@ class ImageFolder(Images):
 
     @property
     def num_classes(self) -> int:
-        return len(self._classes())
+        return len(self._files("train"))
 
-    def _classes(self) -> tuple[str, ...]:
-        folder = _existing("train", self.located().train)
-        names = tuple(sorted(entry.name for entry in folder.glob("[!.]*") if entry.is_dir()))
-        if not names:
-            raise ValueError(f"dataset.train: {folder} holds no folders; make one for each class")
-        return names
+    def _counted(self, split: Split, enough: int | None) -> int:
+        return sum(map(len, self._files(split).values()))
+
+    def _files(self, split: Split) -> dict[str, list[Path]]:
+        """The images of each class; ValueError for a class without any."""
+        found = class_folders.images(split, _existing(split, getattr(self.located(), split)), self.suffixes)
+        if split == "train":
+            class_folders.refuse_impossible(_existing(split, self.located().train), found, self.suffixes)
+        return found
 
     def read(self, split: Split) -> ImageSet:
-        folder = _existing(split, getattr(self.located(), split))
-        files = [file for file in folder.glob("[!.]*/**/[!.]*") if file.suffix.lower() in self.suffixes]
+        names = tuple(self._files("train"))
+        by_class = self._files(split)
+        label = {name: index for index, name in enumerate(names)}
+        files = class_folders.shuffled(_existing(split, getattr(self.located(), split)), by_class)
         if not files:
-            raise ValueError(f"dataset.{split}: no {', '.join(self.suffixes)} in the folders of {folder}")
-        files.sort(key=lambda file: hashlib.sha256(file.relative_to(folder).as_posix().encode()).digest())
-        n = self._count(len(files), split)
-        return _gather(n, self._rows(split, folder, files), self.shape, self._classes())
-
-    def _rows(self, split: Split, folder: Path, files: list[Path]) -> Iterator[tuple[str, Any, int]]:
-        """Name, image uint8 [C, H, W] and label of each file."""
-        label = {name: index for index, name in enumerate(self._classes())}
-        for file in files:
-            name = file.relative_to(folder).parts[0]
+            raise ValueError(f"dataset.{split}: no {', '.join(self.suffixes)} in the folders of {getattr(self, split)}")
+        for name, file in files:
             if name not in label:
                 raise ValueError(f"dataset.{split}: {file} is of no training class{did_you_mean(name, label)}")
-            yield str(file), _pixels(file, str(file), channels=self.channels, size=self.size), label[name]
+        whole = torch.tensor([label[name] for name, _ in files])
+        classes.refuse_impossible(f"dataset.{split}: {getattr(self, split)}", split, whole, names)
+        chosen = self._indices(whole, split)
+        _refuse_what_does_not_fit(split, len(chosen), self.shape)
+        pictures = (self._picture(files[i][1]) for i in chosen.tolist())
+        return _gather(pictures, self.shape, whole[chosen], names)
+
+    def _picture(self, file: Path) -> tuple[str, Any]:
+        return str(file), pixels(file, str(file), channels=self.channels, size=self.size)
 
 
 def _existing(key: str, path: Path | str | None) -> Path:
@@ -193,40 +211,27 @@ def _existing(key: str, path: Path | str | None) -> Path:
     return path
 
 
-def _pixels(source: Any, where: str, *, channels: int | None, size: int | None = None) -> Any:
-    """One image, uint8 [C, H, W]: grey (1) or RGB (3) as `channels` says, by default as it is stored.
-
-    With `size`, the shorter side is resized to it and the centre [C, size, size] is kept.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(source) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
-            grey = image.mode in ("1", "L", "LA") if channels is None else channels == 1
-            decoded = image if image.mode == "RGB" and not grey else image.convert("L" if grey else "RGB")
-            if size is not None:
-                from torchvision.transforms.functional import center_crop, resize
-
-                decoded = center_crop(resize(decoded, [size]), [size])
-            pixels = np.asarray(decoded)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Syntax: a broken PNG
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{where}: unreadable image ({reason}); repair or remove it") from error
-    return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+def _refuse_what_does_not_fit(split: Split, n: int, shape: Shape) -> None:
+    """ValueError where so many images need more memory than this machine has."""
+    needed, there = n * int(np.prod(shape)), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        fix = "take fewer with dataset.images, or smaller ones with dataset.size" if split == "train" else "give fewer"
+        raise ValueError(
+            f"dataset.{split}: {n:,} images of {' x '.join(map(str, shape))} take {needed / 1e9:,.1f} GB, and this "
+            f"machine has {there / 1e9:,.1f} GB of memory; {fix}"
+        )
 
 
-def _gather(n: int, rows: Iterator[tuple[str, Any, Any]], shape: Shape, classes: tuple[str, ...]) -> ImageSet:
-    """The first n rows (where, image, label) as an image set, each checked."""
-    images, labels = np.empty((n, *shape), np.uint8), np.empty(n, np.int64)
-    for i, (where, pixels, label) in enumerate(islice(rows, n)):
-        if pixels.shape != shape:
+def _gather(pictures: Iterator[tuple[str, Any]], shape: Shape, labels: Tensor, names: tuple[str, ...]) -> ImageSet:
+    """The images (where, pixels), one for each label, as an image set; all must have one shape."""
+    images = np.empty((len(labels), *shape), np.uint8)
+    for i, (where, found) in enumerate(pictures):
+        if found.shape != shape:
+            fixes = {"channels": found.shape[0] != shape[0], "size": found.shape[1:] != shape[1:]}
+            key = " and ".join(f"dataset.{name}" for name, differs in fixes.items() if differs)
             raise ValueError(
-                f"{where}: image of {pixels.shape}, but the first training image is {shape} (channels, "
-                "height, width); all must share one size, and `channels: 3` makes all of them RGB"
+                f"{where}: image of {found.shape}, but the first training image is {shape} (channels, height, width); "
+                f"all must have one shape: set {key}{' (3 makes all of them RGB)' if fixes['channels'] else ''}"
             )
-        if not isinstance(label, int) or not 0 <= label < len(classes):
-            raise ValueError(f"{where}: label {label!r} is no integer in 0..{len(classes) - 1}")
-        images[i], labels[i] = pixels, label
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), classes)
+        images[i] = found
+    return ImageSet(torch.from_numpy(images), labels.contiguous(), names)

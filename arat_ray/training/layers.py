@@ -10,11 +10,13 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from arat_ray.training.branches import SplitNorm
 
@@ -103,7 +105,8 @@ class Layer(NamedTuple):
 def survey(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
     """All modules of a network for images of `shape` [C, H, W], by a forward of two zero images on its own device.
 
-    A feature can be pooled from [N, C], from tokens [N, T, C] and from maps [N, C, H, W].
+    A feature can be pooled from [N, C], from tokens [N, T, C] and from maps [N, C, H, W]. A network on the meta device
+    is laid out on the CPU without values, and N is 0: torch's meta kernels import its compiler, which takes seconds.
     """
     modules, known = dict(model.named_modules()), names(model)
     outputs: dict[str, object] = {}
@@ -113,19 +116,26 @@ def survey(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
         hooks.callback(handle.remove)
 
     parameter, training = next(model.parameters()), model.training
+    images = 0 if parameter.is_meta else 2
+    device = torch.device("cpu") if parameter.is_meta else parameter.device
+    values = {
+        name: torch.empty(each.shape, dtype=each.dtype, device=device)
+        for name, each in chain(model.named_parameters(), model.named_buffers())
+        if each.is_meta
+    }
     with ExitStack() as hooks, torch.no_grad():
         for name in known:
             keep(name)
-        model.eval()(torch.zeros(2, *shape, device=parameter.device, dtype=parameter.dtype))
+        functional_call(model.eval(), values, torch.zeros(images, *shape, device=device, dtype=parameter.dtype))
     model.train(training)
-    return [_layer(name, modules[name], outputs.get(name)) for name in known]
+    return [_layer(name, modules[name], outputs.get(name), images) for name in known]
 
 
-def _layer(name: str, module: nn.Module, output: object) -> Layer:
+def _layer(name: str, module: nn.Module, output: object, images: int) -> Layer:
     kind = type(module).__name__
     if not isinstance(output, Tensor):
         return Layer(name, kind, None, None)
-    has_feature = output.dim() in (2, 3, 4) and output.shape[0] == 2 and output.is_floating_point()
+    has_feature = output.dim() in (2, 3, 4) and output.shape[0] == images and output.is_floating_point()
     features = 2 if output.dim() == 3 else 1  # the dimension that `pool` keeps
     return Layer(name, kind, tuple(output.shape[1:]), output.shape[features] if has_feature else None)
 

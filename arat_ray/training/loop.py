@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from arat_ray import disk
 from arat_ray.training import branches, checkpoint, data, diagnostics, fingerprint, identity
 from arat_ray.training.averaging import Average
 from arat_ray.training.batches import EVERYTHING, Batches
@@ -52,6 +53,10 @@ def _warn(trouble: str | None) -> None:
 
 class DivergenceError(ValueError):
     """The loss is no number any more."""
+
+
+class NeverSavedError(ValueError):
+    """The run's checkpoint could never be written; only rank 0 knows."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
     """Run `train` to its end, going on from the checkpoint in `context.folder` where there is one.
 
     Raises ValueError for a checkpoint of another run and for what `Train` cannot know without its data;
-    `DivergenceError` where the loss becomes NaN or infinite; `LeavingError` where `context.leaves()`.
+    `DivergenceError` where the loss becomes NaN or infinite; `NeverSavedError`, before anything is computed if that can
+    be known, where `context.folder` takes no checkpoint; `LeavingError` where `context.leaves()`.
     """
     if train.batch_size % context.world_size:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
@@ -95,6 +101,8 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
         torch.backends.cudnn.benchmark = True  # shapes never change from step to step
     else:
         keep_freed_memory()
+    if context.rank == 0:
+        _try_to_save(context.folder)
     run = _Run(train, validate, context)
     history = run.restore()
     run.alive()
@@ -119,7 +127,13 @@ class _Run:
     def __init__(self, train: Train, validate: Validate, context: Context) -> None:
         self.train, self.validate, self.context = train, validate, context
         device = context.device
-        splits = data.load(train.dataset, validate_on=validate.split, images=validate.images, seed=validate.seed)
+        splits = data.load(
+            train.dataset,
+            validate_on=validate.split,
+            images=validate.images,
+            seed=validate.seed,
+            subset=validate.subset,
+        )
         self.validation_sha256, self.content = splits.validation_sha256, dict(splits.content)
         self.validation = _to(splits.validation, device)
         self.images = Batches(
@@ -196,6 +210,7 @@ class _Run:
 
         Where the disk fails, training goes on from the state in memory and the next epoch that is measured tries again.
         After the last epoch nothing is left to do but to wait for the disk: results without their network are none.
+        NeverSavedError where waiting is of no use.
         """
         if self.context.rank == 0:
             state = Checkpoint(
@@ -229,6 +244,8 @@ class _Run:
                 self.best = None
             checkpoint.save(state, self.context.folder / checkpoint.LAST)
         except OSError as error:
+            if disk.is_lasting(error):
+                raise NeverSavedError(f"its checkpoint can never be written: {disk.reason(error)}") from error
             if self.best is not None:
                 self.best = checkpoint.detached(self.best)
             self.trouble = f"its checkpoint cannot be written ({error.strerror}); {goes_on}"
@@ -444,6 +461,14 @@ class _Run:
             alive=self.alive,
         )
         return counts.clean_accuracy
+
+
+def _try_to_save(folder: Path) -> None:
+    try:
+        checkpoint.check(folder)
+    except OSError as error:
+        if disk.is_lasting(error):
+            raise NeverSavedError(f"its checkpoint can never be written: {disk.reason(error)}") from error
 
 
 def _measured_s(began: float, watch: Stopwatch) -> tuple[float, float]:

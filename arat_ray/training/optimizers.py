@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 import torch
@@ -9,6 +11,18 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from arat_ray.spec import Spec
+
+GUARDED = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+
+
+def _eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The optimiser of torch's own functions, less their wrappers, which keep its compiler off.
+
+    They import it for that, a second of CPU for each worker, and nothing is compiled here.
+    """
+    functions = {name: inspect.unwrap(getattr(kind, name)) for name in GUARDED}
+    functions["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), functions)
 
 
 class Sgd(Spec):
@@ -27,7 +41,7 @@ class Sgd(Spec):
         return self
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
+        return _eager(torch.optim.SGD)(
             parameters,
             lr=self.learning_rate,
             momentum=self.momentum,
@@ -45,7 +59,9 @@ class AdamW(Spec):
     weight_decay: float = Field(0.01, ge=0)
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        return _eager(torch.optim.AdamW)(
+            parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+        )
 
 
 Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from arat_ray.spec import Spec
@@ -29,13 +35,12 @@ from arat_ray.training.methods import (
 )
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
+from arat_ray.training.outlines import outlined
 from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
+from arat_ray.training.subset import Subset
 from arat_ray.training.weight_perturbation import WeightPerturbation
-
-HAS_RUN = "has run"
-"""The context in which the spec of a checkpoint is validated: its data is not looked at."""
 
 
 class Train(Spec):
@@ -90,7 +95,7 @@ class Train(Spec):
         return {"name": "sgd", **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
-    def _parts_fit_together(self, info: ValidationInfo) -> Self:
+    def _parts_fit_together(self) -> Self:
         if self.attack is None and not isinstance(self.method, StandardSpec):
             raise PydanticCustomError(
                 "no_attack",
@@ -115,9 +120,6 @@ class Train(Spec):
             raise ValueError(
                 f"weight_perturbation.warmup_epochs {awp.warmup_epochs} leaves none of {self.epochs} epochs"
             )
-        has_run = info.context == HAS_RUN
-        if self.augmentation is not None and not has_run and self.dataset.shape[0] not in (1, 3):
-            raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
         return self
 
     def located(self) -> Self:
@@ -140,20 +142,27 @@ class Train(Spec):
         return method
 
     def check(self) -> None:
-        """Build the method without memory or data (meta device): ValueError for what only the network can tell."""
-        with torch.device("meta"):
+        """Build the method without memory (meta device): ValueError for what only network and data set can tell.
+
+        Of data in files its shape and classes are read; validating a spec alone opens nothing.
+        """
+        if self.augmentation is not None and self.dataset.shape[0] not in (1, 3):
+            raise ValueError(f"augmentation {self.augmentation!r} needs images of 1 or 3 channels; leave it out")
+        with outlined():
             self.build()
 
 
 class Validate(Spec):
     """Measurements every so many epochs and after the last one, on images held out of the training set.
 
-    `split: test` holds none out and measures on the first `images` test images: for the last look, not for choosing.
+    `split: test` holds none out and measures on `images` test images: for the last look, not for choosing.
     """
 
     every: int = Field(ge=1)
     images: int = Field(ge=1)
     split: Literal["validation", "test"] = "validation"
+    subset: Subset = "stratified"
+    """Which test images, where there are more: of each class by its share, drawn with `seed`; or the first."""
     choose: Literal["last", "best"] = "last"
     """Whose accuracies count as the run's: those of the last measurement, or of the one most robust so far. Both
     checkpoints are kept either way, last.pt and best.pt."""
@@ -166,7 +175,17 @@ class Validate(Spec):
     def _test_images_do_not_choose(self) -> Self:
         if self.split == "test" and self.choose == "best":
             raise ValueError("split: test with choose: best would choose on the test images; use choose: last")
+        if self.split == "validation" and self.subset != "stratified":
+            raise ValueError("subset: first is for split: test; held-out images are drawn by class")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What says nothing is not written out, so that runs from before there was such a key stay the same."""
+        written: dict[str, Any] = write(self)
+        if self.split == "validation":
+            written.pop("subset", None)
+        return written
 
     @property
     def held_out(self) -> int:

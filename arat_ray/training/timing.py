@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from arat_ray.units import duration as duration
+
 
 class Stopwatch:
     """Seconds spent within `running()` blocks; on a GPU measured there, without waiting for it at every step."""
@@ -45,12 +47,3 @@ def describe(device: torch.device) -> dict[str, Any]:
     unit = 1 if platform.system() == "Darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {"device": "cpu", "peak_memory_gib": peak / 2**30}
-
-
-def duration(seconds: float) -> str:
-    """1 h 5 min, 2 min 10 s, 7 s."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

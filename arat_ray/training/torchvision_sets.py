@@ -37,7 +37,8 @@ class Downloaded(Images):
     places: ClassVar[tuple[str, ...]] = ("root",)
 
     def located(self) -> Self:
-        return self.model_copy(update={"root": finding.roots(self.root)[0]})
+        found = finding.roots(self.root)
+        return self.model_copy(update={"root": found[0]}) if found else self
 
 
 class Cifar10(Downloaded):
@@ -50,13 +51,16 @@ class Cifar10(Downloaded):
     shape: ClassVar[Shape] = (3, 32, 32)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 50_000
+    test_images: ClassVar[int] = 10_000
     files: ClassVar[str] = (
         "cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a) from https://www.cs.toronto.edu/~kriz/"
     )
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "CIFAR10", {"train": split == "train"})
-        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes
+        )
 
 
 class Cifar100(Downloaded):
@@ -66,13 +70,16 @@ class Cifar100(Downloaded):
     shape: ClassVar[Shape] = (3, 32, 32)
     num_classes: ClassVar[int] = 100
     train_images: ClassVar[int] = 50_000
+    test_images: ClassVar[int] = 10_000
     files: ClassVar[str] = (
         "cifar-100-python.tar.gz (MD5 eb9058c3a382ffc7106e4002c42a8d85) from https://www.cs.toronto.edu/~kriz/"
     )
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "CIFAR100", {"train": split == "train"})
-        return self._first(split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data.transpose(0, 3, 1, 2), found.targets, found.classes
+        )
 
 
 class Svhn(Downloaded):
@@ -86,6 +93,7 @@ class Svhn(Downloaded):
     shape: ClassVar[Shape] = (3, 32, 32)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 73_257
+    test_images: ClassVar[int] = 26_032
     files: ClassVar[str] = (
         "train_32x32.mat (MD5 e26dedcc434d2e4c54c9b2d4a06d8373) and test_32x32.mat "
         "(MD5 eb5a983be6a315427106f1b164d9cef3) from http://ufldl.stanford.edu/housenumbers/"
@@ -93,7 +101,7 @@ class Svhn(Downloaded):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "SVHN", {"split": split})
-        return self._first(split, found.data, found.labels, map(str, range(10)))
+        return self._chosen(f"dataset {self.name}: {self.root}", split, found.data, found.labels, map(str, range(10)))
 
 
 class FashionMnist(Downloaded):
@@ -103,6 +111,7 @@ class FashionMnist(Downloaded):
     shape: ClassVar[Shape] = (1, 28, 28)
     num_classes: ClassVar[int] = 10
     train_images: ClassVar[int] = 60_000
+    test_images: ClassVar[int] = 10_000
     files: ClassVar[str] = (
         "FashionMNIST/raw/train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
         "t10k-labels-idx1-ubyte (gunzipped) from https://github.com/zalandoresearch/fashion-mnist "
@@ -111,7 +120,9 @@ class FashionMnist(Downloaded):
 
     def read(self, split: Split) -> ImageSet:
         found = _torchvision(self, "FashionMNIST", {"train": split == "train"})
-        return self._first(split, found.data[:, None], found.targets, found.classes)
+        return self._chosen(
+            f"dataset {self.name}: {self.root}", split, found.data[:, None], found.targets, found.classes
+        )
 
 
 def _can_hold(folder: Path) -> bool:
@@ -125,6 +136,8 @@ def _torchvision(dataset: Cifar10 | Cifar100 | Svhn | FashionMnist, kind: str, w
     import torchvision.datasets
 
     make, roots = getattr(torchvision.datasets, kind), finding.roots(dataset.root)
+    if not roots:
+        raise ValueError(f"dataset {dataset.name}: there is no home folder to look in; give --data, or set ARAT_DATA")
     for each in roots:
         with suppress(RuntimeError):  # not there, or damaged
             return make(each, **which)

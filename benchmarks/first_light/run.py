@@ -34,8 +34,9 @@ def measure(name: str, results: Path) -> dict[str, Any]:
     study = results / f"first-light-{name.replace('_', '-')}"
     arat_ray("train", str(HERE / f"{name}.yaml"), "--results", str(results), "--resume")
     (row,) = reader.read(study, "trials").to_pylist()
-    attack = ("--attack", "pgd", "--epsilon", "8/255", "--steps", "20", "--split", "test", "--images", "2000", "--json")
-    clean, robust = json.loads(arat_ray("evaluate", str(study / row["checkpoint"]), *attack))
+    attack = ("--attack", "pgd", "--epsilon", "8/255", "--steps", "20")
+    images = ("--split", "test", "--images", "2000", "--subset", "first")
+    clean, robust = json.loads(arat_ray("evaluate", str(study / row["checkpoint"]), *attack, *images, "--json"))
     epochs = reader.read(study, "epochs").to_pylist()
     measured: dict[str, Any] = row | {"clean": clean, "robust": robust, "last": epochs[-1]}
     return measured

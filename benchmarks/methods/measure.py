@@ -114,8 +114,8 @@ def methods_table(rows: list[Row], images: int, apgd_images: int) -> Iterator[st
     yield "|---|---|---|---|---|"
     for row in rows:
         path = row["study_folder"] / row["checkpoint"]
-        words = ("--attack", "pgd", "--epsilon", "8/255", "--split", "test", "--images", str(images), "--json")
-        clean, pgd = json.loads(arat_ray("evaluate", str(path), *words))
+        words = ("--attack", "pgd", "--epsilon", "8/255", "--split", "test", "--images", str(images))
+        clean, pgd = json.loads(arat_ray("evaluate", str(path), *words, "--subset", "first", "--json"))
         cells = [_interval(each["correct"], images) for each in (clean, pgd)]
         cells.append(_interval(apgd(path, apgd_images), apgd_images))
         held_out = f"{100 * row['clean_accuracy']:.1f} / {100 * row['robust_accuracy']:.1f}"

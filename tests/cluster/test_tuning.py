@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,12 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private import node as ray_node
 from rich.console import Console
 
 from arat_ray.experiment.config import Experiment
@@ -25,9 +28,11 @@ from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoLedger
+from tests import moving
 from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
+psutil: Any = ray_node.psutil
 Write = Callable[..., Path]
 
 
@@ -53,23 +58,40 @@ def assert_whole(file: Path, trials: int, epochs: int = 3) -> None:
     assert journal
 
 
-def test_a_study_runs_to_its_end_prints_the_front_and_is_extended(write: Write) -> None:
-    file = write()
+def test_a_study_runs_to_its_end_prints_the_front_and_is_extended_after_its_data_has_moved(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARAT_CACHE", str(tmp_path / "cache"))
+    moving.parquet(tmp_path / "sets/train.parquet", count=800)
+    moving.parquet(tmp_path / "sets/test.parquet", first=900, count=40)
+    places = {key: str(tmp_path / f"sets/{key}.parquet") for key in ("train", "test")}
+    train = EXPERIMENT["train"] | {"dataset": {"name": "parquet", **places}}
+    file = write(train=train)
     done = tune(file, "--trials", "2")
     assert done.returncode == 0, done.stderr
     assert "front: " in done.stdout
     assert done.stdout.splitlines()[-1] == "budget.trials: all 2 trials have ended"
     assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 2, done.stderr  # Ray's own chatter is silenced
+    chatter = [line for line in done.stderr.splitlines() if "starting Ray" not in line and "chmod 600" not in line]
+    assert len(chatter) <= 2, done.stderr  # Ray's own is silenced
+    assert done.stderr.startswith("starting Ray\n") or "chmod 600" in done.stderr.splitlines()[0]
+    assert "starting 2 worker(s)" in done.stdout
     assert_whole(file, trials=2)
-    again = tune(file, "--trials", "2")
-    assert again.returncode == 0
+    (tmp_path / "sets").rename(tmp_path / "elsewhere")
+    again = tune(file, "--trials", "2", "--data", str(tmp_path / "elsewhere"))
+    assert again.returncode == 0, again.stderr
     assert "all 2 trials" in again.stdout
+    monkeypatch.setenv("ARAT_DATA", str(tmp_path / "elsewhere"))
     more = tune(file, "--trials", "3")
     assert more.returncode == 0, more.stderr
     assert_whole(file, trials=3)
     assert_front_is_attacked(file.parent / "results" / "small")
-    other = write(search={"method.invariance_weight": {"loguniform": [0.1, 100]}})
+    moving.parquet(tmp_path / "elsewhere/train.parquet", first=1, count=800)
+    refused = tune(file, "--trials", "4")
+    assert refused.returncode == 2
+    assert "holds results of other data: other pixels and labels of the 800 train images" in refused.stderr
+    moving.parquet(tmp_path / "elsewhere/train.parquet", count=800)
+    other = write(train=train, search={"method.invariance_weight": {"loguniform": [0.1, 100]}})
     refused = tune(other)
     assert refused.returncode == 2
     assert "search.method.invariance_weight.loguniform is [0.1, 10.0] there and [0.1, 100.0] here" in refused.stderr
@@ -174,20 +196,102 @@ def test_a_search_learns_from_an_earlier_study_and_keeps_it_out_of_its_tables(wr
     assert (source["study"], len(source["taken"])) == (str(earlier), 12)
 
 
-def test_a_study_goes_on_after_a_trial_that_diverges_and_ends_after_too_many_in_a_row(write: Write) -> None:
-    search = {"optimizer.learning_rate": {"choice": [1e20, 0.05, 1e21, 1e22, 0.06]}}
+SECRETS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "WANDB_API_KEY"),
+    *("HF_TOKEN", "GITHUB_TOKEN", "PGPASSWORD"),
+)
+SHADOWS = ("torch", "random", "json", "numpy", "ray", "pickle")
+
+
+def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_ends_after_too_many_in_a_row(
+    write: Write, tmp_path: Path
+) -> None:
+    """Credentials in the environment, no home, a long TMPDIR, tokens asked for, modules of famous names, odd labels."""
+    labels = {"[/x] \x1b[2J": 1e20, "good": 0.05, "[/pytorch/third_party/gloo] :smile:": 1e21, "c": 1e22, "d": 0.06}
+    search = {"optimizer.learning_rate": {"choice": labels}}
     one = {"cpus_per_worker": 1, "concurrent_trials": 1}
     file = write(search=search, sampler={"name": "grid", "seed": 0}, budget={"max_failures": 2}, resources=one)
-    done = tune(file)
-    assert done.returncode == 8, done.stderr
-    assert "3 trial(s) failed" in done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("stopped by budget.max_failures: 2 trials in a row have failed, the last one with: Diverge")
-    assert last.endswith("go on with --resume and that mended, or a larger --max-failures")
+    for name in SHADOWS:
+        (file.parent / f"{name}.py").write_text("raise SystemExit('this is not what was meant')")
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        environment = {name: f"canary-{name}" for name in SECRETS} | {"HOME": "/proc/nonexistent"}
+        environment |= {"TMPDIR": str(long), "RAY_TMPDIR": short, "RAY_AUTH_MODE": "token"}
+        environment["AWS_ENDPOINT_URL"] = "http://canary:canary@127.0.0.1:9"
+        driver = subprocess.Popen(
+            tune_command(file, "--verbose"),  # so that Ray's logs stay
+            env=os.environ | environment,
+            cwd=file.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: (file.parent / "results" / "small" / "epochs").exists(), 240, "the first row")
+        listening = listens_on(driver.pid)
+        arguments = b"".join((Path("/proc") / str(pid) / "cmdline").read_bytes() for pid in ray_processes())
+        stdout, stderr = driver.communicate(timeout=300)
+        assert driver.returncode == 8, stderr
+        assert "3 trial(s) failed" in stderr
+        last = stderr.splitlines()[-1]
+        assert last.startswith("stopped by budget.max_failures: 2 trials in a row have failed, the last one with: Div")
+        assert last.endswith("go on with --resume and that mended, or a larger --max-failures")
+        assert listening
+        assert not [address for address in listening if address != "127.0.0.1"]
+        sessions = list(Path(short).glob("*/r/session_2*"))
+        assert sessions
+        assert all(path.stat().st_mode & 0o077 == 0 for path in Path(short).iterdir())
+        assert (sessions[0] / "logs" / "runtime_env_agent.log").exists()
+        assert not [path for root in (short, tmp_path) for path in files_below(Path(root)) if holds_canary(path)]
+        assert "canary" not in stdout + stderr
+        assert "\x1b" not in stdout + stderr
+        assert r"(learning_rate [/x] \x1b[2J)" in stdout
+        assert "(learning_rate [/pytorch/third_party/gloo] :smile:)" in stdout
+        assert b"canary" not in arguments
     ended = sorted(rows(file, "trials"), key=lambda row: row["number"])
     assert [row["status"] for row in ended[:4]] == ["failed", "complete", "failed", "failed"]
     assert "lower optimizer.learning_rate (1e+20)" in ended[0]["error"]
     assert all(row["status"] == "stopped" for row in ended[4:])
+
+
+def listens_on(pid: int) -> set[str]:
+    """The addresses on which a process and those that it started take connections."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("tcp")
+            found |= {each.laddr.ip.removeprefix("::ffff:") for each in connections if each.status == "LISTEN"}
+    return found
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def holds_canary(path: Path) -> bool:
+    return b"canary" in path.read_bytes()
+
+
+def test_ctrl_c_while_ray_starts_ends_with_130_and_leaves_nothing(write: Write) -> None:
+    file = write()
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        driver = subprocess.Popen(
+            tune_command(file),
+            env=os.environ | {"RAY_TMPDIR": short},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_until(lambda: bool(ray_processes()), 240, "Ray to begin to start")
+        os.killpg(driver.pid, signal.SIGINT)
+        _, stderr = driver.communicate(timeout=90)
+        assert driver.returncode == 130, stderr
+        assert "--resume" in stderr
+        assert "Traceback" not in stderr
+        assert not ray_processes()
+        assert list(Path(short).iterdir()) == []
 
 
 def test_a_worker_that_dies_is_another_attempt_and_goes_on_from_its_checkpoint(write: Write) -> None:
@@ -234,11 +338,43 @@ def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_die
     assert {row["validation_images"] for row in rows(file, "epochs")} == {500}
 
 
-def test_more_gpus_than_the_cluster_has_is_an_error_and_no_wait(write: Write) -> None:
+SLOW = """
+import sys, time, types
+import ray._private.node as node, ray._private.services as services
+node.time = types.SimpleNamespace(sleep=time.sleep, time=time.time, monotonic=lambda: 1000 * time.monotonic())
+services.RAYLET_EXECUTABLE = sys.argv.pop(1)
+from arat_ray.cli import main
+main()
+"""
+RAYLET = """#!/bin/sh
+test -e {folder}/failed || {{ touch {folder}/failed; exit 1; }}
+sleep 2
+exec {raylet} "$@"
+"""
+
+
+def test_a_ray_that_fails_and_then_is_slower_than_its_limits_starts_and_what_never_fits_is_an_error(
+    write: Write,
+) -> None:
+    """Ray's clock runs a thousand times as fast: so its limit of 30 s is long over when its node is there."""
+    from ray._private.services import RAYLET_EXECUTABLE
+
     file = write(resources={"gpus_per_worker": 64})
-    refused = tune(file)
-    assert refused.returncode == 2
-    assert "64 GPU each, which this cluster can never place" in refused.stderr
+    raylet = file.parent / "raylet"
+    raylet.write_text(RAYLET.format(folder=file.parent, raylet=RAYLET_EXECUTABLE))
+    raylet.chmod(0o755)
+    refused = subprocess.run(
+        [sys.executable, "-c", SLOW, str(raylet), *tune_command(file)[len(COMMAND) :]],
+        env=os.environ | {"RAY_raylet_start_wait_time_s": "1", "HOME": str(file.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2, refused.stderr
+    lines = refused.stderr.splitlines()
+    assert [line for line in lines if not line.endswith(" s")][:2] == ["starting Ray", "starting Ray once more"], lines
+    assert "64 GPU each, which this cluster can never place" in lines[-1]
+    assert "Traceback" not in refused.stderr
     assert "resources.gpus_per_worker" not in refused.stdout
     assert not rows(file, "trials")
 
@@ -261,6 +397,7 @@ def test_a_cluster_that_is_there_is_joined_and_left_running(write: Write) -> Non
         file = write(budget={"trials": 1})
         done = tune(file, "--address", address)
         assert done.returncode == 0, done.stderr
+        assert re.search(rf"^joined the Ray at {address}, session_\S+: 1 node\(s\), 2 CPU, 0 GPU$", done.stderr, re.M)
         assert_whole(file, trials=1)
         assert ray_processes()
     finally:

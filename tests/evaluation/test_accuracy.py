@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_counts_equal_a_loop_over_single_images(trained: Path) -> None:
-    report = evaluate(trained, split="test", attack=PGD, images=40, seed=0, batch_size=16, device=CPU)
+    report = evaluate(trained, split="test", attack=PGD, images=40, subset="first", seed=0, batch_size=16, device=CPU)
     model = checkpoint.network(checkpoint.load(trained))
     images, labels, _ = data.read(Digits(), "test")
     clean = robust = 0
@@ -94,6 +94,7 @@ def test_each_image_has_a_verdict_that_adds_up_to_the_counts(trained: Path) -> N
 def test_an_ensemble_is_measured_as_on_the_bare_network_and_again_from_its_records(trained: Path) -> None:
     apgd = Ensemble(name="apgd", norm="linf", epsilon=0.1)
     common: dict[str, Any] = {"split": "test", "attack": apgd, "images": 10, "seed": 0, "batch_size": 6, "device": CPU}
+    common |= {"subset": "first"}
     told: list[str] = []
     report = evaluate(trained, **common, progress=told.append)
     bare = Attacker(checkpoint.network(checkpoint.load(trained)), digits(10), apgd.plan(10), seed=0)

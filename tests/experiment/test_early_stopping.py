@@ -11,6 +11,7 @@ from arat_ray.experiment import plan
 from arat_ray.experiment.config import Experiment, load
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError
+from arat_ray.units import PREFIXES
 
 FILE = """
 name: small
@@ -29,7 +30,7 @@ sampler: {name: tpe, seed: 0}
 early_stopping: {name: pareto_asha, min_epochs: 10, reduction_factor: 3}
 budget: {trials: 64}
 """
-PFLOP = re.compile(r"(\S+) PFLOP")
+FLOP = re.compile(r"(\S+) ([kMGTPE]?)FLOP")
 
 
 def write(folder: Path, **changes: str) -> Path:
@@ -144,7 +145,8 @@ def test_the_plan_says_when_trials_stop_and_that_its_cost_is_an_expectation(tmp_
         f"  early stopping: {epochs:.3g} of 100 epochs a trial expected, if 1 in 3 goes on at each rung; "
         "the first trials there go on more often"
     )
-    full, expected, most = (float(each) for line in (estimated[0], estimated[2]) for each in PFLOP.findall(line))
+    found = [each for line in (estimated[0], estimated[2]) for each in FLOP.findall(line)]
+    full, expected, most = (float(digits) * 1000 ** PREFIXES.index(prefix) for digits, prefix in found)
     assert most == pytest.approx(64 * full, rel=0.01)
     assert expected == pytest.approx(64 * full * epochs / 100, rel=0.01)
     assert estimated[2].endswith("if none were stopped")

@@ -103,6 +103,11 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     "no sampler": ("sampler: {name: tpe, seed: 0}\n", "", "sampler: missing; write `sampler: {name: tpe, seed: 0}`"),
     "half a gpu": ("workers: 1", "workers: 2, gpus_per_worker: 0.5", "resources: gpus_per_worker 0.5 with 2 workers"),
     "uneven": ("workers: 1", "workers: 3", "train: batch_size 64 cannot be shared out over 3 workers"),
+    "long in bytes": (
+        "name: small",
+        f"name: {84 * chr(0x6F22)}",
+        "name: becomes a folder: use at most 249 bytes, not 252 (its 84 characters have more than one each)",
+    ),
     "slash": ("name: small", "name: a/b", "name: 'a/b' becomes a folder: use letters, digits, '-', '_' and '.'"),
     "goal": ("budget:", "maximize: accuracy\nbudget:", "maximize: must be a list; write ['accuracy']"),
     "same goal": ("budget:", "maximize: [clean_accuracy, clean_accuracy]\nbudget:", "maximize: a goal stands twice"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from arat_ray.experiment import plan
 from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.errors import ExperimentError
+from arat_ray.units import flop
 
 FILE = """
 name: small
@@ -54,9 +57,9 @@ def test_flops_of_a_trial_are_those_of_its_passes(method: str, passes: int, tmp_
     lines = list(plan.estimate(experiment(tmp_path, method)))
     training = 4 * 1000 * passes  # 1,437 training images, of which 437 validate
     validation = 2 * 437 * (1 + 20 * 2)  # after epochs 3 and 4
-    expected = FORWARD * (training + validation) / 1e15
-    assert lines[0] == f"  a trial: 1000 training images, {expected:.3g} PFLOP"
-    assert lines[1] == f"  the search: 8 trials, {8 * expected:.3g} PFLOP"
+    expected = FORWARD * (training + validation)
+    assert lines[0] == f"  a trial: 1000 training images, {flop(expected)}"
+    assert lines[1] == f"  the search: 8 trials, {flop(8 * expected)}"
 
 
 def test_the_trials_of_a_grid_are_counted_each_by_its_own_method(tmp_path: Path) -> None:
@@ -66,9 +69,9 @@ def test_the_trials_of_a_grid_are_counted_each_by_its_own_method(tmp_path: Path)
     path.write_text(text.replace("  optimizer.learning_rate: {loguniform: [0.01, 1]}", search))
     lines = list(plan.estimate(load(path)))
     validation = 2 * 437 * (1 + 20 * 2)
-    plain, kl, two = (FORWARD * (4000 * passes + validation) / 1e15 for passes in (3, 5 * 2 + 6, 5 * 2 + 9))
-    assert lines[1] == f"  from {plain:.3g} to {two:.3g} PFLOP, as a trial's method and size demand"
-    assert lines[2] == f"  the search: 3 trials, {plain + kl + two:.3g} PFLOP"
+    plain, kl, two = (FORWARD * (4000 * passes + validation) for passes in (3, 5 * 2 + 6, 5 * 2 + 9))
+    assert lines[1] == f"  from {flop(plain)} to {flop(two)}, as a trial's method and size demand"
+    assert lines[2] == f"  the search: 3 trials, {flop(plain + kl + two)}"
 
 
 def test_the_plan_names_the_layers_that_the_patterns_stand_for(tmp_path: Path) -> None:
@@ -91,3 +94,83 @@ def test_the_forecast_is_in_device_hours_and_usd_and_says_how_far_a_budget_goes(
     assert float(usd) == pytest.approx(2 * float(hours), abs=0.01)
     assert re.search(r"budget.usd: 1e-09 is enough for about \S+ trials", lines[-1])
     assert "8 trials or 1e-09 usd" in "\n".join(plan.describe(load(path)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epochs: 4", "epochs: 1000000000"),
+        ("epochs: 4", "epochs: 1000000000\n  schedule: {name: cosine}"),
+        ("batch_size: 64", "batch_size: 1000"),
+        ("steps: 20", "steps: 1000000000"),
+        ("trials: 8", "trials: 1000000000000"),
+        ("every: 3", "every: 1000000000"),
+        ("budget", "early_stopping: {name: pareto_asha, min_epochs: 3, reduction_factor: 2}\nbudget"),
+        ("[0.01, 1]}", "[0.01, 1]}\n  seed: {int: [0, 1000000000]}"),
+    ],
+)
+def test_the_plan_of_numbers_that_are_too_large_comes_as_soon_as_any(old: str, new: str, tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    text = FILE.replace("METHOD", "{name: standard}").replace(old, new)
+    if "early" in new:
+        text = text.replace("epochs: 4", "epochs: 999999999")
+    path.write_text(text)
+    experiment = load(path)
+    lines = [*plan.describe(experiment), *plan.estimate(experiment, image_s=1e-3, at_once=1)]
+    assert any(line.startswith("  a trial: 1000 training images") for line in lines)
+
+
+def test_no_rung_of_a_billion_epochs_is_looked_for_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    text = FILE.replace("METHOD", "{name: standard}").replace("epochs: 4", "epochs: 1000000000")
+    path.write_text(text.replace("budget", "early_stopping: {name: pareto_asha, min_epochs: 4}\nbudget"))
+    with pytest.raises(ExperimentError, match=r"4 is no multiple .* use 3, 6, 9, ... or 999999999"):
+        load(path)
+
+
+def test_a_batch_that_is_timed_is_not_larger_than_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    path.write_text(FILE.replace("METHOD", "{name: standard}").replace("batch_size: 64", "batch_size: 100000000"))
+    assert plan.seconds_per_image(load(path).base, at_least_s=0.0) > 0
+
+
+def test_conditions_upon_conditions_are_tried_out_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "huge.yaml"
+    names = ["nesterov", "momentum", "weight_decay", "learning_rate"]
+    flags = [f"schedule.decays: {{choice: {{{', '.join(f'd{n}: [0.{n}]' for n in range(1, 10))}}}}}"]
+    values = ", ".join(f"0.{n}" for n in range(1, 10))
+    for number, name in enumerate(names[1:]):
+        above = [
+            "schedule.decays: [d1, d2, d3, d4, d5, d6]",
+            *(f"optimizer.{n}: [{values}]" for n in names[1:][:number]),
+        ]
+        flags.append(f"optimizer.{name}: {{choice: [{values}], when: {{{', '.join(above)}}}}}")
+    text = FILE.replace("METHOD", "{name: standard}")
+    path.write_text(text.replace("  optimizer.learning_rate: {loguniform: [0.01, 1]}", "  " + "\n  ".join(flags)))
+    assert sum(1 for _ in load(path).probes()) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("resources", "says"),
+    [
+        ("workers: 4, cpus_per_worker: 50000", "lower resources.cpus_per_worker (50000) or resources.workers (4), or"),
+        (
+            "cpus_per_worker: 90000, concurrent_trials: 8",
+            "a trial takes 90000 CPUs, and there are N; lower resources.cpus_per_worker (90000), or join",
+        ),
+    ],
+)
+def test_a_trial_for_which_this_machine_is_too_small_runs_no_times_at_once(
+    resources: str, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(FILE.replace("METHOD", "{name: standard}") + f"resources: {{{resources}}}\n")
+    text = "\n".join(plan.estimate(load(path)))
+    assert "  the search: 0 trials at once on this machine: " in text
+    assert says.replace("there are N", f"there are {os.cpu_count()}") in text
+
+
+def test_no_more_trials_run_at_once_than_this_machine_holds(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(FILE.replace("METHOD", "{name: standard}") + "resources: {concurrent_trials: 100000}\n")
+    assert f", {os.cpu_count()} trial(s) at once" in "\n".join(plan.estimate(load(path)))

@@ -284,3 +284,58 @@ def test_a_table_that_names_a_checkpoint_outside_of_its_study_is_refused(named: 
     for refuse in (lambda: find(folder / "checkpoints" / "t0", ANY), lambda: checkpoints_of(folder, front=True)):
         with pytest.raises(ValueError, match="is no name of a file below"):
             refuse()
+
+
+# --------------------------------------------------------------------------------- where several evaluations fit
+
+
+def test_the_only_evaluation_that_both_have_is_taken(study: Path) -> None:
+    measure(study, 0, "rrc")
+    measure(study, 0, "rrr", attack="pgd-20")
+    measure(study, 0, "rrr", split="validation")
+    measure(study, 1, "rcc")
+    measure(study, 1, "rcc", attack="pgd-50")
+    found = compare(checkpoint(study, 0), checkpoint(study, 1), ANY)
+    assert (found.a.attack, found.b.attack, found.a.split) == ("autoattack", "autoattack", "test")
+    with pytest.raises(ValueError, match=r"t1/last.pt has 2 evaluations; choose with"):
+        find(checkpoint(study, 1), ANY)
+
+
+def test_of_a_single_evaluation_that_of_the_same_conditions_is_taken_from_the_other(study: Path) -> None:
+    measure(study, 0, "rrc", attack="pgd-20")
+    measure(study, 1, "rcc", attack="pgd-20")
+    measure(study, 1, "rcc")
+    for a, b in ((0, 1), (1, 0)):
+        found = compare(checkpoint(study, a), checkpoint(study, b), ANY)
+        assert (found.a.attack, found.b.attack) == ("pgd-20", "pgd-20")
+    single = read_only(study, 0)
+    assert compare(study / single, checkpoint(study, 1), ANY).b.attack == "pgd-20"
+
+
+def read_only(study: Path, trial: int) -> str:
+    return find(checkpoint(study, trial), ANY)[1].evaluation_id
+
+
+def test_of_several_in_common_those_are_listed_and_none_is_taken(study: Path) -> None:
+    for trial in (0, 1):
+        measure(study, trial, "rrc")
+        measure(study, trial, "rrr", attack="pgd-20")
+    measure(study, 0, "rrr", attack="pgd-50")
+    with pytest.raises(ValueError, match=r"both have 2 evaluations; choose with --attack") as caught:
+        compare(checkpoint(study, 0), checkpoint(study, 1), ANY)
+    assert "pgd-50" not in str(caught.value)
+    assert compare(checkpoint(study, 0), checkpoint(study, 1), Asked(attack="pgd")).a.attack == "pgd-20"
+
+
+def test_without_one_in_common_the_ambiguous_side_is_named(study: Path) -> None:
+    measure(study, 0, "rrc")
+    measure(study, 1, "rcc", attack="pgd-20")
+    measure(study, 1, "rcc", attack="pgd-50")
+    with pytest.raises(ValueError, match=r"t1/last.pt has 2 evaluations"):
+        compare(checkpoint(study, 0), checkpoint(study, 1), ANY)
+
+
+def test_a_misspelled_attack_is_answered_with_the_nearest(study: Path) -> None:
+    measure(study, 0, "rrc")
+    with pytest.raises(ValueError, match=r"no attack 'autoatack' \(evaluated: autoattack\); did you mean 'autoattack'"):
+        find(checkpoint(study, 0), Asked(attack="autoatack"))

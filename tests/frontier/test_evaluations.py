@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from arat_ray.frontier import show
+from arat_ray.frontier import evaluations, show
 from arat_ray.frontier.evaluations import Asked, pixels, radius, read
 from arat_ray.frontier.pareto import Front, load_front, wilson
 from arat_ray.frontier.plot import plot_front
@@ -265,3 +266,36 @@ def test_what_is_no_radius_is_refused(text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(8 / 255, "8/255"), (0.2, "0.2"), (128 / 255, "128/255"), (0.5, "0.5")])
 def test_a_radius_is_written_as_it_was_meant(value: float, text: str) -> None:
     assert pixels(value) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("autoatack", "did you mean 'autoattack'?"),
+        ("AutoAttack", "did you mean 'autoattack'?"),
+        ("auto", "did you mean 'autoattack'?"),
+        ("pgd20", "did you mean 'pgd-20'?"),
+        ("pgd-0", "did you mean 'pgd-20'?"),
+        ("sqare", "did you mean 'square'?"),
+        ("cw", "known: apgd, autoattack, autoattack-10-steps, fgsm, pgd, pgd-20, square"),
+    ],
+)
+@pytest.mark.parametrize("split", ["test", None])
+def test_an_attack_that_is_none_is_answered_with_what_was_meant_and_what_there_is(
+    word: str, meant: str, split: str | None, tmp_path: Path
+) -> None:
+    study = write(tmp_path, trial(0))
+    evaluated(study, "t0", clean=800, robust=300, attack="pgd-20")
+    assert refused(study, attack=word, split=split) == f"--attack: no attack {word!r} (evaluated: pgd-20); {meant}"
+
+
+def test_the_names_of_attacks_are_those_that_evaluate_takes() -> None:
+    from arat_ray.evaluation.request import ATTACKS
+
+    assert set(evaluations.ATTACKS) == set(ATTACKS)
+
+
+def test_the_command_that_measures_can_be_pasted(tmp_path: Path) -> None:
+    study = write(tmp_path / "my study; $(x)", trial(0))
+    command = refused(study).partition("measure it with: ")[2]
+    assert shlex.split(command)[:3] == ["arat-ray", "evaluate", str(study)]

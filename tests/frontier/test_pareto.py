@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import itertools
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
+from arat_ray.frontier import show
 from arat_ray.frontier.pareto import Front, hypervolume, load_front, non_dominated, wilson
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
@@ -284,3 +288,58 @@ def test_a_study_without_complete_trials_says_what_it_has(tmp_path: Path) -> Non
         load_front([write(tmp_path / "empty")])
     with pytest.raises(ValueError, match="no study given"):
         load_front([])
+
+
+def test_a_study_without_a_complete_trial_names_the_command_that_shows_partial_ones(tmp_path: Path) -> None:
+    study = write(tmp_path / "a study", accuracies(0.9, 0.6, status="stopped", is_full_fidelity=False))
+    with pytest.raises(ValueError, match=r"no complete trial at full fidelity yet in .*1 stopped") as caught:
+        load_front([study])
+    command = str(caught.value).partition("the front of what they reached: ")[2]
+    assert shlex.split(command) == ["arat-ray", "pareto", str(study), "--partial"]
+
+
+@pytest.mark.parametrize("include_partial", [True, False])
+def test_where_nothing_was_measured_partial_trials_are_no_help(include_partial: bool, tmp_path: Path) -> None:
+    study = write(tmp_path, accuracies(None, None, status="running", is_full_fidelity=False))
+    with pytest.raises(ValueError, match=r"no trial with a measurement yet in .*1 running") as caught:
+        load_front([study], include_partial=include_partial)
+    assert "--partial" not in str(caught.value)
+
+
+def test_trials_that_would_be_on_the_front_before_their_last_epoch_are_counted_and_named(tmp_path: Path) -> None:
+    pruned: dict[str, Any] = {"status": "pruned", "is_full_fidelity": False}
+    study = write(
+        tmp_path,
+        accuracies(0.8, 0.5),
+        accuracies(0.9, 0.6, **pruned),
+        accuracies(0.7, 0.7, **pruned),
+        accuracies(0.6, 0.4, **pruned),
+        accuracies(0.8, 0.6, **pruned),
+    )
+    front = load_front([study])
+    assert (front.ahead, load_front([study], include_partial=True).ahead) == (2, 0)
+    file = io.StringIO()
+    show.print_table(front, Console(file=file, width=160))
+    assert "2 trials before the last epoch would be on the front: `arat-ray pareto --partial` lets" in file.getvalue()
+    complete = write(tmp_path / "b", accuracies(0.8, 0.5), accuracies(0.7, 0.4, **pruned))
+    file = io.StringIO()
+    show.print_table(load_front([complete]), Console(file=file, width=160))
+    assert "--partial" not in file.getvalue()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_after_a_search_it_is_said_that_robust_accuracy_is_a_bound_and_how_to_measure(
+    norm: str, tmp_path: Path
+) -> None:
+    study = write(tmp_path / "my study", accuracies(0.8, 0.5, norm=norm, split="validation", epsilon=2 / 255))
+    bound, measure, see, again = show.next_steps(load_front([study]), study)
+    assert bound.startswith("robust accuracy is an upper bound: stronger attacks than PGD-20, ")
+    options = ["--norm", "l2"] if norm == "l2" else []
+    assert shlex.split(measure.partition(": ")[2]) == [
+        *("arat-ray", "evaluate", str(study), "--front", "--attack", "autoattack"),
+        *(*options, "--epsilon", "2/255", "--split", "validation"),
+    ]
+    assert shlex.split(see.partition(": ")[2]) == [
+        *("arat-ray", "pareto", str(study), "--attack", "autoattack", "--split", "validation")
+    ]
+    assert shlex.split(again.partition(": ")[2]) == ["arat-ray", "confirm", str(study), "--seeds", "3"]

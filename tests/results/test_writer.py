@@ -111,9 +111,9 @@ def test_waiting_doubles_until_its_longest(tmp_path: Path) -> None:
     retries: list[float] = []
     while len(retries) < 5:
         writer.tick()
-        if writer._retry_at not in retries:
-            assert writer._retry_at is not None
-            retries.append(writer._retry_at)
+        if writer.disk._retry_at not in retries:
+            assert writer.disk._retry_at is not None
+            retries.append(writer.disk._retry_at)
     for (before, after), least in zip(pairwise(retries), [0.1, 0.2, 0.2, 0.2], strict=True):
         assert least <= after - before < least + 5
     assert len(warnings) == 1

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from arat_ray.frontier.pareto import non_dominated
+from arat_ray.study import progress as progress_module
 from arat_ray.study.progress import Progress
-from arat_ray.training.timing import duration
 
 GOALS = ("clean_accuracy", "robust_accuracy")
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(7, "7 s"), (130, "2 min 10 s"), (3900, "1 h 5 min"), (0, "0 s")])
-def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_terminal_shows_one_table_with_the_front_marked() -> None:
@@ -66,3 +63,87 @@ def test_trials_that_were_stopped_early_are_counted_and_stay_in_the_table() -> N
         progress.started(1, {})
         progress.ended(1, {"status": "pruned", "epochs_done": 10, "stop_reason": reason})
     assert f"trial 1 pruned: {reason} (as in train)" in piped.getvalue()
+
+
+def table_of(width: int, height: int, trials: int = 60) -> list[str]:
+    """The lines of the last drawing: a study of twelve parameters, with long labels and long errors."""
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=width, height=height, color_system=None)
+    with Progress(console, goals=GOALS, total=2 * trials, ended=0, epochs=200) as progress:
+        for number in range(trials):
+            progress.started(number, {f"method.parameter_{i}": 1.23456 * i for i in range(12)})
+            row = {"epochs_done": 150, "clean_accuracy": 0.9 - number / 1e6, "robust_accuracy": 0.1 + number / 1e6}
+            progress.reported(number, row)
+            if number % 3:
+                error = "RuntimeError: [/pytorch/third_party/gloo/pair.cc:598] connection closed by peer" * 5
+                status = "failed" if number % 3 == 1 else "complete"
+                progress.ended(number, row | {"status": status, "error": error if status == "failed" else None})
+        shown.truncate(0)
+        shown.seek(0)
+        progress._refreshed = 0
+        progress.refresh()
+        drawing = shown.getvalue()
+    return drawing.splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 40), (100, 30), (80, 24), (60, 20)])
+def test_short_columns_keep_their_width_and_what_was_sampled_is_cut(width: int, height: int) -> None:
+    lines = table_of(width, height)
+    assert len(lines) <= height
+    assert all(len(line) <= width for line in lines)
+    (heading,) = [line for line in lines if "trial" in line and "status" in line]
+    goals = [goal.replace("_", " ") if width >= 100 else goal.removesuffix("_accuracy") for goal in GOALS]
+    for name in ("trial", "status", "epoch", *goals, "sampled"):
+        assert f" {name} " in f" {heading} "
+    running = [line for line in lines if "running" in line]
+    assert running
+    for line in running:
+        assert line.split()[:7] == [line.split()[0], "running", "150/200", "90.0", "%", "10.0", "%"]
+        assert "parameter_0 0" in line
+        assert line.rstrip().endswith("\u2026")
+
+
+def test_a_narrow_terminal_is_left_without_what_was_sampled() -> None:
+    lines = table_of(45, 15)
+    assert any(line.split()[:7] == ["57", "running", "150/200", "90.0", "%", "10.0", "%"] for line in lines)
+
+
+def test_a_drawing_of_ten_thousand_trials_looks_for_the_front_once_and_draws_what_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fronts, cells = [0], [0]
+
+    def counted(points: Any) -> Any:
+        fronts[0] += 1
+        return non_dominated(points)
+
+    def sampled(values: dict[str, Any]) -> str:
+        cells[0] += 1
+        return str(values)
+
+    monkeypatch.setattr(progress_module, "non_dominated", counted)
+    monkeypatch.setattr(progress_module, "_sampled", sampled)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=40, color_system=None)
+    with Progress(console, goals=GOALS, total=20_000, ended=0, epochs=1) as progress:
+        monkeypatch.setattr(progress_module, "REFRESH_S", 1e9)
+        for number in range(10_000):
+            progress.started(number, {"a": number})
+            row = {"epochs_done": 1, "clean_accuracy": number % 97 / 97, "robust_accuracy": number % 89 / 89}
+            progress.ended(number, row | {"status": "complete"})
+        for _ in range(3):
+            progress._render()
+        assert (fronts[0], cells[0]) == (1, 3 * 35)
+
+
+def test_where_the_table_of_the_front_follows_one_line_is_left_of_the_live_one() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=140, height=30, color_system=None)
+    with Progress(console, goals=GOALS, total=1, ended=0, epochs=1) as progress:
+        progress.started(0, {"a": 1})
+        row = {"epochs_done": 1, "clean_accuracy": 0.9, "robust_accuracy": 0.5}
+        progress.ended(0, row | {"status": "complete"})
+        progress.is_kept = False
+        shown.truncate(0)
+        shown.seek(0)
+    assert "1 of 1 trials" in shown.getvalue()
+    assert "status" not in shown.getvalue()

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,52 @@ def test_the_deployed_network_is_plain_and_gives_the_adversarial_branchs_logits(
     assert names == set(state.train_spec.model.build((1, 8, 8), 10).state_dict())
     x = torch.rand(5, 1, 8, 8)
     assert torch.equal(plain(x), method.model.eval()(x))
+
+
+CONTENT = {"images": 9, "shape": [1, 8, 8], "classes": 10, "pixels_sha256": "", "labels_sha256": ""}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"train": [1]},
+        {"train": {}},
+        {"train": {"dataset": {"name": "parquet", "train": b"s3://theirs/train"}, "model": {}, "method": {}}},
+        {"validate": "x"},
+        {"validate": {"every": torch.zeros(1)}},
+        {"validation_sha256": None},
+        {"epoch": 1.5},
+        {"method": torch.zeros(1)},
+        {"history": {"epoch": 1}},
+        {"history": [{"epoch": "1"}]},
+        {"partway": [1]},
+        {"content": [1]},
+        {"content": {"test": CONTENT}},
+        {"content": {"train": {"images": 9}}},
+        {"content": {"train": CONTENT | {"shape": [1, 8]}}},
+        {"content": {"train": CONTENT | {"shape": [1, 1 << 20, 1 << 20]}}},
+        {"content": {"train": CONTENT | {"classes": 1 << 31}}},
+        {"content": {"train": CONTENT | {"classes": -1}}},
+        {"content": {"train": CONTENT, "../x": CONTENT}},
+        {"format": "2"},
+        {"format": torch.zeros(3)},
+        {"another": 1},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_fields_is_refused_in_one_line(
+    fields: dict[str, Any], trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "last.pt"
+    torch.save(vars(checkpoint.load(trained)) | fields, path)
+    with pytest.raises(ValueError, match=r"last\.pt: (not a checkpoint of arat-ray|checkpoint format)") as refused:
+        checkpoint.load(path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_run_that_this_version_cannot_read_is_refused_in_one_line(trained: Path) -> None:
+    state = checkpoint.load(trained)
+    other = dataclasses.replace(state, train=state.train | {"dataset": {"name": "martians"}})
+    with pytest.raises(ValueError, match="a run that this version cannot read: dataset: ") as refused:
+        checkpoint.network(other)
+    assert len(str(refused.value).splitlines()) == 1

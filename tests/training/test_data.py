@@ -83,7 +83,7 @@ def test_the_digits_are_split_for_good_into_stratified_train_and_test_images() -
 
 
 def test_only_the_first_training_images_are_used_and_all_test_images() -> None:
-    few, every = Digits(images=100), Digits()
+    few, every = Digits(images=100, subset="first"), Digits()
     assert len(every.read("train").labels) == Digits.train_images
     assert torch.equal(few.read("train").images, every.read("train").images[:100])
     assert len(few.read("test").images) == 360
@@ -155,7 +155,7 @@ def test_loading_splits_the_training_set_and_never_opens_the_test_set(tmp_path: 
 
 
 def test_measuring_on_the_test_split_holds_no_training_image_out() -> None:
-    splits = load(Digits(), validate_on="test", images=100, seed=0)
+    splits = load(Digits(), validate_on="test", images=100, seed=0, subset="first")
     train, test = read(Digits(), "train"), read(Digits(), "test")
     assert torch.equal(splits.train.images, train.images)
     assert torch.equal(splits.validation.images, test.images[:100])

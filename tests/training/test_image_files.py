@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -19,7 +16,9 @@ import torch
 from PIL import Image
 
 from arat_ray.training.image_files import ImageFolder, ParquetImages
+from arat_ray.training.images import ImageSet
 from arat_ray.training.torchvision_sets import Cifar10
+from tests.training.pictures import folder_of, image, png, refusal, write
 
 CIFAR10 = Path(os.environ.get("ARAT_CIFAR10", "nowhere"))
 needs_cifar10 = pytest.mark.skipif(
@@ -27,53 +26,12 @@ needs_cifar10 = pytest.mark.skipif(
 )
 
 
-def image(value: int = 0, *, mode: str = "RGB", size: tuple[int, int] = (4, 3)) -> Image.Image:
-    """A random image, another for each value."""
-    pixels = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(pixels).convert(mode)
-
-
-def png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write(
-    path: Path,
-    images: Sequence[bytes | None],
-    labels: list[Any],
-    *,
-    names: list[str] | None = None,
-    plain: bool = False,
-    columns: tuple[str, str] = ("img", "label"),
-) -> Path:
-    cells = pa.array(images, pa.binary())
-    if not plain:
-        paths = pa.array([f"{i}.png" for i in range(len(images))], pa.string())
-        cells = pa.StructArray.from_arrays([cells, paths], ["bytes", "path"])
-    table = pa.table({columns[0]: cells, columns[1]: labels})
-    if names:
-        feature = {"names": names, "_type": "ClassLabel"}
-        info = {"info": {"features": {columns[1]: feature}}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
-    return path
-
-
-def refusal(dataset: Any, split: Any = "train") -> str:
-    with pytest.raises(ValueError, match=r".") as caught:
-        dataset.read(split)
-    return str(caught.value)
-
-
 # parquet
 
 
 @needs_cifar10
 def test_the_real_cifar10_parquet_gives_its_first_images_and_class_names() -> None:
-    dataset = ParquetImages(train=CIFAR10, test=CIFAR10, images=300)
+    dataset = ParquetImages(train=CIFAR10, test=CIFAR10, images=300, subset="first")
     assert dataset.shape == Cifar10.shape
     assert dataset.num_classes == 10
     train = dataset.read("train")
@@ -91,7 +49,7 @@ def test_the_real_cifar10_parquet_gives_its_first_images_and_class_names() -> No
 def test_only_the_rows_asked_for_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     opener = Mock(wraps=Image.open)
     monkeypatch.setattr(Image, "open", opener)
-    ParquetImages(train=CIFAR10 / "train.parquet", images=20).read("train")
+    ParquetImages(train=CIFAR10 / "train.parquet", images=20, subset="first").read("train")
     assert opener.call_count <= 20 + 1  # and once for the shape
 
 
@@ -133,7 +91,7 @@ def test_parts_with_other_names_are_all_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_parquet_file_is_named_with_the_nearest_there_is(tmp_path: Path) -> None:
-    write(tmp_path / "sets/train.parquet", [png(image())], [0])
+    write(tmp_path / "sets/train.parquet", [png(image())] * 2, [0, 1])
     message = refusal(ParquetImages(train=tmp_path / "sets/trian.parquet"))
     assert message.startswith(
         f"dataset.train: no {tmp_path}/sets/trian.parquet; looked in {tmp_path}/sets; did you mean 'train.parquet'?"
@@ -148,12 +106,16 @@ def test_a_missing_parquet_file_is_named_with_the_nearest_there_is(tmp_path: Pat
 
 
 def test_a_missing_column_is_named_with_the_nearest_there_is(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", [png(image())], [0], columns=("picture", "labels"))
-    message = refusal(ParquetImages(train=path))
-    assert message == f"dataset.image_column: {path} has no 'image'; known: labels, picture"
-    message = refusal(ParquetImages(train=path, image_column="picture"))
-    assert message == f"dataset.label_column: {path} has no 'label'; did you mean 'labels'?"
-    assert ParquetImages(train=path, image_column="picture", label_column="labels").num_classes == 1
+    path = write(tmp_path / "a.parquet", [png(image())] * 2, [0, 1], columns=("drawing", "kind"))
+    message = refusal(ParquetImages(train=path, image_column="drawings"))
+    assert message == f"dataset.image_column: {path} has no 'drawings'; did you mean 'drawing'?"
+    message = refusal(ParquetImages(train=path, image_column="drawing"))
+    assert message == (
+        f"dataset.label_column: {path} has no 'label'; known: drawing, kind; set label_column to the one to read"
+    )
+    message = refusal(ParquetImages(train=path, label_column="kinds"))
+    assert message == f"dataset.label_column: {path} has no 'kinds'; did you mean 'kind'?"
+    assert ParquetImages(train=path, image_column="drawing", label_column="kind").num_classes == 2
 
 
 def test_an_unreadable_image_is_named_by_file_row_and_reason(tmp_path: Path) -> None:
@@ -161,38 +123,29 @@ def test_an_unreadable_image_is_named_by_file_row_and_reason(tmp_path: Path) -> 
     for bad, reason in (
         (b"no image", "unreadable image (no known format); repair or remove it"),
         (noise[: len(noise) // 2], "unreadable image (image file is truncated"),
-        (png(image().convert("I;16")), "unreadable image (mode I;16, more than 8 bits a channel)"),
-        (None, "no encoded image in img; embed the bytes, not a path"),
+        (png(image().convert("I;16")), "unreadable image (mode I;16, more than 8 bits a channel); convert it to 8"),
+        (None, "no encoded image in img, only the path '1500.png'; embed the bytes, not a path"),
     ):
-        path = write(tmp_path / "a.parquet", [good] * 1500 + [bad], [0] * 1501)
+        path = write(tmp_path / "a.parquet", [good] * 1500 + [bad], [0] * 1500 + [1])
         message = refusal(ParquetImages(train=path))
         assert message.startswith(f"{path}, row 1500 (from 0): {reason}")
-        assert len(ParquetImages(train=path, images=1500).read("train").images) == 1500
+        assert len(ParquetImages(train=path, images=1500, subset="first").read("train").images) == 1500
 
 
 def test_images_of_another_size_or_mode_are_refused_and_the_mode_can_be_converted(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", [png(image()), png(image(size=(4, 4)))], [0, 0])
+    path = write(tmp_path / "a.parquet", [png(image()), png(image(size=(4, 4)))], [0, 1])
     message = refusal(ParquetImages(train=path))
     assert message.startswith(f"{path}, row 1 (from 0): image of (3, 4, 4), but the first training image is (3, 3, 4)")
-    path = write(tmp_path / "b.parquet", [png(image()), png(image(mode="L"))], [0, 0])
-    assert "`channels: 3` makes all of them RGB" in refusal(ParquetImages(train=path))
+    assert message.endswith("all must have one shape: set dataset.size")
+    path = write(tmp_path / "b.parquet", [png(image()), png(image(mode="L"))], [0, 1])
+    assert refusal(ParquetImages(train=path)).endswith("set dataset.channels (3 makes all of them RGB)")
     assert ParquetImages(train=path, channels=3).read("train").images.shape == (2, 3, 3, 4)
     assert ParquetImages(train=path, channels=1).shape == (1, 3, 4)
 
 
-@pytest.mark.parametrize("label", [-1, 3, None])
-def test_a_label_that_is_no_class_is_named_by_file_and_row(label: int | None, tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", [png(image())] * 2, [0, label], names=["a", "b", "c"])
-    assert refusal(ParquetImages(train=path)) == f"{path}, row 1 (from 0): label {label} is no integer in 0..2"
-
-
-def test_labels_written_as_text_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", [png(image())], ["cat"])
-    assert refusal(ParquetImages(train=path)) == f"{path}, row 0 (from 0): label 'cat' is no integer in 0..0"
-
-
 def test_a_damaged_or_empty_parquet_file_is_named(tmp_path: Path) -> None:
-    whole = write(tmp_path / "a.parquet", [png(image(i, size=(32, 32))) for i in range(200)], [0] * 200).read_bytes()
+    labels = [i % 2 for i in range(200)]
+    whole = write(tmp_path / "a.parquet", [png(image(i, size=(32, 32))) for i in range(200)], labels).read_bytes()
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(whole[: len(whole) // 2])
     assert refusal(ParquetImages(train=cut)).startswith(f"{cut}: no intact Parquet file (")
@@ -206,12 +159,8 @@ def test_a_damaged_or_empty_parquet_file_is_named(tmp_path: Path) -> None:
 # image folders
 
 
-def folder_of(root: Path, **classes: int) -> Path:
-    for k, (name, n) in enumerate(classes.items()):
-        (root / name).mkdir(parents=True)
-        for i in range(n):
-            image(100 * k + i, size=(12, 9)).save(root / name / f"{i}.png")
-    return root
+def _of_class_0(images: ImageSet) -> torch.Tensor:
+    return images.images[images.labels == 0][0]
 
 
 def test_an_image_folder_is_resized_cropped_and_read_in_a_fixed_shuffled_order(tmp_path: Path) -> None:
@@ -225,23 +174,25 @@ def test_an_image_folder_is_resized_cropped_and_read_in_a_fixed_shuffled_order(t
     assert dataset.num_classes == 2
     assert every.classes == ("cat", "dog")
     assert every.labels.bincount().tolist() == [60, 60]
-    first = ImageFolder(train=train, size=6, images=40).read("train")
+    first = ImageFolder(train=train, size=6, images=40, subset="first").read("train")
     assert torch.equal(first.images, every.images[:40])
     assert 10 < int(first.labels.sum()) < 30  # by chance, not by class
+    drawn = ImageFolder(train=train, size=6, images=40).read("train")
+    assert drawn.labels.bincount().tolist() == [20, 20]
     assert torch.equal(dataset.read("train").images, every.images)
 
 
 def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:
-    folder_of(tmp_path, only=1)
+    folder_of(tmp_path, one=1, two=1)
     picture = image(0, size=(12, 9))
-    whole, half = (ImageFolder(train=tmp_path, size=size).read("train").images[0] for size in (9, 3))
+    whole, half = (_of_class_0(ImageFolder(train=tmp_path, size=size).read("train")) for size in (9, 3))
     assert torch.equal(whole.permute(1, 2, 0), torch.tensor(np.asarray(picture.crop((2, 0, 11, 9)))))
     third = picture.resize((4, 3), Image.Resampling.BILINEAR).crop((0, 0, 3, 3))
     assert torch.equal(half.permute(1, 2, 0), torch.tensor(np.asarray(third)))
 
 
 def test_grey_folders_have_one_channel(tmp_path: Path) -> None:
-    folder_of(tmp_path, a=2)
+    folder_of(tmp_path, a=1, b=1)
     assert ImageFolder(train=tmp_path, size=8, channels=1).read("train").images.shape == (2, 1, 8, 8)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -217,3 +219,15 @@ def test_a_layer_without_a_feature_is_refused_by_name(name: str, gives: str) -> 
     assert layers.widths(Odd(), ["linear"], shape) == [2]
     with pytest.raises(ValueError, match=rf"layer {gives} and cannot be regularised; choose one that gives"):
         layers.widths(Odd(), [name], shape)
+
+
+SMALL = [Tiny(width=3), Resnet18(width=4), WideResnet(depth=10, width=1), Vit(width=12, depth=2)]
+
+
+@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: spec.name)
+def test_a_network_without_values_is_surveyed_as_one_with_values(spec: Any) -> None:
+    shape = (3, 16, 16)
+    with torch.device("meta"):
+        without = spec.build(shape, 10)
+    assert layers.survey(without, shape) == layers.survey(spec.build(shape, 10), shape)
+    assert all(parameter.is_meta for parameter in without.parameters())

@@ -41,3 +41,33 @@ def test_the_name_chooses_the_optimizer() -> None:
     assert adapter.validate_python({"name": "adamw", "betas": [0.9, 0.95]}) == AdamW(betas=(0.9, 0.95))
     with pytest.raises(ValidationError, match="less than 1"):
         adapter.validate_python({"name": "adamw", "betas": [0.9, 1.0]})
+
+
+@pytest.mark.parametrize(
+    ("spec", "plain"),
+    [
+        (Sgd(nesterov=True), torch.optim.SGD),
+        (Sgd(momentum=0.5, weight_decay=0), torch.optim.SGD),
+        (AdamW(betas=(0.8, 0.9)), torch.optim.AdamW),
+    ],
+)
+def test_steps_are_torchs_to_the_bit_also_after_their_state_was_kept(
+    spec: Sgd | AdamW, plain: type[torch.optim.Optimizer]
+) -> None:
+    options = {key: value for key, value in spec.model_dump().items() if key not in ("name", "learning_rate")}
+    weights = [torch.linspace(-1, 1, 7).requires_grad_() for _ in range(2)]
+    ours = spec.build([nn.Parameter(weights[0].detach().clone())])
+    torchs = plain([nn.Parameter(weights[1].detach().clone())], lr=spec.learning_rate, **options)  # type: ignore[call-arg]
+    for step in range(6):
+        if step == 3:
+            kept = ours.state_dict()
+            ours = spec.build(ours.param_groups[0]["params"])
+            ours.load_state_dict(kept)
+        for optimizer in (ours, torchs):
+            (parameter,) = optimizer.param_groups[0]["params"]
+            parameter.grad = torch.sin(parameter.detach() * (step + 1))
+            optimizer.step()
+            optimizer.zero_grad()
+            assert parameter.grad is None
+        assert torch.equal(ours.param_groups[0]["params"][0], torchs.param_groups[0]["params"][0])
+    assert isinstance(ours, plain)

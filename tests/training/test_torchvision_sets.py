@@ -21,7 +21,8 @@ import pytest
 import torch
 import torchvision.datasets
 
-from arat_ray.training.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn
+from arat_ray.storage import finding
+from arat_ray.training.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn, without_downloads
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -92,7 +93,7 @@ def test_cifar_is_read_from_its_pickled_batches(
     assert test.labels.tolist() == [0, 9]
     assert test.classes == tuple(names)
     if kind is Cifar10:
-        train = kind(root=tmp_path, images=4).read("train")
+        train = kind(root=tmp_path, images=4, subset="first").read("train")
         assert train.labels.tolist() == [0, 9, 1, 9]
 
 
@@ -103,7 +104,7 @@ def test_svhn_is_read_from_its_matlab_file_with_digit_ten_as_zero(
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 5), dtype=np.uint8)
     scipy_io.savemat(tmp_path / "train_32x32.mat", {"X": images, "y": np.array([[10], [1], [2], [9], [10]])})
     monkeypatch.setitem(torchvision.datasets.SVHN.split_list, "train", ["", "train_32x32.mat", None])
-    train = Svhn(root=tmp_path, images=4).read("train")
+    train = Svhn(root=tmp_path, images=4, subset="first").read("train")
     assert torch.equal(train.images, torch.from_numpy(images).permute(3, 2, 0, 1)[:4])
     assert train.images.is_contiguous()
     assert train.labels.tolist() == [0, 1, 2, 9]
@@ -132,6 +133,47 @@ def test_fashion_mnist_is_read_from_raw_idx_files_and_a_truncated_one_is_refused
     assert f"no intact copy in {tmp_path}" in refusal(FashionMnist(root=tmp_path))
 
 
+def test_a_set_that_is_not_in_the_folder_named_is_looked_for_where_the_message_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    dataset = FashionMnist(root=tmp_path / "gone")
+    with without_downloads():
+        assert "no intact copy in" in refusal(dataset)
+        for part in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
+            shape = (6, 28, 28) if "images" in part else (6,)
+            idx(tmp_path / f"own/FashionMNIST/raw/{part}-idx{len(shape)}-ubyte", np.zeros(shape))
+        monkeypatch.setenv("ARAT_DATA", str(tmp_path / "own"))
+        assert len(dataset.read("train").labels) == 6
+        with finding.without_names():
+            assert len(dataset.read("test").labels) == 6
+        monkeypatch.delenv("ARAT_DATA")
+        with finding.given(tmp_path / "own"):
+            assert len(dataset.read("train").labels) == 6
+        (tmp_path / "home/.cache").mkdir(parents=True)
+        (tmp_path / "own").rename(tmp_path / "home/.cache/arat-ray")
+        assert len(FashionMnist().read("train").labels) == 6
+
+
+class _Planted:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("planted"),)
+
+
+@pytest.mark.parametrize("kind", [Cifar10, Cifar100])
+def test_a_batch_that_somebody_planted_is_not_unpickled(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = torchvision.datasets.CIFAR10 if kind is Cifar10 else torchvision.datasets.CIFAR100
+    (tmp_path / theirs.base_folder).mkdir()
+    for name in [*(name for name, _ in theirs.train_list + theirs.test_list), theirs.meta["filename"]]:
+        (tmp_path / theirs.base_folder / name).write_bytes(pickle.dumps(_Planted()))
+    with without_downloads():
+        assert "no intact copy" in refusal(kind(root=tmp_path))
+    assert not (tmp_path / "planted").exists()
+
+
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"Debian's dataset-fashion-mnist is not in {FASHION}")
 def test_the_real_fashion_mnist_of_debian_is_read(tmp_path: Path) -> None:
     raw = tmp_path / "FashionMNIST/raw"
@@ -147,8 +189,8 @@ def test_the_real_fashion_mnist_of_debian_is_read(tmp_path: Path) -> None:
 def cifar10_archive() -> bytes:
     """A CIFAR-10 of one image a file, as the authors pack it."""
     theirs, stream = torchvision.datasets.CIFAR10, io.BytesIO()
-    batch = pickle.dumps({"data": np.full((1, 3072), 7, np.uint8), "labels": [3]})
-    members = {name: batch for name, _ in theirs.train_list + theirs.test_list}
+    batches = [pickle.dumps({"data": np.full((1, 3072), 7, np.uint8), "labels": [label]}) for label in range(6)]
+    members = dict(zip((name for name, _ in theirs.train_list + theirs.test_list), batches, strict=True))
     members[theirs.meta["filename"]] = pickle.dumps({theirs.meta["key"]: [*"abcdefghij"]})
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name, content in members.items():
@@ -201,7 +243,7 @@ def test_of_two_processes_one_downloads_while_the_other_waits(tmp_path: Path, mo
         assert [ours.recv() for ours, _ in pipes if ours.poll(30)] == ["ready"] * 2
         for ours, _ in pipes:
             ours.send("go")
-        assert [ours.recv() for ours, _ in pipes if ours.poll(30)] == [[3] * 5] * 2
+        assert [ours.recv() for ours, _ in pipes if ours.poll(30)] == [[0, 1, 2, 3, 4]] * 2
     finally:
         for reader in readers:
             reader.kill()

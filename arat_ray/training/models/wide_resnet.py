@@ -30,7 +30,7 @@ class WideResnet(Spec):
     paper_layers: ClassVar[tuple[str, ...]] = ("block3.layer.*.relu?", "avgpool")
 
     name: Literal["wide_resnet"] = "wide_resnet"
-    depth: Annotated[int, AfterValidator(_is_wide_resnet_depth)] = 34
+    depth: Annotated[int, Field(le=1000), AfterValidator(_is_wide_resnet_depth)] = 34
     width: int = Field(10, ge=1, le=64)
     norm: NormName = "batch"
 
