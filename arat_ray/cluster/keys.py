@@ -54,7 +54,7 @@ CONTENTS = {
     rb"|\A(?:PK\x03\x04|\x1f\x8b|7z\xbc\xaf|\xfd7zXZ|BZh[1-9]1AY|Rar!\x1a|\x28\xb5\x2f\xfd)",
     "a signed token": rb"\beyJ[\w-]{10,999}\.eyJ[\w-]{10}",
     "a password in an address": rb"\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"'<>{}$]{0,200}"
-    rb":[^\s/@\"'<>{}$]{1,200}@",
+    rb":(?![A-Z_]{1,20}@)[^\s/@\"'<>{}$]{1,200}@",  # USER:PASSWORD is that of a text about it
     "a login of netrc": rb"(?m)^[ \t]{0,80}(?:machine\s{1,9}\S{1,200}|default)"
     rb"\s{1,9}(?:login|user)\s{1,9}\S{1,200}\s{1,9}password\s{1,9}\S",
     "a login of Docker": rb'"auths"\s*:\s*\{\s*"|"(?:auth|identitytoken)"\s*:\s*"[A-Za-z0-9+/=]{8,}"',
