@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 import click
 
@@ -71,12 +70,16 @@ def submit(
         options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
-        from arat_ray.cluster import parcel
+        from arat_ray.cluster import keys, parcel
 
         sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
         for line in sent.listing():
             echo(line, err=not dry_run)
-        if open_to_all := [name for name in variables if is_secret(name)]:
+        if open_to_all := [
+            name
+            for name, value in variables.items()
+            if keys.named_like_one(PurePosixPath(name)) or keys.known(os.fsencode(value))
+        ]:
             echo(
                 f"note: {', '.join(open_to_all)} will stand in the cluster's list of jobs and in its logs, for all who "
                 "use it; keys belong to the nodes, by their role or a file",
@@ -85,6 +88,7 @@ def submit(
         if dry_run:
             return
         from arat_ray.cluster import jobs, submission
+        from arat_ray.storage.place import without_login
 
         connected = jobs.connect(address)
         server = without_login(connected.get_address())
@@ -173,12 +177,6 @@ def name_of(file: Path) -> str:
     return name
 
 
-def without_login(url: str) -> str:
-    """An address that may be shown, and kept on the cluster."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
 def _is_whole(path: str) -> bool:
     """Whether a path, or an address, is the same in every folder."""
     return path.startswith(("/", "~", "$")) or "://" in path
@@ -192,10 +190,3 @@ def _variable(number: int, text: str) -> tuple[str, str]:
     if not equals and name not in os.environ:
         raise ValueError(f"--env {name}: there is no such variable here; write {name}=VALUE")
     return name, value if equals else os.environ[name]
-
-
-def is_secret(variable: str) -> bool:
-    """Whether a variable's name says that its value is a secret."""
-    from arat_ray.cluster.keys import named_like_one
-
-    return named_like_one(PurePosixPath(variable)) is not None

@@ -54,7 +54,7 @@ CONTENTS = {
     rb"|\A(?:PK\x03\x04|\x1f\x8b|7z\xbc\xaf|\xfd7zXZ|BZh[1-9]1AY|Rar!\x1a|\x28\xb5\x2f\xfd)",
     "a signed token": rb"\beyJ[\w-]{10,999}\.eyJ[\w-]{10}",
     "a password in an address": rb"\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@\"'<>{}$]{0,200}"
-    rb":[^\s/@\"'<>{}$]{1,200}@",
+    rb":(?![A-Z_]{1,20}@)[^\s/@\"'<>{}$]{1,200}@",  # USER:PASSWORD is that of a text about it
     "a login of netrc": rb"(?m)^[ \t]{0,80}(?:machine\s{1,9}\S{1,200}|default)"
     rb"\s{1,9}(?:login|user)\s{1,9}\S{1,200}\s{1,9}password\s{1,9}\S",
     "a login of Docker": rb'"auths"\s*:\s*\{\s*"|"(?:auth|identitytoken)"\s*:\s*"[A-Za-z0-9+/=]{8,}"',
@@ -109,12 +109,16 @@ def holds_one(content: bytes) -> str | None:
     """What a content seems to hold; None where nothing of it looks secret."""
     if b"\0" in content and (found := holds_one(content.replace(b"\0", b""))):  # UTF-16 and UTF-32
         return found
-    found = next((what for what, pattern in _KNOWN.items() if pattern.search(content)), None)
-    if found:
+    if found := known(content):
         return f"{found} in it"
     if any(pattern.search(content) for pattern in _SETTINGS):
         return "a secret by its name in it"
     return "nothing but one long word in it, as in a token's file" if _LONE_WORD.fullmatch(content) else None
+
+
+def known(content: bytes) -> str | None:
+    """What a content holds by its shape, whoever gives it a name."""
+    return next((what for what, pattern in _KNOWN.items() if pattern.search(content)), None)
 
 
 def _plain(name: str) -> str:

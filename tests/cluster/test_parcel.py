@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.cli.submitting import without_login
 from arat_ray.cluster import keys, parcel
+from arat_ray.storage.place import without_login
 from tests.launchers.filled import ROOT
 
 Write = Callable[..., Path]
@@ -403,6 +403,14 @@ def test_a_variable_that_all_users_of_the_cluster_will_see_is_noted(
         assert done.exit_code == 0, done.output
         assert (f"note: {name} will stand in the cluster's list of jobs" in done.output) == is_secret
         assert "canary" not in done.output
+
+
+def test_a_variable_whose_value_has_the_shape_of_a_secret_is_noted_too(write: Write) -> None:
+    for value in ("postgresql:·//study:canary7@db/optuna", "hf·_abcdefghijklmnopqrstuvwxyz01234567"):
+        given = ["--env", f"PLACE={spelled(value).decode()}", "--env", "ARAT_DATA=/shared/data/imagenet2012-v1.0"]
+        done = CliRunner().invoke(main, ["submit", str(write()), "--dry-run", *given])
+        assert "note: PLACE will stand in" in done.output
+        assert spelled(value).decode() not in done.output
 
 
 @pytest.mark.parametrize("given", ["MY-KEY=canary-7", "=canary-7", "canary-7", "1A=canary-7", " A=canary-7"])
