@@ -62,7 +62,7 @@ def overview(study: Path) -> dict[str, Any]:
         "name": description.get("name", study.name),
         "kind": description.get("kind", "tune"),
         "goals": list(goals),
-        "started_at": description.get("started_at", []),
+        "started_at": description.get("started_at") or [],
         "state": _state(study, statuses, total),
         "trials": dict(sorted(statuses.items())),
         "trials_in_all": total,

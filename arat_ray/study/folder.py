@@ -27,7 +27,13 @@ from arat_ray.training.fingerprint import Content
 Kind = Literal["tune", "train"]
 CONTENT = "content"
 """The key of study.json that says what its data is, by split."""
-DESCRIPTION = {"kind": str, "identity": {"train": dict}, "started_at?": list, "from?": list, "content?": dict}
+DESCRIPTION = {
+    "kind": str,
+    "identity": {"train": dict, "search?": dict},
+    "started_at?": list,
+    "from?": list,
+    "content?": dict,
+}
 LIBRARIES = ("torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
 ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
 
@@ -51,8 +57,8 @@ def claim(
     """
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        there = [path.name for path in folder.iterdir() if not path.name.startswith(".lock")]
-    if there and "study.json" not in there:
+        there = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "study.yaml"]
+    if there and "study.json" not in there:  # study.yaml alone: the disk was full when it was begun
         raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
     with ExitStack() as stack:
         with writable(folder):
@@ -187,8 +193,8 @@ def _description(experiment: Experiment, before: dict[str, Any], *, kind: Kind, 
         "versions": {"arat-ray": __version__, "python": platform.python_version()}
         | {library: version(library) for library in LIBRARIES},
         "revision": revision(),
-        "started_at": [*before.get("started_at", []), datetime.now(UTC).isoformat(timespec="seconds")],
-        "from": before.get("from", []),
+        "started_at": [*(before.get("started_at") or []), datetime.now(UTC).isoformat(timespec="seconds")],
+        "from": before.get("from") or [],
         CONTENT: content or before.get(CONTENT),
     }
 
@@ -197,7 +203,7 @@ def record_sources(folder: Path, sources: Sequence[dict[str, Any]]) -> None:
     """Put down in study.json which earlier studies were learned from, each by its path under `study`, once."""
     path = folder / "study.json"
     description = described(folder)
-    sources_by_path = {source["study"]: source for source in [*description.get("from", []), *sources]}
+    sources_by_path = {source["study"]: source for source in [*(description.get("from") or []), *sources]}
     _write(path, description | {"from": list(sources_by_path.values())})
 
 

@@ -209,3 +209,36 @@ def test_what_is_wrong_with_json_is_said_in_a_few_words(content: bytes, words: s
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         parse_json(content, "x", fix="do so", shape={"a": int, "b?": {"c?": str}})
     assert str(refused.value) == words
+
+
+def test_a_study_that_a_full_disk_let_nobody_describe_can_be_begun_again(make: Make, tmp_path: Path) -> None:
+    source, folder = tmp_path / "source.yaml", tmp_path / "small"
+    source.write_text("name: small\n")
+    folder.mkdir()
+    for name in (".lock", ".study.json", "study.yaml"):
+        (folder / name).touch()
+    with study_folder.claim(folder, make(), source, kind="tune", resume=False):
+        assert study_folder.described(folder)["kind"] == "tune"
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [1], {"a": 1}])
+@pytest.mark.parametrize(
+    "path", ["kind", "identity", "identity.search", "identity.train", "started_at", "from", "content"]
+)
+def test_no_value_of_a_study_json_ends_in_a_traceback(path: str, value: Any, study: Path) -> None:
+    description = study_folder.described(study)
+    *above, last = path.split(".")
+    node = description
+    for key in above:
+        node = node[key]
+    node[last] = value
+    study_folder._write(study / "study.json", description)
+    said = f"{study}"
+    try:
+        with study_folder.claim(study, load(study / "study.yaml"), study / "study.yaml", kind="tune", resume=True):
+            pass
+    except ValueError as error:
+        said = str(error)
+    assert str(study) in said
+    assert "\n" not in said
+    assert call("results", "show", study)[0] in (0, 2)
