@@ -117,7 +117,9 @@ PATH = PathOrAddress(path_type=Path)
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A ValueError of the library is a message to the user; everything else is a bug and shows its traceback."""
+    """A ValueError of the library is a message to the user, and so is a file that cannot be read or written; everything
+    else is a bug and shows its traceback."""
+    from arat_ray import disk
     from arat_ray.storage.opening import NotPushedError
 
     try:
@@ -126,6 +128,10 @@ def user_errors() -> Iterator[None]:
         raise BadInput(str(error)) from error
     except NotPushedError as error:
         raise NotSaved(str(error)) from error
+    except OSError as error:
+        if error.filename is None or error.errno is None:
+            raise
+        raise BadInput(disk.reason(error)) from error
 
 
 def refuse_second(file: Path, results: Path) -> None:

@@ -176,6 +176,7 @@ def evaluate(
                     runner=runner,
                     hardware=hardware,
                     progress=show,
+                    say=tell,
                 )
                 with opening.adding(study, tell=tell):
                     studies.add(record(report))

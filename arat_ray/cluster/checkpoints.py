@@ -136,7 +136,7 @@ def _receive(path: Path, device: torch.device) -> None:
 def are_left(folder: Path) -> bool:
     """Whether nodes had something of a study that has ended which its bucket has not."""
     note = folder / LEFT
-    return note.exists() and note.read_text() != ""
+    return note.exists() and note.stat().st_size > 0
 
 
 def push_left(folder: Path, console: Console) -> None:

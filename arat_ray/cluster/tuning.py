@@ -105,7 +105,7 @@ def run(
     """
     folder = folder.absolute()
     for study in earlier:
-        if study.resolve() == folder.resolve():
+        if os.path.realpath(study) == os.path.realpath(folder):
             raise ValueError(f"--from {study}: this is the study itself, which goes on with --resume")
     found = [warm_start.read(study, experiment) for study in earlier]
     validation = experiment.validation

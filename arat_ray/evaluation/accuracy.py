@@ -143,6 +143,7 @@ def evaluate(
     runner: Runner = one_after_another,
     hardware: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda problem: None,
 ) -> Report:
     """Measure a checkpoint's deployed network on so many `images` of a split (None: on all of it).
 
@@ -152,8 +153,8 @@ def evaluate(
     jobs are recorded in `records`, beside the checkpoint where not given, and are not run again. `hardware` says what
     the `runner` runs jobs on, where that is not this process.
 
-    `progress` gets a line after each batch. Raises ValueError for a file that is no checkpoint, missing data, and more
-    images than there are.
+    `progress` gets a line after each batch, `say` one of each record that cannot be read. Raises ValueError for a file
+    that is no checkpoint, missing data, and more images than there are.
     """
     keep_freed_memory()
     state = checkpoint.load(path, device=device)
@@ -162,7 +163,7 @@ def evaluate(
     plan = plan_of(attack, state.num_classes)
     attacker = Attacker(model, chosen, plan, seed=seed)
     identity = attacker.identity(batch_size, hardware or autoattack.hardware(device))
-    kept = Records(records or path.parent / "attacks", plan.label, identity)
+    kept = Records(records or path.parent / "attacks", plan.label, identity, say=say)
     found = autoattack.run(
         attacker, batch_size=batch_size, records=kept, runner=runner, progress=lambda now: progress(_show(now))
     )

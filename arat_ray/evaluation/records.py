@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,19 @@ from arat_ray.training.data import ImageSet, indices_sha256
 class Records:
     """The records of one evaluation, in `<parent>/<name>-<digest>`, where the digest is that of its identity.
 
-    `identity` is everything that the verdicts depend on, as JSON; the folder says it in `identity.json`. Raises
-    ValueError where the folder cannot be written to.
+    `identity` is everything that the verdicts depend on, as JSON; the folder says it in `identity.json`. `say` is told
+    of records that cannot be read. Raises ValueError where the folder cannot be written to.
     """
 
-    def __init__(self, parent: Path, name: str, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        parent: Path,
+        name: str,
+        identity: Mapping[str, Any],
+        *,
+        say: Callable[[str], None] = lambda problem: None,
+    ) -> None:
+        self._say = say
         text = json.dumps(identity, sort_keys=True, indent=2)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.folder = parent / f"{name}-{self.digest}"
@@ -58,7 +66,8 @@ class Records:
                     return None
                 found: dict[str, Any] = dict(json.loads(header["plain"]))
                 return found | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError):  # half written, or somebody else's
+        except (safetensors.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            self._say(f"{path} cannot be read ({' '.join(str(error).split())}); its batch is computed again")
             return None
 
     def _write(self, name: str, content: bytes) -> None:

@@ -7,7 +7,6 @@ redrawn within each seed: what is non-dominated there, and what the seeds attain
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +134,7 @@ def load(study: Path, folder: Path) -> Confirmation:
         folder=folder,
         goals=goals,
         **{name: first[name] for name in conditions},
-        epochs=json.loads(rows[0]["config"])["epochs"],
+        epochs=reader.config(folder, rows[0])["epochs"],
         seeds=seeds,
         unfinished=len(ended) - len(seeds),
         members=members,

@@ -1,8 +1,9 @@
 """The log behind the tables: every row as it came, appended as a line of JSON, so that a lost part can be made again.
 
-`journal/rows-00000.jsonl` and so on. A file that is full is compressed (`.jsonl.gz`) and the next number begins. A line
-that was half written when the machine went down is skipped. What `arat-ray evaluate` measured comes from other
-processes, and is a file of its own for each evaluation, in `journal/evaluations/`.
+`journal/rows-00000.jsonl` and so on. A file that is full is compressed (`.jsonl.gz`) and the next number begins. A last
+line that was half written when the machine went down is skipped; what else cannot be read is skipped and told. What
+`arat-ray evaluate` measured comes from other processes, and is a file of its own for each evaluation, in
+`journal/evaluations/`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from arat_ray.json_files import parse_json
+from arat_ray.results.schema import TABLES
+
 FOLDER = "journal"
 EVALUATIONS = Path(FOLDER) / "evaluations"
 SEGMENT_BYTES = 16 << 20
+SKIPPED = "it is skipped"
+EVALUATE_AGAIN = "it is skipped; `arat-ray evaluate` measures again what is in no table"
 ENDED = ("complete", "stopped", "failed", "pruned")
 _SEGMENT = re.compile(r"rows-(\d+)\.jsonl(\.gz)?")
 
@@ -34,6 +40,8 @@ class Entry(NamedTuple):
     table: str
     kind: Literal["row", "change"]
     row: Row
+    at: str = ""
+    """Its file and line."""
 
 
 class RowLog:
@@ -108,16 +116,42 @@ class RowLog:
         self._number += 1
 
 
-def read(study: Path) -> Iterator[Entry]:
-    """All lines of a study's log that can be read, in the order in which they were written; none where it has none."""
+def read(study: Path, say: Callable[[str], None] = lambda problem: None) -> Iterator[Entry]:
+    """All lines of a study's log that can be read, in the order in which they were written; none where it has none.
+
+    `say` is told of files and lines that cannot.
+    """
     for _, path in sorted(_segments(study).items()):
-        for line in _text(path).splitlines():
+        text = _text(path, say)
+        for number, line in enumerate(text.split(b"\n"), start=1):
             try:
-                fields = json.loads(line)
-                (kind,) = fields.keys() - {"table"}
-                yield Entry(fields["table"], kind, fields[kind])
-            except (ValueError, KeyError, AttributeError):  # half a line
-                continue
+                if line:
+                    yield _entry(line, f"{path}, line {number}")
+            except ValueError as error:
+                is_last = number > text.count(b"\n") and path.suffix != ".gz"
+                if not (is_last and line.startswith(b"{")):  # else it was half written
+                    say(str(error))
+
+
+def _entry(line: bytes, at: str) -> Entry:
+    """ValueError where a line is none."""
+    fields = parse_json(line, at, fix=SKIPPED, shape={"table": str})
+    kinds = list(fields.keys() - {"table"})
+    if len(kinds) != 1 or kinds[0] not in ("row", "change"):
+        raise ValueError(f"{at} holds neither a row nor a change; {SKIPPED}")
+    return Entry(fields["table"], kinds[0], _row(fields["table"], fields[kinds[0]], at), at)
+
+
+def _row(table: str, row: Any, at: str) -> Row:
+    """ValueError where it is no row of that table."""
+    if table not in TABLES:
+        raise ValueError(f"{at} is of a table {table!r} that there is not; {SKIPPED}")
+    if not isinstance(row, dict):
+        raise ValueError(f"{at} holds no row; {SKIPPED}")
+    for name in TABLES[table].key:
+        if not isinstance(row.get(name), str | int) or isinstance(row[name], bool):
+            raise ValueError(f"{at} holds a row without its {name!r}; {SKIPPED}")
+    return row
 
 
 def log_evaluation(study: Path, evaluations: Sequence[Row], examples: Sequence[Row]) -> None:
@@ -129,15 +163,20 @@ def log_evaluation(study: Path, evaluations: Sequence[Row], examples: Sequence[R
     _write_gzip(folder / name, json.dumps(content, default=_plain, separators=(",", ":")).encode())
 
 
-def read_evaluations(study: Path) -> Iterator[Entry]:
-    """The rows of `evaluations` and `examples` of all evaluations that were kept, the oldest first."""
+def read_evaluations(study: Path, say: Callable[[str], None] = lambda problem: None) -> Iterator[Entry]:
+    """The rows of `evaluations` and `examples` of all evaluations that were kept, the oldest first.
+
+    `say` is told of files that cannot be read.
+    """
     for path in sorted((study / EVALUATIONS).glob("*.json.gz"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
         try:
-            content = json.loads(_text(path))
-        except ValueError:
+            shape = {"evaluations": list, "examples": list}
+            content = parse_json(_text(path, say), f"{path}", fix=EVALUATE_AGAIN, shape=shape)
+            rows = [(table, _row(table, row, f"{path}")) for table in shape for row in content[table]]
+        except ValueError as error:
+            say(str(error))
             continue
-        for table in ("evaluations", "examples"):
-            yield from (Entry(table, "row", row) for row in content[table])
+        yield from (Entry(table, "row", row, f"{path}") for table, row in rows)
 
 
 def _segments(study: Path) -> dict[int, Path]:
@@ -150,14 +189,22 @@ def _segments(study: Path) -> dict[int, Path]:
     return found
 
 
-def _text(path: Path) -> bytes:
-    """The content of a file; of a damaged compressed one what comes before the damage."""
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    inflate, parts = zlib.decompressobj(wbits=31), list[bytes]()
-    with path.open("rb") as file, suppress(zlib.error):
-        while chunk := file.read(1 << 16):
-            parts.append(inflate.decompress(chunk))
+def _text(path: Path, say: Callable[[str], None]) -> bytes:
+    """The content of a file; of a damaged compressed one what comes before the damage, as `say` is told."""
+    parts = list[bytes]()
+    try:
+        if path.suffix != ".gz":
+            return path.read_bytes()
+        inflate = zlib.decompressobj(wbits=31)
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 16):
+                parts.append(inflate.decompress(chunk))
+        if not inflate.eof:
+            say(f"{path} is cut off; what comes before is read")
+    except zlib.error:
+        say(f"{path} is damaged; what comes before is read")
+    except OSError as error:
+        say(f"{path} cannot be read: {error.strerror}; {SKIPPED}")
     return b"".join(parts)
 
 

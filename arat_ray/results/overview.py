@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from arat_ray import locks
 from arat_ray.frontier import evaluations
 from arat_ray.frontier.pareto import load_front
+from arat_ray.json_files import read_json
 from arat_ray.results import reader
 from arat_ray.results.listing import measured
 from arat_ray.results.schema import ACCURACIES, TABLES
@@ -63,7 +63,7 @@ def overview(study: Path) -> dict[str, Any]:
         "name": description.get("name", study.name),
         "kind": description.get("kind", "tune"),
         "goals": list(goals),
-        "started_at": description.get("started_at", []),
+        "started_at": description.get("started_at") or [],
         "state": _state(study, statuses, total),
         "trials": dict(sorted(statuses.items())),
         "trials_in_all": total,
@@ -126,11 +126,17 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _description(study: Path) -> dict[str, Any]:
-    """study.json; nothing where the tables were copied without it."""
-    try:
-        description: dict[str, Any] = json.loads((study / "study.json").read_text())
-    except (OSError, ValueError):
+    """study.json; nothing where the tables were copied without it, ValueError where it cannot be read."""
+    path, fix = study / "study.json", reader.rebuild_with(study)
+    if not path.exists():
         return {}
+    shape = {"name?": str, "kind?": str, "started_at?": list, "experiment?": {"budget?": {"trials?": int}}}
+    description: dict[str, Any] = read_json(path, fix=fix, shape=shape)
+    try:
+        for moment in description.get("started_at") or []:
+            datetime.fromisoformat(moment)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: started_at: {error}; {fix}") from error
     return description
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arat_ray.json_files import parse_json
 from arat_ray.results.schema import Metadata
 from arat_ray.text import command, did_you_mean
 
@@ -84,6 +86,13 @@ def whole(part: Path) -> Iterator[None]:
 def rebuild_with(study: Path) -> str:
     """How a table is mended."""
     return f"make it again with: {command('arat-ray', 'results', 'rebuild', study)}"
+
+
+def config(study: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The run of a trial, as the column `config` of its row has it; ValueError where it does not say."""
+    where, fix = f"{study}: the `config` of {row.get('trial_id', 'a trial')} in its table", rebuild_with(study)
+    found: dict[str, Any] = parse_json(row["config"] or "", where, fix=fix, shape={"epochs?": int})
+    return found
 
 
 def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[str, Collection[str]]) -> pa.Table:

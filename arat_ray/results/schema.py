@@ -12,6 +12,8 @@ from typing import NamedTuple, Self
 
 import pyarrow as pa
 
+from arat_ray.json_files import parse_json
+
 SCHEMA_VERSION = 1
 ACCURACIES = ("clean_accuracy", "robust_accuracy")
 STATUSES = ("running", "complete", "stopped", "failed", "pruned")
@@ -236,11 +238,13 @@ class Metadata:
                 f"the files have schema_version {text['schema_version']}, this arat-ray reads up to "
                 f"{SCHEMA_VERSION}: install a newer one"
             )
+        lists = {
+            name: tuple(parse_json(text[name], f"{name} in the file metadata", fix="it is damaged", shape=list))
+            for name in ("goals", "directions", "reference_point")
+        }
         return cls(
             study=text["study"],
-            goals=tuple(json.loads(text["goals"])),
-            directions=tuple(json.loads(text["directions"])),
-            reference_point=tuple(json.loads(text["reference_point"])),
+            **lists,
             revision=text["revision"],
             schema_version=int(text["schema_version"]),
         )

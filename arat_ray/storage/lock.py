@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from arat_ray.json_files import parse_json
 from arat_ray.locks import machine, started
 from arat_ray.storage import objects
 from arat_ray.storage.place import Place
@@ -103,7 +104,11 @@ class Lock:
 
     def _read(self) -> dict[str, Any] | None:
         content = objects.read(self.place, self.name)
-        held: dict[str, Any] | None = json.loads(content) if content else None
+        fix = "where no driver is running, remove it from the bucket"
+        shape = {"token?": str, "host": str, "pid": int, "machine": str}
+        held: dict[str, Any] | None = None
+        if content:
+            held = parse_json(content, f"{self.place.uri}/{self.name}", fix=fix, shape=shape)
         return held
 
     def _write(self, token: str | None) -> None:

@@ -34,9 +34,9 @@ def read(path: Path) -> Mark:
     """The mark of a file of a mirror."""
     try:
         local, remote, sha256 = json.loads(_mark(path).read_bytes())
-    except (FileNotFoundError, ValueError):
+        return Mark(local and Stat(*local), remote and Stat(*remote), sha256)
+    except (FileNotFoundError, ValueError, TypeError):  # as if it had not been pushed, which it then is again
         return NOTHING
-    return Mark(local and Stat(*local), remote and Stat(*remote), sha256)
 
 
 def write(path: Path, mark: Mark) -> None:

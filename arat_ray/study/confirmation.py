@@ -93,9 +93,9 @@ def _unused_seeds(study: Path) -> list[int]:
 def _begun(study: Path, folder: Path, runs: dict[int, dict[str, Any]]) -> list[int]:
     """The seeds of the confirmation that is there."""
     try:
-        search = derived.description(folder)["search"]
+        search = derived.description(folder, whole=False)["search"]
         there, listed = search[MEMBER]["choice"], list(search["seed"]["choice"])
-    except KeyError:
+    except (KeyError, TypeError):
         raise ValueError(f"{folder} holds another study; choose another place with --results") from None
     elsewhere = "move that folder away, or choose another place with --results"
     if set(there) != set(map(str, runs)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from arat_ray import earlier, yaml_core
+from arat_ray.json_files import read_json
 from arat_ray.results import reader
 from arat_ray.storage.names import tame
 from arat_ray.text import line
@@ -55,24 +56,22 @@ def source_of(study: Path, trial_id: str) -> Source:
         if row["trial_id"] == trial_id:
             if not row["config"]:
                 raise ValueError(f"{study}: its table does not say how {trial_id} was trained (`config` is empty)")
-            return Source(row["number"], earlier.train(json.loads(row["config"])), row["config_hash"])
+            return Source(row["number"], earlier.train(reader.config(study, row)), row["config_hash"])
     raise ValueError(f"{study} has no trial {trial_id}")
 
 
-def description(study: Path) -> dict[str, Any]:
-    """The experiment that a study ran, as its study.json has it."""
+def description(study: Path, *, whole: bool = True) -> dict[str, Any]:
+    """The experiment that a study ran, as its study.json has it; with all that a run takes, unless not `whole`."""
     path = study / "study.json"
-    try:
-        experiment: dict[str, Any] = json.loads(path.read_text())["experiment"]
-        if "validate" in experiment:
-            experiment["validate"] = earlier.validate(experiment["validate"])
-    except OSError as error:
+    if not path.exists():
         raise ValueError(
-            f"{path} cannot be read ({error.strerror}): it says how the trials were measured; copy it here as well"
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not what a study writes; copy it here again") from error
-    return experiment
+            f"{path} cannot be read (No such file or directory): it says how the trials were measured; copy it here "
+            "as well"
+        )
+    shape = {"validate": dict, "maximize": list, "resources": dict} if whole else {}
+    found = read_json(path, fix=reader.rebuild_with(study), shape={"experiment": shape | {"search?": dict}})
+    experiment: dict[str, Any] = found["experiment"]
+    return experiment | ({"validate": earlier.validate(experiment["validate"])} if whole else {})
 
 
 def as_yaml(file: dict[str, Any], comments: Iterable[str]) -> str:

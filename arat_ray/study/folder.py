@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from arat_ray import __version__, disk, earlier, locks
 from arat_ray.experiment.config import Experiment
+from arat_ray.json_files import read_json
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
 from arat_ray.study.recorder import trial_id
@@ -26,6 +27,13 @@ from arat_ray.training.fingerprint import Content
 Kind = Literal["tune", "train"]
 CONTENT = "content"
 """The key of study.json that says what its data is, by split."""
+DESCRIPTION = {
+    "kind": str,
+    "identity": {"train": dict, "search?": dict},
+    "started_at?": list,
+    "from?": list,
+    "content?": dict,
+}
 LIBRARIES = ("torch", "torchvision", "ray", "optuna", "pyarrow", "numpy")
 ARROW = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
 
@@ -49,8 +57,8 @@ def claim(
     """
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        there = [path.name for path in folder.iterdir() if not path.name.startswith(".lock")]
-    if there and "study.json" not in there:
+        there = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "study.yaml"]
+    if there and "study.json" not in there:  # study.yaml alone: the disk was full when it was begun
         raise ValueError(f"{folder} holds other files and no study; choose another place with --results")
     with ExitStack() as stack:
         with writable(folder):
@@ -118,7 +126,7 @@ def _check_same(
     path = folder / "study.json"
     if not path.exists():
         return
-    there = json.loads(path.read_text())
+    there = described(folder)
     if there["kind"] != kind:
         raise ValueError(f"{folder} holds a `{there['kind']}`, not a `{kind}`; choose another place with --results")
     written = there["identity"]
@@ -166,8 +174,24 @@ def _is_interrupted(folder: Path) -> bool:
 def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, content: Content | None) -> None:
     """study.yaml as given, and study.json: resolved, with versions, revision and start times."""
     path = folder / "study.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    description = {
+    before = described(folder) if path.exists() else {}
+    (folder / "study.yaml").write_bytes(source.read_bytes())
+    _write(path, _description(experiment, before, kind=kind, content=content))
+
+
+def describe_again(folder: Path, experiment: Experiment, *, kind: Kind) -> None:
+    """A study.json that was lost, from study.yaml: without the times, the data and the sources of before."""
+    _write(folder / "study.json", _description(experiment, {}, kind=kind, content=None))
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """A study.json; ValueError that names it, and what mends it, where it cannot be read."""
+    found: dict[str, Any] = read_json(folder / "study.json", fix=reader.rebuild_with(folder), shape=DESCRIPTION)
+    return found
+
+
+def _description(experiment: Experiment, before: dict[str, Any], *, kind: Kind, content: Content | None) -> Any:
+    return {
         "name": experiment.name,
         "kind": kind,
         "identity": experiment.identity(),
@@ -175,19 +199,17 @@ def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind,
         "versions": {"arat-ray": __version__, "python": platform.python_version()}
         | {library: version(library) for library in LIBRARIES},
         "revision": revision(),
-        "started_at": [*before.get("started_at", []), datetime.now(UTC).isoformat(timespec="seconds")],
-        "from": before.get("from", []),
+        "started_at": [*(before.get("started_at") or []), datetime.now(UTC).isoformat(timespec="seconds")],
+        "from": before.get("from") or [],
         CONTENT: content or before.get(CONTENT),
     }
-    (folder / "study.yaml").write_bytes(source.read_bytes())
-    _write(path, description)
 
 
 def record_sources(folder: Path, sources: Sequence[dict[str, Any]]) -> None:
     """Put down in study.json which earlier studies were learned from, each by its path under `study`, once."""
     path = folder / "study.json"
-    description = json.loads(path.read_text())
-    sources_by_path = {source["study"]: source for source in [*description["from"], *sources]}
+    description = described(folder)
+    sources_by_path = {source["study"]: source for source in [*(description.get("from") or []), *sources]}
     _write(path, description | {"from": list(sources_by_path.values())})
 
 

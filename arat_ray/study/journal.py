@@ -15,6 +15,8 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend
 
 from arat_ray.disk import Disk
+from arat_ray.json_files import parse_json
+from arat_ray.text import command
 
 Entry = dict[str, Any]
 
@@ -42,9 +44,12 @@ class Journal(BaseJournalBackend):
         self._first = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            whole = self._whole(path.read_bytes())
+            there = path.read_bytes()
+            whole = self._whole(there)
+            if there and not whole and not there.startswith(b"{"):  # else the first line was written half
+                raise ValueError(f"{path} holds no line of a journal; {move_away(path)}")
             file.truncate(whole)  # a line that a killed process wrote half, on which nothing was built
-        self._size = 0
+        self._size = self._lines = 0
         self._catch_up()
 
     @property
@@ -95,6 +100,7 @@ class Journal(BaseJournalBackend):
                 file.truncate(before)  # takes no space
                 raise
             self._size = before + len(data)
+            self._lines += data.count(b"\n")
 
     def _catch_up(self) -> None:
         """Take in what the file holds beyond what is known of it."""
@@ -104,10 +110,22 @@ class Journal(BaseJournalBackend):
             file.seek(self._size)
             there = file.read()
         there = there[: self._whole(there)]
-        self._fresh += [json.loads(line) for line in there.splitlines()]
+        before, shape = self._lines, {"op_code": int, "worker_id": str}
+        for number, line in enumerate(there.split(b"\n")[:-1], start=before + 1):
+            where = f"{self.path}, line {number}"
+            self._fresh.append(parse_json(line, where, fix=move_away(self.path), shape=shape))
+        self._lines = before + there.count(b"\n")
         self._size += len(there)
 
     @staticmethod
     def _whole(text: bytes) -> int:
         """Bytes up to the end of the last whole line."""
         return text.rfind(b"\n") + 1
+
+
+def move_away(path: Path) -> str:
+    """What mends a journal that cannot be read."""
+    return (
+        f"bring back a copy, or move it away ({command('mv', path, f'{path}.damaged')}): --resume makes it again from "
+        "the tables and the checkpoints"
+    )

@@ -21,13 +21,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.config import Experiment, Sampled, Sampler
 from arat_ray.experiment.search import Domain
-from arat_ray.study.journal import Journal
+from arat_ray.study.journal import Journal, move_away
 from arat_ray.study.warm_start import Known
 
 JOURNAL = Path("journal") / "optuna.log"
 NUMBER, POINT, REASON, CURVE, FROM = "number", "point", "reason", "curve", "from"
 GENERATION = optuna.samplers.NSGAIISampler._get_generation_key()
 INTERRUPTED = "interrupted"
+NO_HISTORY = (LookupError, TypeError, AttributeError, AssertionError)
+"""What Optuna raises of a journal whose lines are JSON and do not follow from one another."""
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group`, `set_metric_names`: so for years
 
@@ -57,12 +59,16 @@ class Ledger:
         self.experiment = experiment
         self.journal = Journal(folder / JOURNAL, warn=warn, may_write=may_write)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study = optuna.create_study(
-            study_name=experiment.name,
-            storage=JournalStorage(self.journal),
-            directions=["maximize"] * len(experiment.maximize),
-            load_if_exists=True,
-        )
+        try:
+            self.study = optuna.create_study(
+                study_name=experiment.name,
+                storage=JournalStorage(self.journal),
+                directions=["maximize"] * len(experiment.maximize),
+                load_if_exists=True,
+            )
+        except NO_HISTORY as error:
+            path = self.journal.path
+            raise ValueError(f"{path} is no history of a study ({error!r}); {move_away(path)}") from error
         self.study.set_metric_names(list(experiment.maximize))
         self._running: dict[int, optuna.Trial] = {}
         self._put_back_interrupted()

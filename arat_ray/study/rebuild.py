@@ -6,8 +6,7 @@ kept. Rows that neither has are recollected (`recollect`). A table is swapped in
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -25,6 +24,7 @@ from arat_ray.results.merging import Difference, Old
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
 from arat_ray.study import folder as study_folder
 from arat_ray.study import recollect
+from arat_ray.study.ledger import JOURNAL
 
 Row = dict[str, Any]
 Key = tuple[str, int]
@@ -47,10 +47,11 @@ class Rebuilt(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The tables of a study after `rebuild`, and what could not be read on the way."""
+    """The tables of a study after `rebuild`, what could not be read on the way, whether study.json was made again."""
 
     tables: list[Rebuilt]
     problems: list[str]
+    is_described_again: bool = False
 
 
 def rebuild(study: Path) -> Result:
@@ -61,7 +62,8 @@ def rebuild(study: Path) -> Result:
     """
     with _held(study):
         problems = list[str]()
-        sources = _gather(study)
+        sources = _gather(study, problems.append)
+        described_again = _describe_again(sources)
         epochs, trials = _combined(sources, "epochs"), _combined_trials(sources)
         again = list(recollect.epochs(study, list(trials.values()), _epochs_of(epochs), problems.append))
         epochs = _added(epochs, again, "epochs", sources)
@@ -90,7 +92,7 @@ def rebuild(study: Path) -> Result:
             if name in sources.old:
                 table = _combined(sources, name)
                 rebuilt.append(_replace(sources, name, table, missing=_missing(name, table, trials, sources)))
-        return Result(sorted(rebuilt, key=lambda each: list(TABLES).index(each.name)), problems)
+        return Result(sorted(rebuilt, key=lambda each: list(TABLES).index(each.name)), problems, described_again)
 
 
 class _Sources(NamedTuple):
@@ -114,7 +116,19 @@ def _schema(name: str, experiment: Experiment, metadata: Metadata) -> pa.Schema:
     return columns.with_metadata(metadata.encode())
 
 
-def _gather(study: Path) -> _Sources:
+def _describe_again(sources: _Sources) -> bool:
+    """Make a study.json that cannot be read again; whether it was made."""
+    try:
+        study_folder.described(sources.study)
+        return False
+    except ValueError:
+        is_run = not any(name.startswith("param_") for name in sources.old["trials"].table.column_names)
+        is_run = is_run and not (sources.study / JOURNAL).exists()
+        study_folder.describe_again(sources.study, sources.experiment, kind="train" if is_run else "tune")
+        return True
+
+
+def _gather(study: Path, say: Callable[[str], None]) -> _Sources:
     try:
         experiment = load(
             study / "study.yaml", opens_data=False
@@ -124,21 +138,24 @@ def _gather(study: Path) -> _Sources:
         raise ValueError(f"{study / 'study.yaml'} says what the tables are, and cannot be read: {problems}") from error
     metadata = Metadata(**(vars(study_folder.metadata(experiment)) | {"revision": _revision(study)}))
     trials, logged = list[log.Entry](), dict[str, pa.Table]()
-    rows: dict[str, list[Row]] = {}
+    entries: dict[str, list[log.Entry]] = {}
 
     def store(name: str) -> None:
-        some = merging.from_rows(rows.pop(name), _schema(name, experiment, metadata))
+        some = merging.from_rows(
+            _fitting(entries.pop(name), schema := _schema(name, experiment, metadata), say), schema
+        )
         logged[name] = pa.concat_tables([logged[name], some]) if name in logged else some
 
-    for entry in chain(log.read(study), log.read_evaluations(study)):
+    for entry in chain(log.read(study, say), log.read_evaluations(study, say)):
         if entry.table == "trials":
             trials.append(entry)
-        elif entry.table in TABLES:
-            rows.setdefault(entry.table, []).append(entry.row)
-            if len(rows[entry.table]) >= merging.AT_ONCE:
+        else:
+            entries.setdefault(entry.table, []).append(entry)
+            if len(entries[entry.table]) >= merging.AT_ONCE:
                 store(entry.table)
-    for name in list(rows):
+    for name in list(entries):
         store(name)
+    trials = _fitting_entries(trials, _schema("trials", experiment, metadata), say)
     old = {}
     for name in TABLES:
         folder = merging.before_rebuild(study / name)
@@ -147,13 +164,38 @@ def _gather(study: Path) -> _Sources:
     return _Sources(study, experiment, metadata, old, logged, trials)
 
 
+def _fitting(entries: Sequence[log.Entry], schema: pa.Schema, say: Callable[[str], None]) -> list[Row]:
+    return [entry.row for entry in _fitting_entries(entries, schema, say)]
+
+
+def _fitting_entries(entries: Sequence[log.Entry], schema: pa.Schema, say: Callable[[str], None]) -> list[log.Entry]:
+    """Those whose values the table can hold; looked at one by one only where they are not all."""
+
+    def fit(some: Sequence[log.Entry]) -> bool:
+        try:
+            merging.from_rows((entry.row for entry in some), schema)
+        except (ValueError, TypeError, OverflowError, pa.ArrowException):
+            return False
+        return True
+
+    if fit(entries):
+        return list(entries)
+    found = []
+    for entry in entries:
+        if fit([entry]):
+            found.append(entry)
+        else:
+            say(f"{entry.at} holds a row that the table {entry.table} cannot; {log.SKIPPED}")
+    return found
+
+
 def _revision(study: Path) -> str:
     """The revision that began the study's tables, where it is still known."""
     with suppress(ValueError):
         return reader.metadata(study).revision
     try:
-        return str(json.loads((study / "study.json").read_text())["revision"])
-    except (OSError, ValueError, KeyError):
+        return str(study_folder.described(study)["revision"])
+    except (ValueError, KeyError):
         return "unknown"
 
 
@@ -173,7 +215,7 @@ def _combined_trials(sources: _Sources) -> dict[Key, Row]:
     """
     old = {(row["trial_id"], row["attempt"]): row for row in sources.old["trials"].table.to_pylist()}
     found: dict[Key, Row] = {}
-    for _, kind, row in sources.trials:
+    for _, kind, row, _ in sources.trials:
         key = (row["trial_id"], row["attempt"])
         found[key] = row if kind == "row" else {**(found.get(key) or old.get(key) or {}), **row}
     for key, row in old.items():
@@ -285,6 +327,8 @@ def lines(study: Path, result: Result) -> Iterator[str]:
             yield f"  from checkpoints: {_some(table.recollected)}"
         if table.missing:
             yield f"  in no source: {_some(table.missing)}"
+    if result.is_described_again:
+        yield "study.json: made again from study.yaml; the times and sources that it knew are in no other file"
     yield from (f"not readable: {problem}" for problem in result.problems)
 
 

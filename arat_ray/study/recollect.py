@@ -19,7 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment
 from arat_ray.study import recorder
-from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NUMBER, REASON, known_of
+from arat_ray.study.journal import move_away
+from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NO_HISTORY, NUMBER, REASON, known_of
 from arat_ray.training import checkpoint
 
 Row = dict[str, Any]
@@ -84,8 +85,8 @@ def _of_journal(study: Path, experiment: Experiment, say: Callable[[str], None])
     try:
         storage = JournalStorage(JournalFileBackend(str(path)))
         there = optuna.load_study(study_name=experiment.name, storage=storage).trials
-    except (ValueError, KeyError) as error:  # no JSON; or the study's first line is gone
-        say(f"{path} cannot be read: {error}")
+    except (ValueError, *NO_HISTORY) as error:  # no JSON; or the study's first line is gone
+        say(f"{path} cannot be read ({type(error).__name__}: {error}); {move_away(path)}")
         return {}
     found: dict[int, FrozenTrial | None] = {}
     for trial in there:

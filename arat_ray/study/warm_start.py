@@ -7,7 +7,6 @@ such differences are no error; they are said.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -97,7 +96,7 @@ def read(study: Path, experiment: Experiment) -> Found:
     refused: dict[str, tuple[int, str]] = {}
     differing: Counter[str] = Counter()
     for row in rows:
-        config = earlier.train(json.loads(row["config"]))
+        config = earlier.train(reader.config(study, row))
         try:
             violations = _violations(experiment, row)
             sampled = translate(

@@ -72,7 +72,9 @@ def test_a_study_that_does_not_say_enough_is_named(make: Callable[..., Experimen
     with pytest.raises(ValueError, match="has no trial small-00007"):
         derived.run_of(study, "small-00007")
     (study / "study.json").write_text("{")
-    with pytest.raises(ValueError, match=re.escape("study.json is not what a study writes; copy it here again")):
+    with pytest.raises(
+        ValueError, match=re.escape("study.json is cut off at line 1; make it again with: arat-ray results rebuild")
+    ):
         derived.run_of(study, "small-00000")
     (study / "study.json").unlink()
     with pytest.raises(ValueError, match=re.escape("study.json cannot be read (No such file or directory): it says")):
