@@ -35,7 +35,6 @@ from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
 from arat_ray.terminal import report
-from arat_ray.training import data
 
 CONCURRENT_AT_MOST = 1000
 PATIENCE_S = 20.0
@@ -113,13 +112,7 @@ def run(
     def warn(text: str) -> None:
         report(console, text, style="bold red")
 
-    content = data.load(
-        experiment.base.dataset,
-        validate_on=validation.split,
-        images=validation.images,
-        seed=validation.seed,
-        subset=validation.subset,
-    ).content
+    content = validation.splits(experiment.base.dataset).content
     for note in experiment.base.dataset.notes():
         report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):

@@ -16,7 +16,6 @@ from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
-from arat_ray.training import data
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.timing import describe
@@ -80,13 +79,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
 
     content = None
     if not _is_complete(folder):  # then no data is needed
-        content = data.load(
-            train.dataset,
-            validate_on=validate.split,
-            images=validate.images,
-            seed=validate.seed,
-            subset=validate.subset,
-        ).content
+        content = validate.splits(train.dataset).content
         for note in train.dataset.notes():
             terminal.report(console, f"data: {note}")
     with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):

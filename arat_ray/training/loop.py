@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arat_ray import disk
-from arat_ray.training import branches, checkpoint, data, diagnostics, fingerprint, identity
+from arat_ray.training import branches, checkpoint, diagnostics, fingerprint, identity
 from arat_ray.training.averaging import Average
 from arat_ray.training.batches import EVERYTHING, Batches
 from arat_ray.training.checkpoint import Checkpoint
@@ -127,13 +127,7 @@ class _Run:
     def __init__(self, train: Train, validate: Validate, context: Context) -> None:
         self.train, self.validate, self.context = train, validate, context
         device = context.device
-        splits = data.load(
-            train.dataset,
-            validate_on=validate.split,
-            images=validate.images,
-            seed=validate.seed,
-            subset=validate.subset,
-        )
+        splits = validate.splits(train.dataset)
         self.validation_sha256, self.content = splits.validation_sha256, dict(splits.content)
         self.validation = _to(splits.validation, device)
         self.images = Batches(

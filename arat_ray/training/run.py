@@ -19,7 +19,7 @@ from arat_ray.spec import Spec
 from arat_ray.training import presets
 from arat_ray.training.attacks import Attack
 from arat_ray.training.averaging import Averaging
-from arat_ray.training.data import Dataset
+from arat_ray.training.data import Dataset, Splits, load
 from arat_ray.training.diagnostics import Diagnostics
 from arat_ray.training.images import Shape
 from arat_ray.training.methods import (
@@ -191,6 +191,10 @@ class Validate(Spec):
     def held_out(self) -> int:
         """Training images that are not trained on."""
         return self.images if self.split == "validation" else 0
+
+    def splits(self, dataset: Dataset) -> Splits:
+        """What a run on this data trains on and is measured on. ValueError where there is none, or too little."""
+        return load(dataset, validate_on=self.split, images=self.images, seed=self.seed, subset=self.subset)
 
     def is_due(self, epoch: int, epochs: int) -> bool:
         """Whether epoch `epoch` (from 1) of `epochs` ends with a measurement."""
