@@ -35,7 +35,7 @@ from arat_ray.cli.data import DATA, data_of, say_unchecked
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
 
-OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
 @click.command(short_help="Attack trained networks: clean and robust accuracy.")
@@ -199,7 +199,7 @@ def _going_on(batch_size: int) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--batch-size {batch_size}: {reason}; lower it, and name it beside the result") from error
     except OSError as error:
-        if disk.is_lasting(error) and error.filename:
+        if error.errno not in OF_A_DISK and disk.is_lasting(error) and error.filename:
             raise ValueError(disk.reason(error)) from error
         if error.errno not in OF_A_DISK:
             raise
