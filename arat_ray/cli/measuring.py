@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CHOSEN = {None: "", "stratified": " (of each class by its share)", "first": " (the first)"}
 """Which images of the split were measured on, where not on all."""
-OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT)
+OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOENT)
 
 
 @click.command(short_help="Attack trained networks: clean and robust accuracy.")
@@ -213,7 +213,7 @@ def _going_on(batch_size: int) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"--batch-size {batch_size}: {reason}; lower it, and name it beside the result") from error
     except OSError as error:
-        if disk.is_lasting(error) and error.filename:
+        if error.errno not in OF_A_DISK and disk.is_lasting(error) and error.filename:
             raise ValueError(disk.reason(error)) from error
         if error.errno not in OF_A_DISK:
             raise
