@@ -878,8 +878,10 @@ def test_what_goes_on_is_printed_as_a_shell_reads_it_with_the_options_that_were_
 
 
 def test_a_run_says_at_once_what_begins_and_where_it_goes(trained: Path, tmp_path: Path) -> None:
-    output = call("train", write(tmp_path), "--results", tmp_path / "out").output
-    assert output.splitlines()[0] == f"small: 2 epochs, into {tmp_path}/out/small"
+    file = write(tmp_path)
+    output = call("train", file, "--results", tmp_path / "out").output
+    first = [f"checking {file}", f"small: 2 epochs, into {tmp_path}/out/small"]
+    assert output.splitlines()[:2] == first
     (measure,) = [line for line in output.splitlines() if line.startswith("measure it: ")]
     words = shlex.split(measure.partition(": ")[2])
     assert words[:2] == ["arat-ray", "evaluate"]

@@ -141,8 +141,8 @@ def test_a_set_that_is_not_in_the_folder_named_is_looked_for_where_the_message_s
     with without_downloads():
         assert "no intact copy in" in refusal(dataset)
         for part in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
-            shape = (6, 28, 28) if "images" in part else (6,)
-            idx(tmp_path / f"own/FashionMNIST/raw/{part}-idx{len(shape)}-ubyte", np.zeros(shape))
+            values = np.zeros((6, 28, 28)) if "images" in part else np.arange(6)
+            idx(tmp_path / f"own/FashionMNIST/raw/{part}-idx{values.ndim}-ubyte", values)
         monkeypatch.setenv("ARAT_DATA", str(tmp_path / "own"))
         assert len(dataset.read("train").labels) == 6
         with finding.without_names():
