@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def ray_processes() -> set[int]:
         except OSError:  # it has ended
             continue
     return nodes | {pid for pid, parent in parents.items() if parent in nodes}
+
+
+def title(pid: int) -> bytes:
+    """What a process is called; nothing where it has ended."""
+    with suppress(OSError):
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+    return b""
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from torch import nn
 from arat_ray.cluster.evaluate import spread
 from arat_ray.evaluation import autoattack
 from arat_ray.evaluation.autoattack import Attacker, Job, Outcome, Runner, Verdicts
-from tests.cluster.studies import ray_processes, wait_until
+from tests.cluster.studies import ray_processes, title
 from tests.evaluation.nets import digits, nearest_mean, plan, trained_in
 from tests.evaluation.test_autoattack import assert_same, attacker, records, reference, verdicts
 
@@ -52,7 +53,7 @@ def struck(runner: Runner, *, after: int, strike: Callable[[], None]) -> Runner:
 
 def workers() -> list[int]:
     """Process ids of Ray's workers that run a job."""
-    return [pid for pid in ray_processes() if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_run")]
+    return [pid for pid in ray_processes() if title(pid).startswith(b"ray::_run")]
 
 
 @pytest.fixture(scope="module")
@@ -137,17 +138,19 @@ def test_any_number_of_workers_finds_the_reference_s_bits_also_after_the_driver_
 def test_a_worker_that_is_killed_has_its_job_run_again_to_the_same_bits() -> None:
     slow = attacker(nearest_mean(), plan("autoattack", 0.06, steps=150), digits(30))
     alone = autoattack.run(slow, batch_size=4)
-    killed: list[int] = []
+    killed, over = list[int](), threading.Event()
 
     def kill() -> None:
-        wait_until(lambda: bool(workers()), 60, "a worker at its job")
-        for pid in workers():
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+        while not killed and not over.is_set():  # without a pause: jobs are short
+            for pid in workers():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
 
     blow = threading.Thread(target=kill)  # beside the runner: between two jobs of its own there may be none
     runner = struck(spread(2, device=CPU), after=11, strike=blow.start)
     assert_same(autoattack.run(slow, batch_size=4, runner=runner), alone)
+    over.set()
     blow.join()
     assert killed, "the blow met a worker at its job"
 

@@ -29,7 +29,7 @@ from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoLedger
 from tests import moving
-from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, tune_command, wait_until
+from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, title, tune, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
 psutil: Any = ray_node.psutil
@@ -207,7 +207,7 @@ def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_end
     write: Write, tmp_path: Path
 ) -> None:
     """Credentials in the environment, no home, a long TMPDIR, tokens asked for, modules of famous names, odd labels."""
-    labels = {"[/x] \x1b[2J": 1e20, "good": 0.05, "[/pytorch/third_party/gloo] :smile:": 1e21, "c": 1e22, "d": 0.06}
+    labels = {"[/pytorch/third_party/gloo] :smile:": 1e20, "[/x] \x1b[2J": 0.05, "c": 1e21, "d": 1e22, "e": 0.06}
     search = {"optimizer.learning_rate": {"choice": labels}}
     one = {"cpus_per_worker": 1, "concurrent_trials": 1}
     file = write(search=search, sampler={"name": "grid", "seed": 0}, budget={"max_failures": 2}, resources=one)
@@ -227,10 +227,10 @@ def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_end
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(lambda: bool(rows_so_far(file, "epochs")) or driver.poll() is not None, 240, "the first row")
+        wait_until(lambda: are_at_work() or driver.poll() is not None, 240, "a worker")
         assert driver.poll() is None, driver.communicate()
         listening = listens_on(driver.pid)
-        arguments = b"".join((Path("/proc") / str(pid) / "cmdline").read_bytes() for pid in ray_processes())
+        arguments = b"".join(map(title, ray_processes()))
         stdout, stderr = driver.communicate(timeout=300)
         assert driver.returncode == 8, stderr
         assert "3 trial(s) failed" in stderr
@@ -253,6 +253,10 @@ def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_end
     assert [row["status"] for row in ended[:4]] == ["failed", "complete", "failed", "failed"]
     assert "lower optimizer.learning_rate (1e+20)" in ended[0]["error"]
     assert all(row["status"] == "stopped" for row in ended[4:])
+
+
+def are_at_work() -> bool:
+    return any(title(pid).startswith(b"ray::") for pid in ray_processes())
 
 
 def listens_on(pid: int) -> set[str]:
