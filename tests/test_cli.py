@@ -251,6 +251,8 @@ def test_pareto_needs_results(tmp_path: Path) -> None:
         ("abc", "'abc' is no number"),
         ("0", "--epsilon"),
         ("8/0", "is no number; write it as 8/255"),
+        ("nan", "'nan' is no number; write it as 8/255"),
+        ("1e999", "'1e999' is no number; write it as 8/255"),
         ("nan", "--eps"),
     ],
 )

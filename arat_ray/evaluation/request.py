@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def attack_from(
         raise ValueError(f"--mode {mode} is for {', '.join(ENSEMBLES)}; leave it out with {name}")
     try:
         radius = float(str(parse_fraction(epsilon)))
+        if not isfinite(radius):
+            raise ValueError
         words: dict[str, Any] = {"name": name, "norm": norm, "epsilon": radius}
         if name in ENSEMBLES:
             return Ensemble.model_validate(words | {"mode": mode})

@@ -117,9 +117,10 @@ def _value(goal: str, text: str, option: str) -> float:
     """0.85 or 85%, the double nearest to what is written, so that 72% is what 288 of 400 images are."""
     is_accuracy = goal in ACCURACIES
     has_percent = text.endswith("%")
-    try:
-        value = Fraction(text.removesuffix("%").strip()) / (100 if has_percent else 1)
-    except (ValueError, ZeroDivisionError):
+    word = text.removesuffix("%").strip()
+    try:  # 1e999999999 as a fraction would take all memory
+        value = (Fraction(float(word)) if "e" in word.lower() else Fraction(word)) / (100 if has_percent else 1)
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError(f"{option}: {text!r} is no number; write 0.85 or 85%") from None
     if has_percent and not is_accuracy:
         raise ValueError(f"{option}: {goal} is no accuracy; write a plain number")

@@ -138,6 +138,7 @@ def test_equal_members_are_told_apart_by_their_number(make: Make) -> None:
         (["robust=nan"], None, False, "--min robust=nan: 'nan' is no number; write 0.85 or 85%"),
         (["robust=-1%"], None, False, "an accuracy lies in [0, 1], not at -1%; write 0.85 or 85%"),
         (["robust=1/0"], None, False, "'1/0' is no number"),
+        (["robust=1e999999999"], None, False, "'1e999999999' is no number"),
         (["robust"], None, False, "--min robust: write GOAL=VALUE, such as robust_accuracy=60%"),
         (["robst_accuracy=1"], None, False, "--min: no goal 'robst_accuracy' in these results; did you mean 'robust_"),
         (["robust=0.1", "robust_accuracy=0.2"], None, False, "robust_accuracy is given twice"),
