@@ -14,6 +14,8 @@ from typing import Any
 import ray
 import requests
 import yaml
+from ray._private import worker as ray_worker
+from ray.exceptions import GetTimeoutError
 from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -22,7 +24,7 @@ from arat_ray.text import plain
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-ANSWER_S = 60.0
+ANSWER_S = 300.0
 
 Node = dict[str, float]
 """A node as {"CPU": 8, "GPU": 1}."""
@@ -31,17 +33,25 @@ Node = dict[str, float]
 def full_size(slots: Callable[[Node], int]) -> list[Node]:
     """The nodes of the cluster when its autoscaler has started all it may, those first that hold most by `slots`.
 
-    Without an autoscaler those that are there. Ray must be connected.
+    Without an autoscaler those that are there; a Ray that this process has started has none. Ray must be connected.
+    ValueError where the head does not answer.
     """
     alive = [node for node in ray.nodes() if node["Alive"]]
     present: list[Node] = [node["Resources"] for node in alive]
     head = next((node for node in alive if HEAD in node["Resources"]), None)
-    if head is None:
+    own = ray_worker._global_node
+    if head is None or (own is not None and own.is_head()):
         return present
     here = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
     task: Any = ray.remote(num_cpus=0, max_retries=0)(configuration)
     asked = task.options(scheduling_strategy=here).remote(ray.get_runtime_context().gcs_address)
-    found = ray.get(asked, timeout=ANSWER_S)
+    try:
+        found = ray.get(asked, timeout=ANSWER_S)
+    except GetTimeoutError:
+        raise ValueError(
+            f"the head of this cluster was asked how far it may grow, and gave no answer in {ANSWER_S:.0f} s; try again "
+            "when it is less busy"
+        ) from None
     if found is None:
         return present
     grown = [head["Resources"], *addable(found, slots)]
