@@ -49,8 +49,8 @@ def full_size(slots: Callable[[Node], int]) -> list[Node]:
         found = ray.get(asked, timeout=ANSWER_S)
     except GetTimeoutError:
         raise ValueError(
-            f"the head of this cluster was asked how far it may grow, and gave no answer in {ANSWER_S:.0f} s; try again "
-            "when it is less busy"
+            f"the head of this cluster was asked how far it may grow, and gave no answer in {ANSWER_S:.0f} s; try "
+            "again when it is less busy"
         ) from None
     if found is None:
         return present
