@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from arat_ray.training import data
+from arat_ray.training.data import splits as data
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.models import Tiny
 from arat_ray.training.run import Train, Validate

@@ -24,7 +24,8 @@ import torch
 from ray import cloudpickle, tune
 from rich.console import Console
 
-from arat_ray.cluster import launch, tuning
+from arat_ray.cluster import study as tuning
+from arat_ray.cluster.trials import launch
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
 

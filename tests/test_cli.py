@@ -32,9 +32,9 @@ from arat_ray.experiment.config import load
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.training import checkpoint
-from arat_ray.training.data import Digits, indices_sha256
+from arat_ray.training.data.splits import Digits, indices_sha256
+from arat_ray.training.data.subset import choose
 from arat_ray.training.models import MODELS, Tiny
-from arat_ray.training.subset import choose
 
 ROOT = Path(__file__).parent.parent
 VERBS = sorted(main.commands)

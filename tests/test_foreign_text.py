@@ -21,16 +21,17 @@ from arat_ray import terminal
 from arat_ray.cli import jobs, main
 from arat_ray.cli.common import BadInput, echo
 from arat_ray.experiment import network
-from arat_ray.frontier import confirm, infeasible, pick, show
+from arat_ray.frontier import confirm, pick
 from arat_ray.frontier.compare import compare
 from arat_ray.frontier.evaluations import Asked
 from arat_ray.frontier.pareto import load_front
-from arat_ray.frontier.plot import plot_front
-from arat_ray.frontier.plot_confirm import plot_confirmation
-from arat_ray.results import listing, overview
+from arat_ray.report import infeasible, listing, overview
+from arat_ray.report import text as show
+from arat_ray.report.figure import plot_front
+from arat_ray.report.figure_confirm import plot_confirmation
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter
-from arat_ray.study import derived
+from arat_ray.study import rerun_config
 from arat_ray.study.progress import Progress
 from arat_ray.text import line, plain
 from tests.frontier.tables import judged
@@ -306,7 +307,7 @@ def test_the_log_of_a_job_is_followed_without_its_escape_codes(
 def test_a_comment_of_an_experiment_file_stays_a_comment(foreign: str) -> None:
     import yaml
 
-    text = derived.as_yaml({"name": "x", "label": storable(foreign)}, [f"trial {foreign}", foreign])
+    text = rerun_config.as_yaml({"name": "x", "label": storable(foreign)}, [f"trial {foreign}", foreign])
     assert yaml.safe_load(text) == {"name": "x", "label": storable(foreign)}
     assert is_harmless(text)
 

@@ -20,12 +20,12 @@ from arat_ray.results.schema import TABLES
 from arat_ray.study.ledger import make_sampler
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.averaging import Swa
-from arat_ray.training.branches import SplitNorm
 from arat_ray.training.methods import METHODS, Arat, AratSpec, TradesSpec
 from arat_ray.training.methods.arat import AutoBalance, PredictorSpec
 from arat_ray.training.models import Resnet18, WideResnet
 from arat_ray.training.optimizers import Sgd
 from arat_ray.training.run import Train
+from arat_ray.training.split_norm import SplitNorm
 
 ROOT = Path(__file__).parent.parent
 SPACES = sorted(ROOT.glob("search_spaces/*.yaml"))

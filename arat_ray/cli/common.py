@@ -120,7 +120,7 @@ def user_errors() -> Iterator[None]:
     """A ValueError of the library is a message to the user, and so is a file that cannot be read or written; everything
     else is a bug and shows its traceback."""
     from arat_ray import disk
-    from arat_ray.storage.opening import NotPushedError
+    from arat_ray.storage.session import NotPushedError
 
     try:
         yield
@@ -175,17 +175,17 @@ def tell(text: str) -> None:
 
 def bring(*paths: Path, names: Sequence[str] | None = None) -> None:
     """Of studies in a bucket, bring the tables, or these `names`, up to date; nothing of folders."""
-    from arat_ray.storage import mirror, opening
+    from arat_ray.storage import mirror, session
 
     for path in paths:
-        opening.pull(path, names or mirror.TABLES, tell=tell)
+        session.pull(path, names or mirror.TABLES, tell=tell)
 
 
 def bring_any(target: Path) -> None:
     """Of a checkpoint, of the folder of a trial, of an evaluation or of a study in a bucket, all that it takes."""
-    from arat_ray.storage import opening
+    from arat_ray.storage import session
 
-    study, inside = opening.study_of(target)
+    study, inside = session.study_of(target)
     if not inside:
         bring(study)
     elif inside.endswith(".pt"):

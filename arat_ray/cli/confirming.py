@@ -55,14 +55,14 @@ def confirm(
     del resume
     with user_errors(), ExitStack() as stack:
         from arat_ray import locks
-        from arat_ray.study import derived
+        from arat_ray.study import rerun_config
 
-        folder = derived.confirmation_of(study, results)
+        folder = rerun_config.confirmation_of(study, results)
         if not dry_run:
             locks.refuse(folder / ".lock")  # before torch and Ray are loaded
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
-        from arat_ray.storage import opening
+        from arat_ray.storage import session
         from arat_ray.study import confirmation
 
         bring(study)
@@ -70,8 +70,8 @@ def confirm(
         if dry_run:
             bring(folder)
         else:
-            stack.enter_context(opening.writing(folder, tell=tell))
-        runs = [derived.source_of(study, trial_id).train for trial_id in members]
+            stack.enter_context(session.writing(folder, tell=tell))
+        runs = [rerun_config.source_of(study, trial_id).train for trial_id in members]
         stack.enter_context(data_of(study, runs, data))
         with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
             if dry_run:
@@ -91,7 +91,7 @@ def confirm(
                 }
                 options = [word for name, value in given.items() if value is not None for word in (name, value)]
                 echo(f"{experiment.name}: {experiment.trials} runs, into {shown(folder)}", err=as_json)
-                from arat_ray.cluster import tuning
+                from arat_ray.cluster import study as tuning
 
                 outcome = tuning.run(
                     experiment,
@@ -109,15 +109,15 @@ def confirm(
 
 def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
     from arat_ray.frontier import confirm as confirming
-    from arat_ray.frontier import show
+    from arat_ray.report import text
 
     found = confirming.load(study, folder)
     if as_json:
         echo(json.dumps(confirming.as_json(found), indent=2))
     else:
-        show.print_confirmation(found, console())
+        text.print_confirmation(found, console())
     if found.surfaces:
-        from arat_ray.frontier.plot_confirm import plot_confirmation
+        from arat_ray.report.figure_confirm import plot_confirmation
 
         plot_confirmation(found, folder / "confirm.png")
         echo(f"drew {folder}/confirm.png", err=as_json)

@@ -70,7 +70,7 @@ def data_of(
     test images is left alone; where no data `is_needed`, places that are not known are, and nothing is asked.
     """
     from arat_ray.storage import finding, trust
-    from arat_ray.training.data import DATASETS
+    from arat_ray.training.data.splits import DATASETS
     from arat_ray.training.identity import places_in
 
     datasets: list[Mapping[str, Any]] = [run["dataset"] for run in runs if isinstance(run.get("dataset"), Mapping)]

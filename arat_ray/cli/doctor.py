@@ -52,7 +52,7 @@ def doctor(
             _as_a_job(experiment, name, address, results, options)
             return
         loaded = experiment_of(experiment, data, stack) if experiment else None
-        from arat_ray.cluster.doctor import examine
+        from arat_ray.cluster.doctor.examine import examine
         from arat_ray.cluster.nodes import cluster
 
         quiet = as_json or not sys.stderr.isatty()
@@ -79,12 +79,12 @@ def doctor(
 def _as_a_job(experiment: Path, name: str, address: str, results: str, options: list[str]) -> None:
     """The same on the head of a cluster that is reached through its job server alone."""
     from arat_ray.cli.jobs import follow_to_end
-    from arat_ray.cluster import jobs, parcel, submission
+    from arat_ray.cluster.jobs import client, package, submission
 
-    sent = parcel.pack(experiment)
+    sent = package.pack(experiment)
     for line in sent.listing():
         echo(line, err=True)
-    connected = jobs.connect(address)
+    connected = client.connect(address)
     examination = submission.Submission(f"doctor-{name}", "doctor", results, options)
     job = submission.submit(connected, examination, sent=sent, say=lambda text: echo(text, err=True))
     follow_to_end(connected, job)

@@ -88,9 +88,9 @@ def pareto(
         _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
         return
     with user_errors():
-        from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
-        from arat_ray.frontier.plot import check_suffix, plot_front
+        from arat_ray.report import text as show
+        from arat_ray.report.figure import check_suffix, plot_front
 
         if plot:
             check_suffix(plot)
@@ -111,7 +111,7 @@ def pareto(
 
 def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool) -> None:
     with user_errors():
-        from arat_ray.frontier import infeasible
+        from arat_ray.report import infeasible
 
         bring(*studies, names=FRONT)
         trials = infeasible.load(studies)
@@ -152,22 +152,22 @@ def pick(
              arat-ray pick results/quickstart --knee > chosen.yaml
     """
     with user_errors():
-        from arat_ray.frontier import show
         from arat_ray.frontier.pareto import load_front
         from arat_ray.frontier.pick import pick as choose
-        from arat_ray.study import derived
+        from arat_ray.report import text as show
+        from arat_ray.study import rerun_config
 
         bring(study, names=FRONT)
         front = load_front([study], asked=_asked(**conditions))
         chosen = choose(front, least=least, best=best, knee=knee)
         lines = show.choice_lines(chosen, front)
-        text = derived.run_of(study, chosen.trial["trial_id"], comments=lines)
+        text = rerun_config.run_of(study, chosen.trial["trial_id"], comments=lines)
         if output is None:
             echo(text, nl=False)
             return
-        run = derived.source_of(study, chosen.trial["trial_id"]).train
+        run = rerun_config.source_of(study, chosen.trial["trial_id"]).train
         with data_of(study, [run], data):
-            added = derived.write(text, output)
+            added = rerun_config.write(text, output)
         for line in lines:
             echo(line)
         if added:
@@ -196,7 +196,7 @@ def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
     """
     with user_errors():
         from arat_ray.frontier import compare as comparing
-        from arat_ray.frontier import show
+        from arat_ray.report import text as show
 
         asked = _asked(**conditions)
         for each in (a, b):

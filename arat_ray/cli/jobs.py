@@ -15,7 +15,7 @@ from arat_ray.text import command, uncoloured
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from arat_ray.cluster.jobs import Jobs
+    from arat_ray.cluster.jobs.client import Jobs
 
 ADDRESS = click.option(
     "--address",
@@ -40,9 +40,9 @@ def status(job: str | None, address: str | None, follow: bool, as_json: bool) ->
     with user_errors():
         if follow and not job:
             raise ValueError("--follow needs a job: arat-ray status JOB --follow")
-        from arat_ray.cluster import jobs
+        from arat_ray.cluster.jobs import client
 
-        connected = jobs.connect(address)
+        connected = client.connect(address)
         if job and follow:
             follow_to_end(connected, job)
         found = [connected.get_job_info(job)] if job else [each for each in connected.list_jobs() if _is_ours(each)]
@@ -70,9 +70,9 @@ def stop(job: str, address: str | None) -> None:
     Example: arat-ray stop layers-20260131-093000 --address http://127.0.0.1:8265
     """
     with user_errors():
-        from arat_ray.cluster import follow, jobs
+        from arat_ray.cluster.jobs import client, follow
 
-        connected = jobs.connect(address)
+        connected = client.connect(address)
         before = connected.get_job_logs(job)
         if not connected.stop_job(job):
             echo(f"{job} has ended already: {follow.state(connected.get_job_info(job))}")
@@ -97,7 +97,7 @@ def _is_ours(details: Any) -> bool:
 def _row(jobs: Jobs, details: Any) -> dict[str, str]:
     from datetime import datetime
 
-    from arat_ray.cluster import follow
+    from arat_ray.cluster.jobs import follow
     from arat_ray.units import duration
 
     known = details.metadata or {}
@@ -131,7 +131,7 @@ def commands(job: str, server: str) -> str:
 
 
 def _write_until_end(jobs: Jobs, job: str, *, after: int = 0) -> int:
-    from arat_ray.cluster.follow import follow
+    from arat_ray.cluster.jobs.follow import follow
 
     return follow(
         jobs,
@@ -149,7 +149,7 @@ def follow_to_end(jobs: Jobs, job: str) -> None:
     except KeyboardInterrupt:
         echo(f"\nthe job goes on; follow it again or stop it with\n{commands(job, jobs.get_address())}", err=True)
         sys.exit(INTERRUPTED)
-    from arat_ray.cluster.follow import state
+    from arat_ray.cluster.jobs.follow import state
 
     echo(f"{job}: {state(jobs.get_job_info(job))}", err=True)
     sys.exit(code)

@@ -120,24 +120,24 @@ def evaluate(
         from arat_ray.evaluation import accuracy
         from arat_ray.evaluation.autoattack import Runner, one_after_another
         from arat_ray.evaluation.request import attack_from, checkpoints_of, record
-        from arat_ray.storage import opening
+        from arat_ray.storage import session
         from arat_ray.training.checkpoint import load
 
         if subset and images is None:
             raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
-        study, _ = opening.study_of(target)
+        study, _ = session.study_of(target)
         bring(study)
 
         def fetch(chosen: Sequence[Path]) -> None:
             names = [str(path.relative_to(study)) for path in chosen]
             batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
             bring(study, names=[*names, *batches])
-            stack.enter_context(opening.evaluating(study, batches, tell=tell))
+            stack.enter_context(session.evaluating(study, batches, tell=tell))
 
         if records:
             bring(records, names=[""])
-            stack.enter_context(opening.evaluating(records, [""], tell=tell))
+            stack.enter_context(session.evaluating(records, [""], tell=tell))
         checkpoints = checkpoints_of(target, front=front, fetch=fetch)
         runner: Runner = one_after_another
         hardware = None
@@ -178,7 +178,7 @@ def evaluate(
                     progress=show,
                     say=tell,
                 )
-                with opening.adding(study, tell=tell):
+                with session.adding(study, tell=tell):
                     studies.add(record(report))
             rows += [row | {"subset": report.subset} for row in report.rows()]
             if not as_json:

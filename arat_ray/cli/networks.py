@@ -80,7 +80,7 @@ def export(checkpoint: Path, output: Path, raw: bool, force: bool, data: str | N
     """
     with user_errors():
         from arat_ray.training.checkpoint import load
-        from arat_ray.training.export import export as write
+        from arat_ray.training.export.network import export as write
 
         bring_any(checkpoint)
         state = load(checkpoint, mmap=True)

@@ -30,7 +30,7 @@ from arat_ray.cli.data import DATA, again, experiment_of
 from arat_ray.text import command
 
 if TYPE_CHECKING:
-    from arat_ray.cluster.tuning import Outcome
+    from arat_ray.cluster.study import Outcome
     from arat_ray.experiment.config import Experiment
 
 OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
@@ -70,16 +70,16 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
     with user_errors(), ExitStack() as stack:
         echo(f"checking {file}")  # at once: what is imported below takes its time
         refuse_second(file, results)
-        from arat_ray.storage import mirror, opening
+        from arat_ray.storage import mirror, session
 
         experiment = _checked(file, data, stack, searched=False)
         folder = results / experiment.name
         names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
-        stack.enter_context(opening.writing(folder, tell=tell, names=names))
+        stack.enter_context(session.writing(folder, tell=tell, names=names))
         go_on = _again("train", file, results, {"--data": data, "--address": address})
         echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         if experiment.resources.workers > 1:
-            from arat_ray.cluster import tuning
+            from arat_ray.cluster import study as tuning
 
             outcome = tuning.run(
                 experiment,
@@ -172,7 +172,7 @@ def tune(
             echo(f"checking {file}")  # at once: what is imported below takes its time
             refuse_second(file, results)
         from arat_ray.experiment.plan import describe, estimate
-        from arat_ray.storage import opening
+        from arat_ray.storage import session
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         given["max_failures"] = max_failures
@@ -190,8 +190,8 @@ def tune(
         folder = results / experiment.name
         until = f"{experiment.trials} trials of " if experiment.trials else "trials of "
         echo(f"{experiment.name}: {until}{experiment.base.epochs} epochs, into {shown(folder)}")
-        stack.enter_context(opening.writing(folder, tell=tell))
-        from arat_ray.cluster import tuning
+        stack.enter_context(session.writing(folder, tell=tell))
+        from arat_ray.cluster import study as tuning
 
         outcome = tuning.run(
             experiment,
@@ -236,8 +236,8 @@ def _checked(file: Path, data: str | None, stack: ExitStack, *, searched: bool =
 
 def _show_front(outcome: Outcome, folder: Path) -> None:
     """Print and draw the front of a study that ended; exit code 1 where all its trials failed."""
-    from arat_ray.frontier import show
     from arat_ray.frontier.pareto import load_front
+    from arat_ray.report import text as show
     from arat_ray.results import reader
 
     ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
@@ -249,7 +249,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
         front = load_front([folder])
         show.print_table(front, console())
         if len(front.goals) == 2:
-            from arat_ray.frontier.plot import plot_front
+            from arat_ray.report.figure import plot_front
 
             try:
                 plot_front(front, folder / "front.png")

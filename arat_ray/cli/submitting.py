@@ -70,9 +70,9 @@ def submit(
         options = (*given_again(data), *options)
         study = name_of(file) if no_validate else _check(file, options)
         variables = dict(_variable(number, text) for number, text in enumerate(env, 1))
-        from arat_ray.cluster import keys, parcel
+        from arat_ray.cluster.jobs import keys, package
 
-        sent = parcel.pack(file, folder=folder, include=include, exclude=exclude)
+        sent = package.pack(file, folder=folder, include=include, exclude=exclude)
         for line in sent.listing():
             echo(line, err=not dry_run)
         if open_to_all := [
@@ -87,10 +87,10 @@ def submit(
             )
         if dry_run:
             return
-        from arat_ray.cluster import jobs, submission
+        from arat_ray.cluster.jobs import client, submission
         from arat_ray.storage.place import without_login
 
-        connected = jobs.connect(address)
+        connected = client.connect(address)
         server = without_login(connected.get_address())
         again = [word for word in ("--folder", folder) if folder]
         again += [word for name in include for word in ("--include", name)]

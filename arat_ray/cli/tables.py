@@ -37,7 +37,7 @@ def why(study: Path, trial: str, as_json: bool) -> None:
     Example: arat-ray results why results/layers 3
     """
     with user_errors():
-        from arat_ray.results import why as reasons
+        from arat_ray.report import why as reasons
 
         bring(study)
         found = reasons.why(study, trial)
@@ -57,7 +57,7 @@ def show(study: Path, as_json: bool) -> None:
     Example: arat-ray results show results/layers
     """
     with user_errors():
-        from arat_ray.results import overview
+        from arat_ray.report import overview
 
         bring(study)
         found = overview.overview(study)
@@ -100,7 +100,7 @@ def trials(
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
     with user_errors():
-        from arat_ray.results import listing
+        from arat_ray.report import listing
 
         bring(study)
         found = listing.load(

@@ -9,10 +9,10 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayActorError
 
-from arat_ray.cluster.watchdog import Watchdog
+from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.study.ledger import Ledger
 from arat_ray.study.recorder import Recorder
-from arat_ray.training.partway import LeavingError
+from arat_ray.training.mid_epoch import LeavingError
 from arat_ray.training.run import Train
 
 MEMORY = ("running low on memory", "OutOfMemory")

@@ -17,8 +17,8 @@ from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.exceptions import AuthenticationError
 
 from arat_ray.cluster import ENVIRONMENT, autoscaler, starting
-from arat_ray.cluster.checkpoints import server
-from arat_ray.cluster.jobs import TOKEN_PLACES
+from arat_ray.cluster.jobs.client import TOKEN_PLACES
+from arat_ray.cluster.trials.checkpoints import server
 from arat_ray.cluster.waiting import Waiting, tell
 from arat_ray.experiment.config import Resources
 from arat_ray.text import plain

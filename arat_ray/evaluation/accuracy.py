@@ -15,11 +15,12 @@ from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after
 from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
 from arat_ray.evaluation.records import Records
 from arat_ray.frontier.pareto import wilson
-from arat_ray.training import checkpoint, data, fingerprint
+from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Attack
-from arat_ray.training.data import ImageSet
+from arat_ray.training.data import fingerprint, splits
+from arat_ray.training.data.splits import ImageSet
+from arat_ray.training.data.subset import Subset, choose
 from arat_ray.training.memory import keep_freed_memory
-from arat_ray.training.subset import Subset, choose
 from arat_ray.units import duration
 
 SplitName = Literal["train", "validation", "test"]
@@ -177,7 +178,7 @@ def evaluate(
         weights=state.weights if averaged else None,
         split=split,
         subset=subset if len(indices) < whole else None,
-        indices_sha256=data.indices_sha256(indices),
+        indices_sha256=splits.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
         clean=Evaluation(None, int(found.clean_correct.sum()), len(indices), found.wall_s),
@@ -200,7 +201,7 @@ def _images(
     """So many images of a split, their indices in the data set's file, and how many there are."""
     dataset, validate = state.train_spec.dataset, state.validate_spec
     which: Literal["train", "test"] = "test" if split == "test" else "train"
-    chosen = data.read(dataset, which)
+    chosen = splits.read(dataset, which)
     if found := list(fingerprint.changes(state.content or {}, {which: fingerprint.of(chosen)})):
         raise ValueError(
             f"the data has changed since this checkpoint: {'; '.join(found)}; bring it back, or give --data PATH"
@@ -209,8 +210,8 @@ def _images(
     if split == "validation" and validate.split == "test":
         raise ValueError("this run held no images out: it was validated on test images; choose split test or train")
     if split != "test" and validate.split == "validation":
-        kept, held = data.hold_out(chosen.labels, images=validate.images, seed=validate.seed)
-        if data.indices_sha256(held) != state.validation_sha256:
+        kept, held = splits.hold_out(chosen.labels, images=validate.images, seed=validate.seed)
+        if splits.indices_sha256(held) != state.validation_sha256:
             raise ValueError("the training set has changed since this checkpoint: other images would be held out now")
         indices = held if split == "validation" else kept
     if images is not None and not 0 < images <= len(indices):

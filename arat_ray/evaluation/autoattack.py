@@ -22,9 +22,9 @@ from arat_ray.evaluation.attack_classes import Step, perturb
 from arat_ray.evaluation.ensembles import Plan
 from arat_ray.evaluation.records import Records, images_sha256, network_sha256
 from arat_ray.evaluation.reliability import Signs, probe
+from arat_ray.training.accuracy_counts import margins, to_unit
 from arat_ray.training.attacks import Pgd
-from arat_ray.training.counting import margins, to_unit
-from arat_ray.training.data import ImageSet
+from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.randomness import Noise, generator
 
 CLEAN = "clean"

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from arat_ray.training.data import ImageSet, indices_sha256
+from arat_ray.training.data.splits import ImageSet, indices_sha256
 
 
 class Records:

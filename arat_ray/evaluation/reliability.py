@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arat_ray.training.accuracy_counts import margins
 from arat_ray.training.attacks import Loss, Pgd
-from arat_ray.training.counting import margins
 from arat_ray.training.randomness import Noise
 
 UNSTABLE = 1e-4

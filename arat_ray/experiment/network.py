@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from arat_ray.experiment.errors import explain
 from arat_ray.training import layers
-from arat_ray.training.images import Shape
+from arat_ray.training.data.images import Shape
 from arat_ray.training.layers import Layer
 from arat_ray.training.models import Model
 from arat_ray.training.outlines import outlined

@@ -16,7 +16,7 @@ from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.text import plain
 from arat_ray.training import layers
-from arat_ray.training.data import Dataset
+from arat_ray.training.data.splits import Dataset
 from arat_ray.training.methods import AratSpec, StandardSpec
 from arat_ray.training.models import Model
 from arat_ray.training.outlines import outlined

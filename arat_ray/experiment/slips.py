@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from arat_ray.experiment.config import Experiment
 from arat_ray.experiment.errors import shown
 from arat_ray.training.attacks import Attack, format_pixels
-from arat_ray.training.images import Shape
+from arat_ray.training.data.images import Shape
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.schedules import Piecewise
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from arat_ray import locks
-from arat_ray.storage import marks, objects
-from arat_ray.storage.marks import Mark
+from arat_ray.storage import manifest, objects
+from arat_ray.storage.manifest import Mark
 from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Mirrored, place_of, root
@@ -124,7 +124,7 @@ class Mirror:
         all_below(self.folder, there)
         wanted, overtaken = [], []
         for each, remote in there.items():
-            path, mark = self.folder / each, marks.read(self.folder / each)
+            path, mark = self.folder / each, manifest.read(self.folder / each)
             if not path.exists() or (_is_clean(path) and mark.remote != remote):
                 wanted.append(each)
             elif not _is_clean(path) and mark.remote != remote and not self._is_own(each, mark):
@@ -132,7 +132,7 @@ class Mirror:
         for each in known:
             if each not in there and _is_clean(self.folder / each):  # it was removed from the bucket
                 (self.folder / each).unlink()
-                marks.forget(self.folder / each)
+                manifest.forget(self.folder / each)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda each: self._get(each, there[each]), wanted))
         return overtaken
@@ -141,11 +141,11 @@ class Mirror:
         path = self.folder / name
         settled = time.time_ns() - remote.mtime_ns > UNSETTLED_S * 1e9
         with self._fetched(name) as temporary:
-            sha256, local = _sha256(temporary), marks.stat_of(temporary)
+            sha256, local = _sha256(temporary), manifest.stat_of(temporary)
             # A process killed before the last line leaves the old file, to be replaced, or the new one, known as such.
-            marks.write(path, Mark(marks.stat_of(path), None, sha256))
+            manifest.write(path, Mark(manifest.stat_of(path), None, sha256))
             temporary.replace(path)
-        marks.write(path, Mark(local, remote if settled else None, sha256))
+        manifest.write(path, Mark(local, remote if settled else None, sha256))
 
     @contextmanager
     def _fetched(self, name: str) -> Iterator[Path]:
@@ -171,9 +171,9 @@ class Mirror:
 
     def _push(self, name: str, snapshot: _Snapshot) -> None:
         path = self.folder / name
-        marks.write(path, marks.read(path)._replace(sha256=snapshot.sha256))
+        manifest.write(path, manifest.read(path)._replace(sha256=snapshot.sha256))
         remote = objects.put(self.place, name, snapshot.content)
-        marks.write(path, Mark(snapshot.stat, remote, snapshot.sha256))
+        manifest.write(path, Mark(snapshot.stat, remote, snapshot.sha256))
 
     def _set_aside(self, names: Sequence[str], tell: Tell) -> None:
         aside = root() / ".set-aside" / self.folder.relative_to(root()) / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -188,7 +188,7 @@ class Mirror:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One transfer at a time among the processes of this machine."""
-        marks_folder = marks.folder_of(self.folder)
+        marks_folder = manifest.folder_of(self.folder)
         marks_folder.mkdir(parents=True, exist_ok=True)
         with locks.held(marks_folder / ".lock", wait=True):
             yield
@@ -206,7 +206,7 @@ class _Snapshot(NamedTuple):
 def _snapshot(path: Path) -> Iterator[_Snapshot]:
     """A file is replaced whole, so that an open one never changes; but for the journal, which grows line by line."""
     with path.open("rb") as file:
-        stat = marks.stat_of(file.fileno())
+        stat = manifest.stat_of(file.fileno())
         assert stat is not None
         content: IO[bytes] = file
         if path.parent.name == "journal":
@@ -226,8 +226,8 @@ def _sha256(path: Path) -> str:
 
 def _is_clean(path: Path) -> bool:
     """Whether a file is, or was not long ago, in the bucket as it is here."""
-    local = marks.stat_of(path)
-    return local is not None and local == marks.read(path).local
+    local = manifest.stat_of(path)
+    return local is not None and local == manifest.read(path).local
 
 
 def _top(name: str) -> str:

@@ -14,7 +14,7 @@ from arat_ray.experiment.config import MEMBER, Experiment, load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.frontier.confirm import ENDED
 from arat_ray.results import reader
-from arat_ray.study import derived
+from arat_ray.study import rerun_config
 from arat_ray.text import command
 
 SEEDS_AT_MOST = 50
@@ -36,8 +36,8 @@ def planned(study: Path, folder: Path, members: Sequence[str], *, seeds: int, ep
     The seeds are the smallest numbers that no trial of the study had, or those that `folder` has begun with. ValueError
     where `folder` confirms other members or other epochs.
     """
-    given = derived.description(study)
-    sources = sorted(derived.source_of(study, trial_id) for trial_id in members)  # by number
+    given = rerun_config.description(study)
+    sources = sorted(rerun_config.source_of(study, trial_id) for trial_id in members)  # by number
     runs = {each.number: each.train | ({"epochs": epochs} if epochs else {}) for each in sources}
     listed = _unused_seeds(study)
     if (folder / "study.json").exists():
@@ -54,7 +54,7 @@ def planned(study: Path, folder: Path, members: Sequence[str], *, seeds: int, ep
     }
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / f"{folder.name}.yaml"
-        path.write_text(derived.as_yaml(file, _comments(study, folder, runs, seeds)))
+        path.write_text(rerun_config.as_yaml(file, _comments(study, folder, runs, seeds)))
         try:
             experiment = load(path)
         except ExperimentError as error:
@@ -93,7 +93,7 @@ def _unused_seeds(study: Path) -> list[int]:
 def _begun(study: Path, folder: Path, runs: dict[int, dict[str, Any]]) -> list[int]:
     """The seeds of the confirmation that is there."""
     try:
-        search = derived.description(folder, whole=False)["search"]
+        search = rerun_config.description(folder, whole=False)["search"]
         there, listed = search[MEMBER]["choice"], list(search["seed"]["choice"])
     except (KeyError, TypeError):
         raise ValueError(f"{folder} holds another study; choose another place with --results") from None

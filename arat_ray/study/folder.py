@@ -21,8 +21,9 @@ from arat_ray.json_files import read_json
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
 from arat_ray.study.recorder import trial_id
-from arat_ray.training import checkpoint, fingerprint, identity
-from arat_ray.training.fingerprint import Content
+from arat_ray.training import checkpoint, identity
+from arat_ray.training.data import fingerprint
+from arat_ray.training.data.fingerprint import Content
 
 Kind = Literal["tune", "train"]
 CONTENT = "content"

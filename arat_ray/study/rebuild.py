@@ -23,7 +23,7 @@ from arat_ray.results import log, merging, reader
 from arat_ray.results.merging import Difference, Old
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
 from arat_ray.study import folder as study_folder
-from arat_ray.study import recollect
+from arat_ray.study import recover
 from arat_ray.study.ledger import JOURNAL
 
 Row = dict[str, Any]
@@ -65,13 +65,13 @@ def rebuild(study: Path) -> Result:
         sources = _gather(study, problems.append)
         described_again = _describe_again(sources)
         epochs, trials = _combined(sources, "epochs"), _combined_trials(sources)
-        again = list(recollect.epochs(study, list(trials.values()), _epochs_of(epochs), problems.append))
+        again = list(recover.epochs(study, list(trials.values()), _epochs_of(epochs), problems.append))
         epochs = _added(epochs, again, "epochs", sources)
         known = {name for name, _ in trials}
         by_trial: dict[str, list[Row]] = {}
         for row in _unknown(epochs, known):
             by_trial.setdefault(row["trial_id"], []).append(row)
-        for row in recollect.trials(study, sources.experiment, known, by_trial, problems.append):
+        for row in recover.trials(study, sources.experiment, known, by_trial, problems.append):
             trials[row["trial_id"], row["attempt"]] = row
         rebuilt = [
             _replace(
@@ -322,7 +322,7 @@ def lines(study: Path, result: Result) -> Iterator[str]:
             parts.append(f"the old table is {table.kept.name}")
         yield "; ".join(parts if len(parts) > 1 else [*parts, "as it was"])
         if table.recollected and table.name == "trials":
-            yield f"  without {', '.join(recollect.NOT_KNOWN)}, which the log alone knows: {_some(table.recollected)}"
+            yield f"  without {', '.join(recover.NOT_KNOWN)}, which the log alone knows: {_some(table.recollected)}"
         elif table.recollected:
             yield f"  from checkpoints: {_some(table.recollected)}"
         if table.missing:

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.config import Experiment
+from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision, Halving
-from arat_ray.results import decisions, reader
+from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 
 from arat_ray import earlier
 from arat_ray.spec import Spec
-from arat_ray.training import fingerprint
-from arat_ray.training.branches import deployed
-from arat_ray.training.images import Shape
+from arat_ray.training.data import fingerprint
+from arat_ray.training.data.images import Shape
 from arat_ray.training.run import Train, Validate
+from arat_ray.training.split_norm import deployed
 
 S = TypeVar("S", bound=Spec)
 

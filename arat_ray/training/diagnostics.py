@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from arat_ray.spec import Spec
-from arat_ray.training import branches, layers
+from arat_ray.training import layers, split_norm
 from arat_ray.training.attacks import Attack
-from arat_ray.training.branches import Branch, SplitNorm
 from arat_ray.training.methods import Arat, Method
 from arat_ray.training.methods.base import Losses
 from arat_ray.training.randomness import Noise
+from arat_ray.training.split_norm import Branch, SplitNorm
 
 Features = dict[str, Tensor]
 """Layer -> pooled adversarial features [N, d]."""
@@ -192,7 +192,7 @@ def _norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Norm layers by name; a split one counts once."""
     modules = dict(model.named_modules())
     for name in layers.names(model):
-        if isinstance(modules[name], SplitNorm) or branches.is_norm(modules[name]):
+        if isinstance(modules[name], SplitNorm) or split_norm.is_norm(modules[name]):
             yield name, modules[name]
 
 
@@ -228,7 +228,7 @@ def group_of(parameter: str) -> str:
 
 def _through(method: Method, branch: Branch, x: Tensor, watched: Sequence[str], meter: _Meter) -> Features:
     model = method.model
-    with branches.branch(model, branch), meter.watching(model, branch), layers.capture(model, watched) as features:
+    with split_norm.branch(model, branch), meter.watching(model, branch), layers.capture(model, watched) as features:
         model(x)
     return features
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from arat_ray.training.data import DATASETS
+from arat_ray.training.data.splits import DATASETS
 from arat_ray.training.run import Train, Validate
 
 _PLACES = {f"dataset.{place}" for kind in DATASETS.values() for place in kind.places}

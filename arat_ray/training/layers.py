@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from arat_ray.training.branches import SplitNorm
+from arat_ray.training.split_norm import SplitNorm
 
 
 def names(model: nn.Module) -> list[str]:

@@ -22,16 +22,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arat_ray import disk
-from arat_ray.training import branches, checkpoint, diagnostics, fingerprint, identity
+from arat_ray.training import checkpoint, diagnostics, identity, split_norm
+from arat_ray.training.accuracy_counts import count
 from arat_ray.training.averaging import Average
-from arat_ray.training.batches import EVERYTHING, Batches
 from arat_ray.training.checkpoint import Checkpoint
-from arat_ray.training.counting import count
-from arat_ray.training.data import ImageSet
+from arat_ray.training.data import fingerprint
+from arat_ray.training.data.batches import EVERYTHING, Batches
+from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.diagnostics import Features
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.methods import Losses, Method
-from arat_ray.training.partway import LeavingError, Partway, capture, resume, totals_of
+from arat_ray.training.mid_epoch import LeavingError, Partway, capture, resume, totals_of
 from arat_ray.training.randomness import Noise, derive_seed, generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
@@ -143,7 +144,7 @@ class _Run:
             raise ValueError(f"batch_size {train.batch_size} is larger than the {len(self.images)} training images")
         method = train.build()
         if train.sync_batch_norm and context.world_size > 1:
-            branches.synchronize(method, device)
+            split_norm.synchronize(method, device)
         layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.method: Method = method.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         if train.precision == "bf16":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from arat_ray.training.batches import EVERYTHING
+from arat_ray.training.data.batches import EVERYTHING
 from arat_ray.training.loop import Context, _Run
 from arat_ray.training.methods import Method
 from arat_ray.training.randomness import generator

@@ -19,9 +19,11 @@ from arat_ray.spec import Spec
 from arat_ray.training import presets
 from arat_ray.training.attacks import Attack
 from arat_ray.training.averaging import Averaging
-from arat_ray.training.data import Dataset, Splits, load
+from arat_ray.training.data.images import Shape
+from arat_ray.training.data.policies import Policy
+from arat_ray.training.data.splits import Dataset, Splits, load
+from arat_ray.training.data.subset import Subset
 from arat_ray.training.diagnostics import Diagnostics
-from arat_ray.training.images import Shape
 from arat_ray.training.methods import (
     AratSpec,
     ArrestSpec,
@@ -36,10 +38,8 @@ from arat_ray.training.methods import (
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
 from arat_ray.training.outlines import outlined
-from arat_ray.training.policies import Policy
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
-from arat_ray.training.subset import Subset
 from arat_ray.training.weight_perturbation import WeightPerturbation
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from arat_ray.spec import Spec
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.methods import Method
 
 TINY = 1e-20
@@ -42,7 +42,7 @@ def perturbed(
         for name, parameter in method.model.named_parameters()
         if name.endswith("weight") and parameter.dim() > 1 and parameter.requires_grad
     ]
-    with branches.attack_norm(method, "train_frozen_stats"):
+    with split_norm.attack_norm(method, "train_frozen_stats"):
         gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
     shifts = [
         torch.zeros_like(weight) if gradient is None else _shift(weight.detach(), average(gradient), gamma)

@@ -33,8 +33,8 @@ from arat_ray.evaluation.attack_classes import Step, perturb
 from arat_ray.evaluation.autoattack import Attacker, Job, Verdicts, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.training import checkpoint
-from arat_ray.training.counting import to_unit
-from arat_ray.training.data import read
+from arat_ray.training.accuracy_counts import to_unit
+from arat_ray.training.data.splits import read
 from arat_ray.training.memory import keep_freed_memory
 
 HERE = Path(__file__).parent

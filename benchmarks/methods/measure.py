@@ -28,8 +28,9 @@ from torch import Tensor
 from arat_ray.experiment.config import load
 from arat_ray.frontier.pareto import wilson
 from arat_ray.results import reader
-from arat_ray.training import checkpoint, data
-from arat_ray.training.counting import to_unit
+from arat_ray.training import checkpoint
+from arat_ray.training.accuracy_counts import to_unit
+from arat_ray.training.data import splits
 from arat_ray.training.randomness import Noise, generator
 from arat_ray.training.run import Train
 
@@ -55,7 +56,7 @@ def complete(results: Path, name: str, *, train: bool) -> list[Row]:
 
 
 def test_images(train: Train, count: int) -> tuple[Tensor, Tensor]:
-    images, labels, _ = data.read(train.dataset, "test")
+    images, labels, _ = splits.read(train.dataset, "test")
     return to_unit(images[:count]), labels[:count]
 
 

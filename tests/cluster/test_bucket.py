@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.cluster.checkpoints import are_left
+from arat_ray.cluster.trials.checkpoints import are_left
 from arat_ray.results import reader
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import TABLES, Mirror

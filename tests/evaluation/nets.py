@@ -9,22 +9,23 @@ from torch import Tensor, nn
 
 from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.ensembles import Ensemble, EnsembleName, Plan
-from arat_ray.training import checkpoint, data
-from arat_ray.training.data import Digits, ImageSet
+from arat_ray.training import checkpoint
+from arat_ray.training.data import splits
+from arat_ray.training.data.splits import Digits, ImageSet
 from arat_ray.training.loop import Context, fit
 from arat_ray.training.run import Train, Validate
 
 
 def digits(images: int, *, classes: int = 10) -> ImageSet:
     """The first test digits of the first so many classes."""
-    whole = data.read(Digits(), "test")
+    whole = splits.read(Digits(), "test")
     rows = (whole.labels < classes).nonzero().squeeze(1)[:images]
     return whole._replace(images=whole.images[rows], labels=whole.labels[rows])
 
 
 def nearest_mean(*, classes: int = 10) -> nn.Module:
     """The network whose class is the one of the nearest mean digit: linear, without training about 90 % right."""
-    whole = data.read(Digits(), "train")
+    whole = splits.read(Digits(), "train")
     x = whole.images.flatten(1) / 255
     means = torch.stack([x[whole.labels == label].mean(0) for label in range(classes)])
     linear = nn.Linear(64, classes)

@@ -12,9 +12,10 @@ from arat_ray.evaluation.accuracy import evaluate
 from arat_ray.evaluation.autoattack import Attacker, run
 from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
 from arat_ray.evaluation.request import attack_from, record
-from arat_ray.training import checkpoint, data
+from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Pgd
-from arat_ray.training.data import Digits
+from arat_ray.training.data import splits
+from arat_ray.training.data.splits import Digits
 from arat_ray.training.loop import Context, fit
 from arat_ray.training.run import Train, Validate
 from tests.evaluation.nets import digits
@@ -45,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_counts_equal_a_loop_over_single_images(trained: Path) -> None:
     report = evaluate(trained, split="test", attack=PGD, images=40, subset="first", seed=0, batch_size=16, device=CPU)
     model = checkpoint.network(checkpoint.load(trained))
-    images, labels, _ = data.read(Digits(), "test")
+    images, labels, _ = splits.read(Digits(), "test")
     clean = robust = 0
     for image, label in zip(images[:40], labels[:40], strict=True):
         x, y = image[None].float() / 255, label[None]
@@ -82,7 +83,7 @@ def test_the_same_seed_gives_the_same_counts_whatever_ran_before(trained: Path) 
 def test_each_image_has_a_verdict_that_adds_up_to_the_counts(trained: Path) -> None:
     report = evaluate(trained, split="validation", attack=PGD, images=50, seed=0, batch_size=16, device=CPU)
     rows = report.example_rows()
-    train = data.read(Digits(), "train")
+    train = splits.read(Digits(), "train")
     assert [row["label"] for row in rows] == train.labels[[row["index"] for row in rows]].tolist()
     assert sum(row["clean_correct"] for row in rows) == report.clean.correct
     assert sum(row["clean_correct"] and row["broken_by"] is None for row in rows) == report.robust.correct

@@ -21,7 +21,7 @@ from arat_ray.evaluation import autoattack
 from arat_ray.evaluation.autoattack import Attacker, Job, Outcome, Progress, Verdicts, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble, Plan
 from arat_ray.evaluation.records import Records
-from arat_ray.training.data import ImageSet
+from arat_ray.training.data.splits import ImageSet
 from tests.evaluation.nets import digits, nearest_mean, plan, steps_of, trained_in, unit, with_queries
 
 BATCH = 8

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from arat_ray.evaluation.records import Records
-from arat_ray.training.data import indices_sha256
+from arat_ray.training.data.splits import indices_sha256
 
 INDICES = torch.arange(3)
 MINE = {"indices_sha256": indices_sha256(INDICES)}

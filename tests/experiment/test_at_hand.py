@@ -14,9 +14,9 @@ from PIL import Image
 from arat_ray.experiment import at_hand, plan
 from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
-from arat_ray.training.data import DATASETS, Digits, read
-from arat_ray.training.image_files import ImageFolder, ParquetImages
-from arat_ray.training.torchvision_sets import Cifar10
+from arat_ray.training.data.image_files import ImageFolder, ParquetImages
+from arat_ray.training.data.splits import DATASETS, Digits, read
+from arat_ray.training.data.torchvision_sets import Cifar10
 
 FILE = """
 name: small

@@ -14,7 +14,7 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from arat_ray.frontier.compare import Comparison, as_json, compare, find, mcnemar, paired_interval
 from arat_ray.frontier.evaluations import Asked
-from arat_ray.frontier.show import print_comparison
+from arat_ray.report.text import print_comparison
 from tests.frontier.tables import add, evaluated, judged
 from tests.frontier.test_pareto import accuracies, write
 

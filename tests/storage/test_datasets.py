@@ -16,7 +16,7 @@ from PIL import Image
 
 from arat_ray.storage import datasets, objects
 from arat_ray.storage.place import Place, parse
-from arat_ray.training.image_files import ImageFolder, ParquetImages
+from arat_ray.training.data.image_files import ImageFolder, ParquetImages
 from tests.storage.conftest import Server
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from arat_ray.storage import datasets, finding, trust
-from arat_ray.training.torchvision_sets import Cifar10
+from arat_ray.training.data.torchvision_sets import Cifar10
 from tests.storage.test_datasets import data, put
 
 __all__ = ["data"]

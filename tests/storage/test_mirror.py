@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.storage import marks, objects
+from arat_ray.storage import manifest, objects
 from arat_ray.storage.mirror import TABLES, UNSETTLED_S, Mirror
 from arat_ray.storage.place import Mirrored, mirror_of, parse, root
 from tests.storage.conftest import there
@@ -182,7 +182,7 @@ def test_after_a_kill_between_sending_and_noting_the_newer_file_of_this_machine_
     study: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(study, EPOCHS, b"more epochs")
-    write_mark, written = marks.write, list[Any]()
+    write_mark, written = manifest.write, list[Any]()
 
     def killed_at_the_second(path: Path, mark: Any) -> None:
         written.append(mark)
@@ -190,10 +190,10 @@ def test_after_a_kill_between_sending_and_noting_the_newer_file_of_this_machine_
             raise KeyboardInterrupt
         write_mark(path, mark)
 
-    monkeypatch.setattr(marks, "write", killed_at_the_second)
+    monkeypatch.setattr(manifest, "write", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         study.push()
-    monkeypatch.setattr(marks, "write", write_mark)
+    monkeypatch.setattr(manifest, "write", write_mark)
     assert there(study.folder)[EPOCHS] == b"more epochs"
     write(study, EPOCHS, b"even more epochs")
     study.pull(TABLES, tell=pytest.fail)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from arat_ray.storage import lock, objects, opening
+from arat_ray.storage import lock, objects, session
 from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.opening import NotPushedError
 from arat_ray.storage.place import Mirrored, mirror_of, parse
 from arat_ray.storage.pushing import Pushing
+from arat_ray.storage.session import NotPushedError
 from tests.cluster.studies import wait_until
 from tests.storage.conftest import Server, there
 
@@ -90,7 +90,7 @@ def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_o
     monkeypatch.setattr(Pushing.close, "__kwdefaults__", {"patience_s": 0.0, "all_of_it": True})
 
     def command() -> None:
-        with monkeypatch.context() as gone, opening.writing(folder, tell=lambda text: None):
+        with monkeypatch.context() as gone, session.writing(folder, tell=lambda text: None):
             refuse(gone)
             write(folder, EPOCHS, b"1")
             raise SystemExit(130)
@@ -102,7 +102,7 @@ def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_o
     assert there(folder) == {}
     told: list[str] = []
     monkeypatch.setattr(lock, "started", lambda pid: None)  # its process is gone
-    opening.pull(folder, ["trials/"], tell=told.append)
+    session.pull(folder, ["trials/"], tell=told.append)
     assert told == [f"pushed 1 files to {folder} that were left on this machine"]
     assert there(folder) == {EPOCHS: b"1"}
 
@@ -112,10 +112,10 @@ def test_a_bucket_that_is_missing_or_gone_is_refused_within_seconds(
 ) -> None:
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"s3://no-such-bucket/small: there is no bucket 'no-such-bucket' at http://"):
-        opening.pull(mirror_of(parse("s3://no-such-bucket/small")), tell=pytest.fail)
+        session.pull(mirror_of(parse("s3://no-such-bucket/small")), tell=pytest.fail)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:1 does not answer .*Could not connect"):
-        opening.pull(mirror_of(parse("s3://bucket/small")), tell=pytest.fail)
+        session.pull(mirror_of(parse("s3://bucket/small")), tell=pytest.fail)
     assert time.monotonic() - began < 60
 
 
@@ -200,7 +200,7 @@ def test_evaluations_of_two_machines_are_all_kept(
     for machine in ("a", "b"):
         monkeypatch.setenv("ARAT_CACHE", str(tmp_path / machine))
         folder = mirror_of(parse(address))
-        with opening.adding(folder, tell=pytest.fail):
+        with session.adding(folder, tell=pytest.fail):
             before = (folder / name).read_bytes() if (folder / name).exists() else b""
             write(folder, name, before + machine.encode())
     assert there(folder) == {name: b"ab"}

@@ -12,7 +12,7 @@ import pytest
 
 from arat_ray.experiment.config import Experiment, load
 from arat_ray.results import reader
-from arat_ray.study import confirmation, derived
+from arat_ray.study import confirmation, rerun_config
 from tests.study.studies import study_of
 
 Make = Callable[..., Experiment]
@@ -31,7 +31,7 @@ def study(make: Make, tmp_path: Path) -> Path:
 
 def plan(study: Path, *, seeds: int = 3, epochs: int | None = None, members: list[str] = MEMBERS) -> Experiment:
     """The experiment of a confirmation, which is begun: its folder holds study.yaml and study.json."""
-    folder = derived.confirmation_of(study, None)
+    folder = rerun_config.confirmation_of(study, None)
     with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):
         folder.mkdir(exist_ok=True)
         (folder / "study.yaml").write_bytes(source.read_bytes())
@@ -112,7 +112,7 @@ def test_epochs_can_be_fewer_and_what_cannot_be_trained_is_named(make: Make, tmp
 
 
 def test_a_folder_of_another_study_is_refused(study: Path) -> None:
-    folder = derived.confirmation_of(study, None)
+    folder = rerun_config.confirmation_of(study, None)
     folder.mkdir()
     (folder / "study.json").write_text(json.dumps({"experiment": {"search": {}}}))
     with pytest.raises(ValueError, match="holds another study; choose another place with --results"):
@@ -120,7 +120,10 @@ def test_a_folder_of_another_study_is_refused(study: Path) -> None:
 
 
 def test_the_folder_stands_beside_the_study_and_its_name_can_be_one(tmp_path: Path) -> None:
-    assert derived.confirmation_of(tmp_path / "small", None) == tmp_path / "small-confirm"
-    assert derived.confirmation_of(tmp_path / "my study", tmp_path / "other") == tmp_path / "other" / "my-study-confirm"
-    assert len(derived.confirmation_of(tmp_path / ("x" * 100), None).name) == 100
-    assert len(derived.confirmation_of(tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-6F22}" * 83), None).name.encode()) <= 249
+    assert rerun_config.confirmation_of(tmp_path / "small", None) == tmp_path / "small-confirm"
+    other = tmp_path / "other"
+    assert rerun_config.confirmation_of(tmp_path / "my study", other) == other / "my-study-confirm"
+    assert len(rerun_config.confirmation_of(tmp_path / ("x" * 100), None).name) == 100
+    assert (
+        len(rerun_config.confirmation_of(tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-6F22}" * 83), None).name.encode()) <= 249
+    )

@@ -12,9 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from arat_ray.experiment.config import Experiment
+from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision
 from arat_ray.frontier.pareto import load_front
-from arat_ray.results import decisions, reader
+from arat_ray.results import reader
 from arat_ray.study.ledger import CURVE, REASON, Ledger
 from arat_ray.study.recorder import Recorder
 from tests.study.conftest import EXPERIMENT, TRAIN

@@ -412,7 +412,7 @@ def test_a_spec_is_validated_and_tables_are_made_again_without_the_data(foreign:
 
 
 def test_a_node_keeps_the_checkpoints_of_a_run_whose_data_has_moved(tmp_path: Path) -> None:
-    from arat_ray.cluster.checkpoints import _remove_foreign
+    from arat_ray.cluster.trials.checkpoints import _remove_foreign
 
     dataset = moving.write_set("parquet", tmp_path / "sets")
     run(write(tmp_path / "moved.yaml", dataset), tmp_path)

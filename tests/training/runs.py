@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from arat_ray.training import checkpoint, data
+from arat_ray.training import checkpoint
+from arat_ray.training.data import splits
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.run import Train, Validate
 
@@ -18,13 +19,13 @@ TIMES = {"epoch_s", "attack_s", "images_per_s", "diagnostics_s", "replayed"}
 
 def few_digits(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
     """The data set is its first images from here on."""
-    read = data.read
+    read = splits.read
 
-    def first(dataset: Any, split: Any) -> data.ImageSet:
+    def first(dataset: Any, split: Any) -> splits.ImageSet:
         whole = read(dataset, split)
         return whole._replace(images=whole.images[:images], labels=whole.labels[:images])
 
-    monkeypatch.setattr(data, "read", first)
+    monkeypatch.setattr(splits, "read", first)
 
 
 def make(**fields: Any) -> Train:

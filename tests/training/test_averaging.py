@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.averaging import Average, Averaging, Ema, Swa
 from arat_ray.training.methods import METHODS, Losses, Method, MethodSpec, Task
@@ -142,7 +142,7 @@ def keep_input(seen: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], T
     return lambda module, given, out: seen.append(given[0].transpose(0, 1))
 
 
-def independent(method: Method, inputs: dict[branches.Branch, list[Tensor]]) -> dict[str, Tensor]:
+def independent(method: Method, inputs: dict[split_norm.Branch, list[Tensor]]) -> dict[str, Tensor]:
     """Mean over batches of batch means and unbiased variances of what enters each norm of the network."""
     method = copy.deepcopy(method)
     entering: dict[str, list[Tensor]] = {}
@@ -152,7 +152,7 @@ def independent(method: Method, inputs: dict[branches.Branch, list[Tensor]]) -> 
             module.register_forward_hook(keep_input(entering[f"model.{name}"]))
     with torch.no_grad():
         for branch, images in inputs.items():
-            with branches.branch(method.model, branch):
+            with split_norm.branch(method.model, branch):
                 for x in images:
                     method.model(x)
     expected = {}

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.diagnostics import PREDICTED, Diagnostics, divergence, group_of, measure
 from arat_ray.training.methods import METHODS, Arat, Method, MethodSpec, Task
@@ -128,7 +128,7 @@ def test_running_statistics_are_compared_with_the_inputs_that_they_serve(split: 
         inputs = method.model.get_submodule("conv1")(x)  # what bn1 sees of x, in both branches
     moments = inputs.mean((0, 2, 3)), inputs.var((0, 2, 3), correction=0)
     bn1 = method.model.get_submodule("bn1")
-    serving: list[Any] = [bn1.clean, bn1.adversarial] if isinstance(bn1, branches.SplitNorm) else [bn1, bn1]
+    serving: list[Any] = [bn1.clean, bn1.adversarial] if isinstance(bn1, split_norm.SplitNorm) else [bn1, bn1]
     expected = [divergence((norm.running_mean, norm.running_var), moments) for norm in serving]
     row, _ = diagnose(method, batches=[(x, y)], attack=None)
     assert row["bn_divergence_by_layer"]["bn1"] == pytest.approx(0, abs=1e-12)  # x' is x here

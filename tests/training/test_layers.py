@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from arat_ray.training import layers
-from arat_ray.training.branches import convert
 from arat_ray.training.models import Resnet18, Tiny, Vit, WideResnet
+from arat_ray.training.split_norm import convert
 
 
 def resnet() -> nn.Module:

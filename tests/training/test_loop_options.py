@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from arat_ray.training import checkpoint, data, loop
-from arat_ray.training.counting import to_unit
+from arat_ray.training import checkpoint, loop
+from arat_ray.training.accuracy_counts import to_unit
+from arat_ray.training.data import splits
 from arat_ray.training.run import Train
 from tests.training.runs import (
     assert_same_bits,
@@ -152,7 +153,7 @@ def test_the_deployed_network_is_the_average_and_the_raw_weights_can_be_had(
     assert torch.equal(logits_of(raw), logits_of(plain.model.eval()))
     plain.load_state_dict(state.average["method"])
     assert torch.equal(logits_of(averaged), logits_of(plain.model.eval()))
-    images = data.load(spec.dataset, validate_on="validation", images=10, seed=0).validation
+    images = splits.load(spec.dataset, validate_on="validation", images=10, seed=0).validation
     right = (averaged(to_unit(images.images)).argmax(1) == images.labels).sum()
     assert rows[-1]["validation_clean_accuracy"] == int(right) / 10
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from arat_ray.training import branches, layers
+from arat_ray.training import layers, split_norm
 from arat_ray.training.models import MODELS, Model, PreactResnet18, Resnet18, Tiny, WideResnet
 from arat_ray.training.models.blocks import group_norm
 
@@ -94,14 +94,14 @@ def test_resnet18_has_11_17_million_parameters_and_11_18_with_split_norms() -> N
     plain = on_meta(Resnet18())
     total, norms = resnet18_size(64, 3, 10)
     assert parameters(plain) == total == 11_173_962
-    assert parameters(branches.convert(plain)) == total + norms == 11_183_562
+    assert parameters(split_norm.convert(plain)) == total + norms == 11_183_562
 
 
 def test_wrn_34_10_has_46_16_million_parameters_and_46_18_with_split_norms() -> None:
     plain = on_meta(WideResnet())
     total, norms = wide_resnet_size(34, 10, 3, 10)
     assert parameters(plain) == total == 46_160_474
-    assert parameters(branches.convert(plain)) == total + norms == 46_182_906
+    assert parameters(split_norm.convert(plain)) == total + norms == 46_182_906
 
 
 def test_strides_change_the_maps_of_a_resnet18_and_not_its_weights() -> None:
@@ -123,7 +123,7 @@ def test_preact_resnet18_has_the_11_172_170_parameters_of_the_fields() -> None:
     plain = on_meta(PreactResnet18())
     total, norms = preact_resnet18_size(64, 3, 10)
     assert parameters(plain) == total == 11_172_170
-    assert parameters(branches.convert(plain)) == total + norms
+    assert parameters(split_norm.convert(plain)) == total + norms
 
 
 @pytest.mark.parametrize(("channels", "num_classes"), [(1, 10), (3, 100)])

@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from arat_ray.training import branches
-from arat_ray.training.branches import SplitNorm, attack_norm, convert, is_norm, synchronize
+from arat_ray.training import split_norm
 from arat_ray.training.models import Tiny, Vit
+from arat_ray.training.split_norm import SplitNorm, attack_norm, convert, is_norm, synchronize
 
 CPU = torch.device("cpu")
 
@@ -138,7 +138,7 @@ def test_synchronising_reaches_both_branches_before_and_after_conversion(order: 
         model = convert(model) if step == "convert" else synchronize(model, CPU)
     found = [module for module in model.modules() if isinstance(module, SplitNorm)]
     assert len(found) == 3
-    assert all(type(norm.clean) is type(norm.adversarial) is branches.SyncBatchNorm for norm in found)
+    assert all(type(norm.clean) is type(norm.adversarial) is split_norm.SyncBatchNorm for norm in found)
     assert all(norm.clean.weight is not norm.adversarial.weight for norm in found)
     assert not any(type(module) is nn.BatchNorm2d for module in model.modules())
     assert model.state_dict().keys() == convert(tiny()).state_dict().keys()

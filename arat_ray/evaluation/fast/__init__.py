@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.fast import apgd, fab, square
 from arat_ray.evaluation.fast.fold import fold, lean
-from arat_ray.evaluation.fast.survivors import Survivors
+from arat_ray.evaluation.fast.unbroken import Survivors
 
 __all__ = ["fold", "lean", "perturb"]
 

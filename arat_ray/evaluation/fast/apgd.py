@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arat_ray.evaluation.fast.survivors import Survivors, length
+from arat_ray.evaluation.fast.unbroken import Survivors, length
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """logits [n, K], y [n], target class [n] -> what to climb [n]."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from arat_ray.evaluation.fast.survivors import Survivors, length
+from arat_ray.evaluation.fast.unbroken import Survivors, length
 
 ALPHA_MAX, OVERSHOOT, BACKWARD = 0.1, 1.05, 0.9
 

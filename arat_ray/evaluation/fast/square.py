@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from arat_ray.evaluation.fast.survivors import Survivors, length
-from arat_ray.training.counting import margins
+from arat_ray.evaluation.fast.unbroken import Survivors, length
+from arat_ray.training.accuracy_counts import margins
 
 SHARE = 0.8
 """Of the pixels in the first squares."""

@@ -28,11 +28,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec, merge
-from arat_ray.training import branches, layers
+from arat_ray.training import layers
+from arat_ray.training import split_norm as branches
 from arat_ray.training.attacks import Attack
-from arat_ray.training.branches import AttackNorm, Branch
 from arat_ray.training.methods.base import Losses, Method, SampleAccuracy, Task
 from arat_ray.training.randomness import Noise
+from arat_ray.training.split_norm import AttackNorm, Branch
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """D(p, z): how far predictions p [N, d] are from features z [N, d], a mean over the images."""

@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training import branches, layers
+from arat_ray.training import layers, split_norm
 from arat_ray.training.attacks import Attack
-from arat_ray.training.branches import AttackNorm
 from arat_ray.training.methods.base import Losses, Method, SampleAccuracy, Task
 from arat_ray.training.randomness import Noise
+from arat_ray.training.split_norm import AttackNorm
 
 
 class ArrestSpec(Spec):
@@ -77,7 +77,7 @@ class Arrest(Method):
 
     def _drift(self, x: Tensor) -> Tensor:
         """How far each image's representation is from the standard network's, in eval mode: [N]."""
-        with torch.no_grad(), branches.attack_norm(self.model, "eval"):
+        with torch.no_grad(), split_norm.attack_norm(self.model, "eval"):
             return angular_distance(self._through(self.model, x)[1], self._through(self.teacher, x)[1])
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:

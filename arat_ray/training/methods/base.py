@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.attacks import Attack, Loss
-from arat_ray.training.branches import AttackNorm
 from arat_ray.training.models import Model
 from arat_ray.training.randomness import Noise
+from arat_ray.training.split_norm import AttackNorm
 
 SampleAccuracy = Callable[[nn.Module, int, bool], float]
 """Accuracy of a network, in eval mode, on so many augmented training images: fresh ones each epoch (True) or always
@@ -88,7 +88,7 @@ class Method(nn.Module):
 
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
         """The clean and the adversarial input of this step; by default x and the attack on the bare network."""
-        with branches.attack_norm(self.model, self.attack_norm):
+        with split_norm.attack_norm(self.model, self.attack_norm):
             return x, attack(self.model, x, y, noise=noise)
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:

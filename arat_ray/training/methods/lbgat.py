@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.attacks import Attack
-from arat_ray.training.branches import AttackNorm
 from arat_ray.training.methods.base import Losses, Method, Task, away_from, kl
 from arat_ray.training.models import Model
 from arat_ray.training.randomness import Noise
+from arat_ray.training.split_norm import AttackNorm
 
 
 class LbgatSpec(Spec):
@@ -48,7 +48,7 @@ class Lbgat(Method):
         return self.model, self.teacher
 
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
-        with branches.attack_norm(self.model, self.attack_norm):
+        with split_norm.attack_norm(self.model, self.attack_norm):
             return x, attack(self.model, x, y, noise=noise, loss=away_from(self.model, x))
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:

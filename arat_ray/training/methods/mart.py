@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training.branches import AttackNorm
 from arat_ray.training.methods.base import Losses, Method, Task
+from arat_ray.training.split_norm import AttackNorm
 
 TINY = 1e-12
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training.branches import AttackNorm
 from arat_ray.training.methods.base import Losses, Method, Task
+from arat_ray.training.split_norm import AttackNorm
 
 
 class PgdAtSpec(Spec):

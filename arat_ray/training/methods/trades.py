@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.attacks import Attack
-from arat_ray.training.branches import AttackNorm
 from arat_ray.training.methods.base import Losses, Method, Task, away_from, detach, keep, kl
 from arat_ray.training.randomness import Noise
+from arat_ray.training.split_norm import AttackNorm
 
 
 class TradesSpec(Spec):
@@ -50,7 +50,7 @@ class Trades(Method):
         self.repeat_clean_forward = spec.repeat_clean_forward
 
     def perturb(self, x: Tensor, y: Tensor, attack: Attack, noise: Noise) -> tuple[Tensor, Tensor]:
-        with branches.attack_norm(self.model, self.attack_norm):
+        with split_norm.attack_norm(self.model, self.attack_norm):
             return x, attack(self.model, x, y, noise=noise, loss=away_from(self.model, x))
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Losses:

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training.images import Shape
+from arat_ray.training.data.images import Shape
 from arat_ray.training.models.blocks import NORMS, Norm, NormName, conv, stage
 
 Stride = Literal[1, 2]

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training.images import Shape
+from arat_ray.training.data.images import Shape
 
 
 class Vit(Spec):

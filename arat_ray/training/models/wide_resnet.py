@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from arat_ray.spec import Spec
-from arat_ray.training.images import Shape
+from arat_ray.training.data.images import Shape
 from arat_ray.training.models.blocks import NORMS, Norm, NormName, PreActivationBlock, conv, stage
 
 

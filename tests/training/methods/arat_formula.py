@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.methods import Arat, Task
 from arat_ray.training.models import MODELS
 from tests.training.methods.formulas import CLASSES, SHAPE, build, cross_entropy, log_softmax, softmax
@@ -48,7 +48,7 @@ def make(model: str = "tiny", **fields: Any) -> Arat:
     return method.train()
 
 
-def features_of(method: Arat, branch: branches.Branch, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+def features_of(method: Arat, branch: split_norm.Branch, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits and pooled features by plain hooks, without the code under test but for the choice of branch."""
     found: dict[str, Tensor] = {}
     modules = dict(method.model.named_modules())
@@ -61,7 +61,7 @@ def features_of(method: Arat, branch: branches.Branch, x: Tensor) -> tuple[Tenso
 
     handles = [keep(name) for name in method.layers]
     for module in method.model.modules():
-        if isinstance(module, branches.SplitNorm):
+        if isinstance(module, split_norm.SplitNorm):
             module.active = branch
     logits = method.model(x)
     for handle in handles:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from arat_ray.training import branches
+from arat_ray.training import split_norm
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.methods import AratSpec
 from arat_ray.training.models import MODELS
@@ -64,7 +64,7 @@ def test_each_branch_moves_its_running_statistics_with_its_own_inputs_only() -> 
     method = make()
     x, x_adv, y = batch()
     first = method.model.get_submodule("bn1")
-    assert isinstance(first, branches.SplitNorm)
+    assert isinstance(first, split_norm.SplitNorm)
     before = {name: getattr(first, name).running_mean.clone() for name in ("clean", "adversarial")}
     conv = method.model.get_submodule("conv1")
     method(x, x_adv, y)
@@ -93,7 +93,7 @@ def test_the_automatic_balance_is_the_clean_branchs_accuracy_to_the_exponent() -
 
     def accuracy(model: nn.Module, images: int, fresh: bool) -> float:
         split = model.get_submodule("bn1")
-        assert isinstance(split, branches.SplitNorm)
+        assert isinstance(split, split_norm.SplitNorm)
         asked.append((split.active, images, fresh))
         return 0.8
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from arat_ray.training import branches
+from arat_ray.training import split_norm as branches
 from arat_ray.training.methods import Task
 from arat_ray.training.methods.arat import ACTIVATIONS, DISTANCES, HELD, NORMS, PredictorSpec
 from arat_ray.training.models import MODELS

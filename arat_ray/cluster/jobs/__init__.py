@@ -1,0 +1,1 @@
+"""Jobs: experiments sent to a cluster, followed and stopped from afar."""

@@ -1,0 +1,308 @@
+"""The study: starting, resuming and extending one are the same code path, which asks the ledger for what is missing."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from ray import tune
+from rich.console import Console
+
+from arat_ray.cluster import local, nodes, secrecy
+from arat_ray.cluster.callback import StudyCallback
+from arat_ray.cluster.searcher import StudySearcher
+from arat_ray.cluster.trials import early_stopping, launch
+from arat_ray.cluster.trials.checkpoints import are_left, push_left
+from arat_ray.cluster.trials.launch import TrialConfig
+from arat_ray.cluster.trials.watchdog import Watchdog
+from arat_ray.disk import Disk
+from arat_ray.experiment.config import Experiment
+from arat_ray.results.writer import StudyWriter
+from arat_ray.storage.place import uri_of
+from arat_ray.storage.pushing import close_all
+from arat_ray.study import folder as study_folder
+from arat_ray.study import warm_start
+from arat_ray.study.budget import Over, Watch
+from arat_ray.study.ledger import Asked, Ledger
+from arat_ray.study.progress import Progress
+from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.terminal import report
+
+CONCURRENT_AT_MOST = 1000
+PATIENCE_S = 20.0
+NOT_SAVED, INTERRUPTED = 3, 130
+"""Exit codes of a process that could not write its results, and of one that was asked to stop."""
+
+
+class Outcome(NamedTuple):
+    """How a study ended: what stopped it before its last trial, if anything; which budget, if it was one; how many
+    trials failed; whether all rows are on disk; whether the Ray that it had started has ended under it."""
+
+    stopped: str | None
+    failed: int
+    saved: bool
+    over: Over | None = None
+    ray_is_gone: bool = False
+
+
+class Stop(tune.Stopper):
+    """Ends the study, its running trials too, when a budget is spent, it was interrupted, Ray has ended, or one of the
+    `disks` will never take its results."""
+
+    def __init__(self, watch: Watch, *disks: Disk) -> None:
+        self.watch, self.disks = watch, disks
+        self.over: Over | None = None
+        self.interrupted = False
+        self.gone: str | None = None
+        """How Ray on this machine has ended."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.reason is not None
+
+    @property
+    def reason(self) -> str | None:
+        if self.gone:
+            return self.gone
+        if self.interrupted:
+            return "interrupted"
+        if broken := next((disk.broken for disk in self.disks if disk.broken), None):
+            return broken
+        self.over = self.over or self.watch.over()
+        return f"budget.{self.over.budget}: {self.over.reason}" if self.over else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its stopper along; there is nothing in it to keep
+
+
+def run(
+    experiment: Experiment,
+    source: Path,
+    folder: Path,
+    *,
+    resume: bool,
+    address: str | None,
+    verbose: bool,
+    console: Console,
+    kind: study_folder.Kind = "tune",
+    earlier: Sequence[Path] = (),
+) -> Outcome:
+    """Run a study until it has all its trials, its time is over, or it is interrupted.
+
+    Its sampler learns from the `earlier` studies. Raises ValueError for a folder, data, an earlier study or a cluster
+    that cannot serve it, before anything is computed.
+    """
+    folder = folder.absolute()
+    for study in earlier:
+        if os.path.realpath(study) == os.path.realpath(folder):
+            raise ValueError(f"--from {study}: this is the study itself, which goes on with --resume")
+    found = [warm_start.read(study, experiment) for study in earlier]
+    validation = experiment.validation
+
+    def warn(text: str) -> None:
+        report(console, text, style="bold red")
+
+    content = validation.splits(experiment.base.dataset).content
+    for note in experiment.base.dataset.notes():
+        report(console, f"data: {note}")
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
+        with study_folder.writable(folder):
+            writer = StudyWriter(
+                folder,
+                params=study_folder.param_types(experiment),
+                metadata=study_folder.metadata(experiment),
+                warn=warn,
+                decisions=experiment.early_stopping is not None,
+            )
+            ledger = Ledger(folder, experiment, warn=warn, may_write=lambda: not writer.failing)
+        ledger.adopt(sampled_before(folder, experiment))
+        _learn(folder, ledger, found, console)
+        ended = len(ledger.ended())
+        total = experiment.trials
+        if total is not None and ended >= total:
+            if are_left(folder):
+                with nodes.cluster(address, verbose=verbose):
+                    push_left(folder, console)
+            report(console, f"all {total} trials of {folder} have ended already; more with --trials")
+            return Outcome(None, 0, saved=True)
+        progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
+        recorder = Recorder(folder, experiment, writer, ledger, progress)
+        stop = Stop(recorder.watch, writer.disk, ledger.journal.disk)
+        if stop.reason:
+            return Outcome(stop.reason, 0, saved=True, over=stop.over)
+        limit = None if total is None else total - ended
+        try:
+            with (
+                _ending_with_ray(stop, recorder, ledger, warn),
+                nodes.cluster(address, verbose=verbose),
+                _interruptible(stop, recorder, ledger, console),
+                progress,
+            ):
+                room = nodes.check_placeable(experiment.resources)
+                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, say=console.print)
+                if not stop.gone:
+                    push_left(folder, console)
+                progress.is_kept = stop.interrupted
+        except KeyboardInterrupt:  # while Ray started, or asked for a second time
+            stop.interrupted = True
+        ended = len(ledger.ended())
+        has_all = total is not None and ended >= total and not stop.interrupted
+        reason = None if has_all else stop.reason
+        saved = _close(recorder, ledger, "interrupted" if stop.gone else reason or "interrupted")
+        return Outcome(
+            reason, recorder.failed, saved, stop.over if reason else None, ray_is_gone=bool(stop.gone) and not has_all
+        )
+
+
+def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
+    """Put back what still runs; whether everything is on disk, the rows before the journal that speaks of them."""
+    rows_are_saved = recorder.close(reason)
+    return ledger.journal.flush(final=True) and rows_are_saved
+
+
+def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], console: Console) -> None:
+    """Tell the sampler what earlier studies found out, and put down that it was told."""
+    for each in found:
+        new = ledger.learn(each.known)
+        lines = each.lines()
+        again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
+        report(console, "\n".join([lines[0] + again, *lines[1:]]))
+    if found:
+        study_folder.record_sources(folder, [each.as_json() for each in found])
+
+
+def _tune(
+    experiment: Experiment,
+    folder: Path,
+    recorder: Recorder,
+    ledger: Ledger,
+    stop: Stop,
+    *,
+    warn: Callable[[str], None],
+    limit: int | None,
+    room: int,
+    say: Callable[[str], None],
+) -> None:
+    study = f"{experiment.name}-{uuid.uuid4().hex}"
+    configure = functools.partial(_configure, experiment, study, folder)
+    concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
+    if experiment.resources.workers > 1:
+        concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
+    say(f"starting {concurrent * experiment.resources.workers} worker(s)")
+    scheduler: Any = None
+    if experiment.early_stopping:
+        board = early_stopping.open_board() if experiment.resources.workers > 1 else None
+        scheduler = early_stopping.ParetoAsha(recorder, board)
+    secrecy.keep_from_actors()
+    watchdog = Watchdog(study, experiment.resources, say=warn)
+    callback = StudyCallback(recorder, ledger, watchdog, room=min(concurrent, room))
+    searcher = StudySearcher(
+        ledger, configure, limit=limit, say=warn, wait=callback.tick, over=lambda: stop.reason is not None
+    )
+    # Ray's own record of the study, from which nothing is ever read, goes where a full results disk does not matter
+    with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
+        tuner = tune.Tuner(
+            launch.trainable(experiment.resources),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1 if limit is None else limit,
+                max_concurrent_trials=concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=scratch,
+                stop=stop,
+                callbacks=[callback],
+                failure_config=tune.FailureConfig(max_failures=launch.FAILURES),
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+
+
+def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
+    train, stopping = experiment.resolve(asked.sampled).located(), experiment.early_stopping
+    checkpoints = folder / "checkpoints" / trial_id(experiment.name, asked.number)
+    return TrialConfig(
+        study=study,
+        number=asked.number,
+        sampled=asked.sampled,
+        train=train.model_dump(mode="json"),
+        validate=experiment.validation.model_dump(mode="json"),
+        resources=experiment.resources.model_dump(mode="json"),
+        folder=str(checkpoints),
+        address=uri_of(checkpoints),
+        rungs=stopping.rungs(train.epochs) if stopping else [],
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['number']:05d}"
+
+
+@contextmanager
+def _ending_with_ray(stop: Stop, recorder: Recorder, ledger: Ledger, warn: Callable[[str], None]) -> Iterator[None]:
+    """Where the Ray that this process started has ended, so does the study, within PATIENCE_S even if Tune does not."""
+
+    def end(how: str, over: threading.Event) -> None:
+        stop.gone = how
+        warn(f"{how}; the study ends")
+        if over.wait(PATIENCE_S):
+            return
+        saved = _close(recorder, ledger, "interrupted")
+        close_all()
+        what = "everything measured is saved" if saved else "some rows could not be written"
+        warn(f"{what}; go on with --resume")
+        os._exit(local.RAY_GONE if saved else NOT_SAVED)
+
+    with local.watched(end):
+        yield
+
+
+@contextmanager
+def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Console) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once.
+
+    A signal to the whole process group may take Ray's processes along, and then Tune waits for them for ever; so after
+    PATIENCE_S the rows are saved and the process ends without it.
+    """
+
+    def give_up() -> None:
+        saved = _close(recorder, ledger, "interrupted")
+        close_all()
+        what = "everything measured is saved" if saved else "some rows could not be written"
+        report(console, f"Ray did not answer any more; {what}; go on with --resume")
+        os._exit(INTERRUPTED if saved else NOT_SAVED)
+
+    impatient = threading.Timer(PATIENCE_S, give_up)
+    impatient.daemon = True
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.interrupted = True
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        report(console, "stopping; what was measured is being saved (Ctrl-C again ends at once)")
+        if not impatient.is_alive():
+            impatient.start()
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        impatient.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)

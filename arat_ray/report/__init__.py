@@ -1,0 +1,1 @@
+"""Report: what people read of the tables and the front, in text and pictures."""

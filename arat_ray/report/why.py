@@ -1,0 +1,140 @@
+"""Why a trial stopped early or went on, from the tables of its study alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from arat_ray.frontier import decisions
+from arat_ray.frontier.halving import Decision, named, sort
+from arat_ray.results import reader
+from arat_ray.text import line
+
+SHOWN_AT_MOST = 12
+"""Rivals of a trial at a rung that are shown before the others are counted."""
+
+
+def why(study: Path, trial: str) -> dict[str, Any]:
+    """How a trial ended and what was decided on it, each decision with its rivals at that moment, best first.
+
+    `trial` is a number or a trial_id. ValueError where there is no such study or trial.
+    """
+    columns = ["trial_id", "attempt", "number", "status", "stop_reason", "error", "epochs_done"]
+    goals = reader.metadata(study).goals
+    table = reader.read(study, "trials", [*columns, *goals])
+    rows = [row for row, last in zip(table.to_pylist(), reader.latest_attempt(table), strict=True) if last]
+    row = _find(study, trial, rows)
+    made = decisions.read(study)
+    own = [i for i, decision in enumerate(made) if decision.number == row["number"]]
+    judged = [_as_json(made[i]) | {"rivals": _rivals(made[: i + 1], made[i])} for i in own]
+    return {
+        "study": f"{study}",
+        **row,
+        **{goal: _number(row[goal]) for goal in goals},
+        "goals": list(goals),
+        "early_stopping": bool(reader.part_files(study / "decisions")),
+        "decisions": judged,
+    }
+
+
+def _find(study: Path, trial: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    if not rows:
+        raise ValueError(f"{study} has no trial yet")
+    number = int(trial) if re.fullmatch(r"\d{1,18}", trial) else None
+    for row in rows:
+        if row["trial_id"] == trial or row["number"] == number:
+            return row
+    numbers = sorted(row["number"] for row in rows)
+    raise ValueError(
+        f"{study} has no trial {trial!r}; give a number from {numbers[0]} to {numbers[-1]}, "
+        f"or a trial_id such as {rows[0]['trial_id']}"
+    )
+
+
+def _as_json(decision: Decision) -> dict[str, Any]:
+    return asdict(decision) | {"goals": list(map(_number, decision.goals)), "why": decision.why}
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no NaN."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _rivals(made: list[Decision], decision: Decision) -> list[dict[str, Any]]:
+    """All that were ranked at its rung when a trial was judged, itself among them, in the order of that moment."""
+    there = {each.number: each for each in made if each.rung == decision.rung and each.rank is not None}
+    ranked = [there[number] for number in sorted(there)]
+    order, fronts = sort([each.goals for each in ranked]) if ranked else ([], [])
+    return [
+        {"number": ranked[i].number, "goals": ranked[i].goals, "front": front, "rank": place + 1}
+        for place, (i, front) in enumerate(zip(order, fronts, strict=True))
+    ]
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What `why` found, for people."""
+    goals = found["goals"]
+    measured = ", ".join(f"{_words(goal)} {_percent(found[goal])}" for goal in goals if found[goal] is not None)
+    epochs = f"{found['epochs_done']} epoch{'s' if found['epochs_done'] != 1 else ''}"
+    yield f"{line(found['trial_id'])}: {found['status']} after {epochs}{measured and f'; {measured}'}"
+    if reason := found["stop_reason"] or found["error"]:
+        yield f"  {line(reason)}"
+    if not found["early_stopping"]:
+        yield "  its study stops no trial early: there is no `early_stopping:` in its file"
+    elif not found["decisions"]:
+        yield "  it has not reached a rung: nothing was decided on it"
+    for decision in found["decisions"]:
+        yield ""
+        yield from _decision_lines(decision, goals)
+
+
+def _decision_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
+    if decision["rank"] is None:
+        yield f"epoch {decision['rung']}: went on unranked, because a goal was missing or no number"
+        return
+    keep = f"{decision['keep']} go" if decision["keep"] > 1 else "goes"
+    yield (
+        f"epoch {decision['rung']}: {'went on' if decision['goes_on'] else 'stopped'}, rank {decision['rank']} of "
+        f"{decision['of']}, where the first {keep} on; front {decision['front']}"
+    )
+    yield f"  {_because(decision)}"
+    widths = [max(8, len(_words(goal))) for goal in goals]
+    yield "  ".join(
+        ["    rank", "front", "trial", *(f"{_words(goal):>{width}}" for goal, width in zip(goals, widths, strict=True))]
+    )
+    hidden = 0
+    for rival in decision["rivals"]:
+        own = rival["number"] == decision["number"]
+        if rival["rank"] > SHOWN_AT_MOST and not own:
+            hidden += 1
+            continue
+        values = (f"{_percent(value):>{width}}" for value, width in zip(rival["goals"], widths, strict=True))
+        cells = [f"{rival['rank']:>8}", f"{rival['front']:>5}", f"{rival['number']:>5}", *values]
+        yield "  ".join(cells) + ("  <- this trial" if own else "")
+    if hidden:
+        yield f"    and {hidden} more"
+
+
+def _because(decision: dict[str, Any]) -> str:
+    beaten, behind = decision["beaten_by"], decision["behind"]
+    if beaten:
+        return f"{named(beaten)} {'are' if len(beaten) > 1 else 'is'} as good in every goal and better in one"
+    if decision["of"] == 1:
+        return "it was the first to come there"
+    if behind:
+        return (
+            f"no trial beats it; of its front {named(behind)} {'come' if len(behind) > 1 else 'comes'} first by spread"
+        )
+    return "no trial beats it, and of its front it comes first by spread"
+
+
+def _words(goal: str) -> str:
+    return goal.replace("_", " ")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

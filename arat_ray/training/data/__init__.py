@@ -1,0 +1,1 @@
+"""Data: the sets of images, their splits, their augmentation and their batches."""

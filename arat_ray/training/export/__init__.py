@@ -1,0 +1,1 @@
+"""Export: the deployed network for use elsewhere."""

@@ -1,0 +1,126 @@
+"""Why a trial stopped, from tables alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from arat_ray.cli import main
+from arat_ray.frontier import decisions
+from arat_ray.frontier.halving import Decision, Halving
+from arat_ray.results.schema import Metadata
+from arat_ray.results.writer import StudyWriter
+
+GOALS = ("clean_accuracy", "robust_accuracy")
+METADATA = Metadata(study="small", goals=GOALS, reference_point=(0.0, 0.0), revision="4f2a")
+VALUES = {0: (0.80, 0.40), 1: (0.90, 0.50), 2: (0.70, 0.60), 3: (0.60, 0.30), 4: (0.95, math.nan), 5: (0.91, 0.51)}
+
+
+def write(folder: Path, *, early_stopping: bool = True) -> list[Decision]:
+    """A study in which trials come to epoch 10 in the order of their numbers, all as attempt 2 of themselves."""
+    writer = StudyWriter(folder, params={}, metadata=METADATA, warn=pytest.fail, decisions=early_stopping)
+    halving = Halving([10], reduction_factor=2)
+    for order, (number, goals) in enumerate(VALUES.items()):
+        name = f"small-{number:05d}"
+        writer.trial({"trial_id": name, "attempt": 1, "number": number, "status": "failed", "error": "node lost"})
+        row: dict[str, Any] = {"trial_id": name, "attempt": 2, "number": number, "epochs_done": 10}
+        row |= dict(zip(GOALS, goals, strict=True)) | {"status": "running"}
+        if early_stopping:
+            decision = halving.decide(number, 10, goals)
+            writer.decision(decisions.as_row(decision, trial_id=name, goals=GOALS, order=order))
+            if not decision.goes_on:
+                row |= {"status": "pruned", "stop_reason": f"pareto_asha: {decision.why}"}
+        writer.trial(row)
+        assert writer.flush()
+    writer.trial({"trial_id": "small-00006", "attempt": 1, "number": 6, "status": "running", "epochs_done": 3})
+    assert writer.flush()
+    return [made for number in VALUES if (made := halving.made(number, 10))]
+
+
+def ask(folder: Path, trial: str, *options: str, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["results", "why", str(folder), trial, *options])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_decisions_come_back_from_the_table_as_they_were_made(tmp_path: Path) -> None:
+    made = write(tmp_path)
+    assert len(made) == 6
+    assert str(decisions.read(tmp_path)) == str(made)  # as text, because NaN is not equal to itself
+    assert decisions.read(tmp_path / "nowhere") == []
+
+
+def test_a_beaten_trial_is_shown_with_those_who_beat_it(tmp_path: Path) -> None:
+    write(tmp_path)
+    lines = ask(tmp_path, "3").splitlines()
+    assert lines[0] == "small-00003: pruned after 10 epochs; clean accuracy 60.0 %, robust accuracy 30.0 %"
+    assert lines[1] == "  pareto_asha: rung 10, rank 4 of 4, front 3; beaten by trials 0, 1, 2"
+    assert lines[3:5] == [
+        "epoch 10: stopped, rank 4 of 4, where the first 2 go on; front 3",
+        "  trials 0, 1, 2 are as good in every goal and better in one",
+    ]
+    assert [line.split()[:3] for line in lines[6:]] == [
+        ["1", "1", "1"],
+        ["2", "1", "2"],
+        ["3", "2", "0"],
+        ["4", "3", "3"],
+    ]
+    assert lines[-1].endswith("<- this trial")
+    assert "50.0 %" in lines[6]
+
+
+def test_a_trial_that_nobody_beats_may_be_stopped_by_spread(tmp_path: Path) -> None:
+    write(tmp_path)
+    text = ask(tmp_path, "small-00002")
+    assert "epoch 10: stopped, rank 2 of 3, where the first goes on; front 1" in text
+    assert "no trial beats it; of its front trial 1 comes first by spread" in text
+
+
+def test_who_went_on_is_told_why_and_later_trials_play_no_part(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert "it was the first to come there" in ask(tmp_path, "0")
+    text = ask(tmp_path, "1")
+    assert "epoch 10: went on, rank 1 of 2" in text
+    assert "no trial beats it, and of its front it comes first by spread" in text
+    rivals = json.loads(ask(tmp_path, "1", "--json"))["decisions"][0]["rivals"]
+    assert [rival["number"] for rival in rivals] == [1, 0]
+
+
+def test_a_trial_without_a_goal_was_not_ranked_and_is_no_rival(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert "epoch 10: went on unranked" in ask(tmp_path, "4")
+    found = json.loads(ask(tmp_path, "5", "--json"))
+    assert found["decisions"][0]["of"] == 5
+    assert 4 not in [rival["number"] for rival in found["decisions"][0]["rivals"]]
+    unranked = json.loads(ask(tmp_path, "4", "--json"), parse_constant=pytest.fail)
+    assert unranked["decisions"][0]["goals"] == [0.95, None]
+
+
+def test_ranks_shown_are_those_that_were_stored(tmp_path: Path) -> None:
+    write(tmp_path)
+    for number in (0, 1, 2, 3, 5):
+        (decision,) = json.loads(ask(tmp_path, str(number), "--json"))["decisions"]
+        (own,) = [rival for rival in decision["rivals"] if rival["number"] == number]
+        assert (own["rank"], own["front"]) == (decision["rank"], decision["front"])
+
+
+def test_a_trial_that_came_to_no_rung_and_a_study_without_any_say_so(tmp_path: Path) -> None:
+    write(tmp_path / "with")
+    assert "it has not reached a rung" in ask(tmp_path / "with", "6")
+    write(tmp_path / "without", early_stopping=False)
+    text = ask(tmp_path / "without", "0")
+    assert "stops no trial early" in text
+    assert text.startswith("small-00000: running after 10 epochs")
+
+
+def test_an_unknown_trial_or_study_is_a_message(tmp_path: Path) -> None:
+    write(tmp_path / "small")
+    message = ask(tmp_path / "small", "7", code=2)
+    assert "has no trial '7'; give a number from 0 to 6, or a trial_id such as small-00000" in message
+    assert "Traceback" not in message
+    assert "there is no folder" in ask(tmp_path / "smal", "0", code=2)
