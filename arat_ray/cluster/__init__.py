@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else a driver under `uv run` starts every worker with `uv run` again
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at Ray's 15 a trial beside others' busy processes hardly trains
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",  # a busy machine takes its time
     "RAY_raylet_start_wait_time_s": "5",  # how long Ray looks for its node before `starting` looks whether it can come
 }

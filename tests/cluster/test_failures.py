@@ -57,6 +57,8 @@ def test_a_stopped_worker_is_killed_and_its_trial_goes_on(write: Write, count: i
     file = write(train=SLOW | {"epochs": 12}, resources=resources, budget={"trials": 1})
     driver = start(file)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
+    priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in [driver.pid, *workers(process)]}
+    assert len(priorities) == 1, "a trial gives no way to the other programs of the machine"
     stopped = workers(process)[:1]
     os.kill(stopped[0], signal.SIGSTOP)
     stdout, stderr = driver.communicate(timeout=300)
