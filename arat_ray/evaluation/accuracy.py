@@ -1,19 +1,19 @@
-"""Clean and robust accuracy of one checkpoint, on one split, under one attack, with 95 % intervals."""
+"""Clean and robust accuracy of one network on one set of images, under one attack, with 95 % intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from arat_ray.evaluation import autoattack, reliability
 from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
-from arat_ray.evaluation.records import Records
+from arat_ray.evaluation.records import Records, digest_of
 from arat_ray.frontier.pareto import wilson
 from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Attack
@@ -64,14 +64,17 @@ class Examples:
 
 @dataclass(frozen=True)
 class Report:
-    """Both accuracies of a checkpoint, the verdict on each image, and what they were measured on."""
+    """Both accuracies of a network, the verdict on each image, and what they were measured on."""
 
-    checkpoint: Path
+    checkpoint: Path | None
+    """None of a network in memory; so is `epoch`."""
     checkpoint_sha256: str
-    epoch: int
+    """Of the file; of a network in memory that of its architecture and weights."""
+    epoch: int | None
     weights: str | None
     """swa or ema where an average was measured."""
-    split: SplitName
+    split: str | None
+    """None where the images were given as tensors."""
     subset: Subset | None
     """Which images of the split; None where it is all of them."""
     indices_sha256: str
@@ -86,15 +89,15 @@ class Report:
     """Tells evaluations apart: the digest of all that their verdicts depend on."""
 
     def evaluation_id(self, evaluation: Evaluation) -> str:
-        return f"{self.checkpoint_sha256[:12]}-{self.split}-{evaluation.name}-{self.key}"
+        return f"{self.checkpoint_sha256[:12]}-{self.split or 'given'}-{evaluation.name}-{self.key}"
 
     def rows(self) -> list[dict[str, Any]]:
         """Both accuracies, by the columns of the `evaluations` table."""
         return [
             {
                 "evaluation_id": self.evaluation_id(each),
-                "trial_id": self.checkpoint.absolute().parent.name,
-                "checkpoint": self.weights or self.checkpoint.stem,
+                "trial_id": self.checkpoint.absolute().parent.name if self.checkpoint else None,
+                "checkpoint": self.weights or (self.checkpoint.stem if self.checkpoint else None),
                 "checkpoint_sha256": self.checkpoint_sha256,
                 "split": self.split,
                 "attack": each.name,
@@ -157,27 +160,77 @@ def evaluate(
     `progress` gets a line after each batch, `say` one of each record that cannot be read. Raises ValueError for a file
     that is no checkpoint, missing data, and more images than there are.
     """
-    keep_freed_memory()
     state = checkpoint.load(path, device=device)
     chosen, indices, whole = _images(state, split, images, subset)
     model = checkpoint.network(state, averaged=averaged).to(device)
-    plan = plan_of(attack, state.num_classes)
-    attacker = Attacker(model, chosen, plan, seed=seed)
-    identity = attacker.identity(batch_size, hardware or autoattack.hardware(device))
-    kept = Records(records or path.parent / "attacks", plan.label, identity, say=say)
-    found = autoattack.run(
-        attacker, batch_size=batch_size, records=kept, runner=runner, progress=lambda now: progress(_show(now))
+    report = evaluate_network(
+        model,
+        chosen,
+        indices=indices,
+        num_classes=state.num_classes,
+        attack=attack,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        records=records or path.parent / "attacks",
+        runner=runner,
+        hardware=hardware,
+        progress=progress,
+        say=say,
     )
-    broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
-    examples = Examples(indices, chosen.labels, found.clean_correct, broken_by, found.margins)
-    warnings = reliability.warnings(found.signs, found.clean_correct, broken_by, found.attacks[1:])
-    return Report(
+    return replace(
+        report,
         checkpoint=path,
         checkpoint_sha256=checkpoint.sha256(path),
         epoch=state.epoch,
         weights=state.weights if averaged else None,
         split=split,
         subset=subset if len(indices) < whole else None,
+    )
+
+
+def evaluate_network(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    indices: Tensor,
+    num_classes: int,
+    attack: Attack | Ensemble,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+    records: Path | None = None,
+    runner: Runner = one_after_another,
+    hardware: str | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda problem: None,
+) -> Report:
+    """Measure a network, which maps x [N, C, H, W] in [0, 1] to logits [N, K], on all images of `data`.
+
+    `indices` int64 [N] are those of the images in their data set. The network is on `device`; a copy in eval mode is
+    measured. Finished jobs are kept in `records`, if it is given.
+    """
+    keep_freed_memory()
+    plan = plan_of(attack, num_classes)
+    attacker = Attacker(model, data, plan, seed=seed)
+    identity = attacker.identity(batch_size, hardware or autoattack.hardware(device))
+    found = autoattack.run(
+        attacker,
+        batch_size=batch_size,
+        records=Records(records, plan.label, identity, say=say) if records else None,
+        runner=runner,
+        progress=lambda now: progress(_show(now)),
+    )
+    broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
+    examples = Examples(indices, data.labels, found.clean_correct, broken_by, found.margins)
+    warnings = reliability.warnings(found.signs, found.clean_correct, broken_by, found.attacks[1:])
+    return Report(
+        checkpoint=None,
+        checkpoint_sha256=identity["network_sha256"],
+        epoch=None,
+        weights=None,
+        split=None,
+        subset=None,
         indices_sha256=splits.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
@@ -185,7 +238,7 @@ def evaluate(
         robust=Evaluation(plan, int(found.robust.sum()), len(indices), found.wall_s),
         examples=examples,
         warnings=tuple(warnings),
-        key=kept.digest,
+        key=digest_of(identity),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -55,12 +56,16 @@ class Verdicts(NamedTuple):
 class Attacker:
     """Runs jobs against one network. What it does depends on the job alone, so any number may share a plan's jobs.
 
-    The data's images are uint8, so that x in [0, 1] needs no check. Raises ValueError where they are not.
+    The data's images are uint8, or float32 in [0, 1]. Raises ValueError where they are not.
     """
 
     def __init__(self, model: nn.Module, data: ImageSet, plan: Plan, *, seed: int, keep_images: bool = False) -> None:
-        if data.images.dtype != torch.uint8:
-            raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, so that x lies in [0, 1]")
+        if data.images.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, or as float32 in [0, 1]")
+        if data.images.dtype == torch.float32 and not bool(((data.images >= 0) & (data.images <= 1)).all()):
+            raise ValueError(
+                "images leave [0, 1]: give them in pixel units, not normalised; the network's first layer may normalise"
+            )
         self.model, self.data, self.plan, self.seed, self.keep_images = model, data, plan, seed, keep_images
         self._copies: tuple[nn.Module, nn.Module] | None = None
 
@@ -81,7 +86,7 @@ class Attacker:
 
     def __call__(self, job: Job) -> Verdicts:
         began = time.perf_counter()
-        device = next(self.model.parameters()).device
+        device = next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0)).device
         x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
         network, search = self._networks()
         x_adv, signs = x, torch.empty(0, dtype=torch.bool)
@@ -189,7 +194,7 @@ def run(
     n = len(attacker.data.labels)
     broken_by, margin = torch.full((n,), -1), torch.zeros(n)
     signs = torch.zeros(len(Signs._fields), n, dtype=torch.bool)
-    images = to_unit(attacker.data.images).cpu() if attacker.keep_images else None
+    images = to_unit(attacker.data.images).cpu().clone() if attacker.keep_images else None
     wall_s, clock = 0.0, _Clock(attacker.plan.steps)
     for place, step in enumerate(steps):
         left = (broken_by == -1).nonzero().squeeze(1)

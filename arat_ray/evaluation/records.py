@@ -36,8 +36,8 @@ class Records:
         say: Callable[[str], None] = lambda problem: None,
     ) -> None:
         self._say = say
-        text = json.dumps(identity, sort_keys=True, indent=2)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        text = _as_text(identity)
+        self.digest = digest_of(identity)
         self.folder = parent / f"{name}-{self.digest}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +77,15 @@ class Records:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.folder / name)
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """16 hex digits of all that an evaluation's verdicts depend on."""
+    return hashlib.sha256(_as_text(identity).encode()).hexdigest()[:16]
+
+
+def _as_text(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True, indent=2)
 
 
 def _name(attack: str, number: int) -> str:

@@ -100,6 +100,8 @@ def checkpoints_of(
 
 def record(report: Report) -> Path | None:
     """Add the rows to `evaluations` and `examples` of the checkpoint's study; that study, if there is one."""
+    if report.checkpoint is None:
+        return None
     study = report.checkpoint.absolute().parent.parent.parent
     if not reader.part_files(study / "trials"):
         return None

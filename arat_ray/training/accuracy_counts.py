@@ -33,9 +33,10 @@ class Counts(NamedTuple):
 
 
 def to_unit(images: Tensor, *, channels_last: bool = False) -> Tensor:
-    """uint8 [N, C, H, W] in 0..255 -> float32 in [0, 1]."""
+    """uint8 [N, C, H, W] in 0..255 -> float32 in [0, 1], where floats lie already."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return images.to(torch.float32, memory_format=layout).div_(255)
+    x = images.to(torch.float32, memory_format=layout)
+    return x.div_(255) if images.dtype == torch.uint8 else x
 
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:

@@ -203,10 +203,21 @@ def test_progress_tells_each_batch_and_how_many_images_are_left() -> None:
     assert told[-1].left_s == 0
 
 
-def test_images_that_are_not_bytes_are_refused() -> None:
+def test_images_outside_of_pixel_units_are_refused() -> None:
     data = digits(2)
-    with pytest.raises(ValueError, match=r"images are torch.float32; give them as uint8"):
+    with pytest.raises(ValueError, match=r"images leave \[0, 1\]: give them in pixel units"):
         attacker(nearest_mean(), plan("square", 0.1), data._replace(images=data.images.float()))
+    with pytest.raises(ValueError, match=r"images are torch.float64; give them as uint8, 0 to 255, or as float32"):
+        attacker(nearest_mean(), plan("square", 0.1), data._replace(images=data.images.double() / 255))
+
+
+def test_images_as_floats_get_the_verdicts_of_the_same_images_as_bytes() -> None:
+    data = digits(6)
+    as_bytes = autoattack.run(attacker(nearest_mean(), plan("square", 0.1), data), batch_size=4)
+    floats = data._replace(images=data.images.float() / 255)
+    as_floats = autoattack.run(attacker(nearest_mean(), plan("square", 0.1), floats), batch_size=4)
+    assert torch.equal(as_bytes.broken_by, as_floats.broken_by)
+    assert torch.equal(as_bytes.margins, as_floats.margins)
 
 
 def records(who: Attacker, folder: Path, batch_size: int = 4) -> Records:
