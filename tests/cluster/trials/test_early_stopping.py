@@ -23,7 +23,7 @@ from arat_ray.results import reader
 from arat_ray.study.ledger import CURVE, NUMBER, REASON
 from tests.cluster.studies import EXPERIMENT, tune, tune_command, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("early stopping")]  # its first study serves several tests
+pytestmark = pytest.mark.ray
 EPOCHS = 5
 GRID = {"method.invariance_weight": {"choice": [5.0, 0.2, 1.0, 20.0]}}
 FIELDS: dict[str, Any] = {
