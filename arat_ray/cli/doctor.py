@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from arat_ray.cli.common import FILE, POSITIVE, echo, user_errors
-from arat_ray.cli.data import DATA, again, experiment_of
+from arat_ray.cli.data import DATA, again
 from arat_ray.cli.submitting import name_of
 
 
@@ -51,7 +51,9 @@ def doctor(
             options = [*again(data), "--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
             _as_a_job(experiment, name, address, results, options)
             return
-        loaded = experiment_of(experiment, data, stack) if experiment else None
+        from arat_ray.api.data import experiment_of
+
+        loaded = stack.enter_context(experiment_of(experiment, data)) if experiment else None
         from arat_ray.cluster.doctor.examine import examine
         from arat_ray.cluster.nodes import cluster
 

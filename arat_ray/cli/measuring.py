@@ -8,8 +8,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,13 @@ from arat_ray.cli.common import (
     RAY_GONE,
     NotSaved,
     Word,
-    bring,
     echo,
     rewrite,
     shown,
     tell,
     user_errors,
 )
-from arat_ray.cli.data import DATA, data_of, say_unchecked
+from arat_ray.cli.data import DATA, ask
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report
@@ -114,72 +113,41 @@ def evaluate(
              arat-ray evaluate results/quickstart/checkpoints/quickstart-00000/last.pt
              --attack pgd --epsilon 0.2 --split test
     """
-    with user_errors(), ExitStack() as stack:
-        import torch
+    with user_errors():
+        from arat_ray.api import measuring
+        from arat_ray.evaluation.request import attack_from
 
-        from arat_ray.evaluation import accuracy
-        from arat_ray.evaluation.autoattack import Runner, one_after_another
-        from arat_ray.evaluation.request import attack_from, checkpoints_of, record
-        from arat_ray.storage import session
-        from arat_ray.training.checkpoint import load
-
-        if subset and images is None:
-            raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
         attack = attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode)
-        study, _ = session.study_of(target)
-        bring(study)
 
-        def fetch(chosen: Sequence[Path]) -> None:
-            names = [str(path.relative_to(study)) for path in chosen]
-            batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
-            bring(study, names=[*names, *batches])
-            stack.enter_context(session.evaluating(study, batches, tell=tell))
+        def begin(number: int, of: int, checkpoint: Path) -> None:
+            if of > 1:
+                echo(f"{number}/{of} {shown(checkpoint)}", err=as_json)
 
-        if records:
-            bring(records, names=[""])
-            stack.enter_context(session.evaluating(records, [""], tell=tell))
-        checkpoints = checkpoints_of(target, front=front, fetch=fetch)
-        runner: Runner = one_after_another
-        hardware = None
-        if workers:
-            from arat_ray.cluster import evaluate as on_cluster
-            from arat_ray.cluster import local, nodes
-
-            stack.enter_context(local.watched(_end_with_ray))
-            stack.enter_context(nodes.cluster(address, verbose=False))
-            theirs = torch.device(device) if device else on_cluster.device_of_cluster()
-            runner, hardware = on_cluster.spread(workers, device=theirs), on_cluster.hardware(theirs)
-            on = torch.device("cpu")  # this machine need not have what the workers have
-        else:
-            on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            if on.type == "cuda" and not torch.cuda.is_available():
-                raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
-        rows, studies, show = [], set(), _Line()
-        for number, checkpoint in enumerate(checkpoints, start=1):
-            if len(checkpoints) > 1:
-                echo(f"{number}/{len(checkpoints)} {shown(checkpoint)}", err=as_json)
-            state = load(checkpoint, mmap=True)
-            if number == 1:
-                say_unchecked(checkpoint, state)
-            with _going_on(batch_size), data_of(checkpoint, [state.train], data, test=split == "test"):
-                report = accuracy.evaluate(
-                    checkpoint,
-                    split=split,
-                    attack=attack,
-                    images=images,
-                    subset=subset or "stratified",
-                    seed=seed,
-                    batch_size=batch_size,
-                    averaged=not raw,
-                    device=on,
-                    records=records,
-                    runner=runner,
-                    hardware=hardware,
-                    progress=show,
-                    say=tell,
-                )
-                with session.adding(study, tell=tell):
-                    studies.add(record(report))
+        rows, studies = [], set()
+        for report, study in measuring.reports(
+            target,
+            attack=attack,
+            split=split,
+            data=data,
+            front=front,
+            images=images,
+            subset=subset,
+            seed=seed,
+            batch_size=batch_size,
+            averaged=not raw,
+            device=device,
+            workers=workers,
+            address=address,
+            records=records,
+            tell=tell,
+            note=lambda text: echo(text, err=True),
+            progress=_Line(),
+            begin=begin,
+            ask=ask,
+            around=lambda: _going_on(batch_size),
+            ray_ended=_end_with_ray,
+        ):
+            studies.add(study)
             rows += [row | {"subset": report.subset} for row in report.rows()]
             if not as_json:
                 _print_report(report)

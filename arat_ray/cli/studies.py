@@ -26,7 +26,7 @@ from arat_ray.cli.common import (
     tell,
     user_errors,
 )
-from arat_ray.cli.data import DATA, again, experiment_of
+from arat_ray.cli.data import DATA, again
 from arat_ray.text import command
 
 if TYPE_CHECKING:
@@ -224,14 +224,11 @@ def _number(value: Any) -> Any:
 
 def _checked(file: Path, data: str | None, stack: ExitStack, *, searched: bool = True) -> Experiment:
     """The experiment of a file, or its `train:` alone, held against the data and read for slips, which are told."""
-    from arat_ray.experiment import at_hand, slips
+    from arat_ray.api.data import checked
 
-    experiment = experiment_of(file, data, stack)
-    experiment = experiment if searched else experiment.without_search()
-    at_hand.check(file, experiment)
-    for slip in slips.found(experiment):
-        echo(f"warning: {slip}", err=True)
-    return experiment
+    return stack.enter_context(
+        checked(file, data, searched=searched, warn=lambda slip: echo(f"warning: {slip}", err=True))
+    )
 
 
 def _show_front(outcome: Outcome, folder: Path) -> None:

@@ -11,7 +11,6 @@ import click
 
 from arat_ray.cli.common import FILE, FOLDER, echo, user_errors
 from arat_ray.cli.data import again as given_again
-from arat_ray.cli.data import remember
 from arat_ray.cli.jobs import ADDRESS, commands, follow_to_end
 from arat_ray.text import command
 
@@ -127,6 +126,7 @@ def submit(
 
 def _check(file: Path, options: Sequence[str]) -> str:
     """The study's name, when the head would take this file and these options of `tune`."""
+    from arat_ray.api.data import remember
     from arat_ray.cli.studies import tune
     from arat_ray.experiment.config import load
     from arat_ray.experiment.errors import ExperimentError, read_yaml

@@ -1,0 +1,125 @@
+"""The networks of a study, or one checkpoint, measured one after another; each report in its study's tables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from arat_ray.api.data import Ask, data_of, refuse, unchecked
+from arat_ray.evaluation import accuracy
+from arat_ray.evaluation.accuracy import Report, SplitName
+from arat_ray.evaluation.autoattack import Runner, one_after_another
+from arat_ray.evaluation.ensembles import Ensemble
+from arat_ray.evaluation.request import checkpoints_of, record
+from arat_ray.storage import mirror, session
+from arat_ray.training.attacks import Attack
+from arat_ray.training.checkpoint import load
+from arat_ray.training.data.subset import Subset
+
+Tell = Callable[[str], None]
+
+
+class Measured(NamedTuple):
+    """A report, and the study whose tables have it, if the checkpoint is of one."""
+
+    report: Report
+    study: Path | None
+
+
+def reports(
+    target: Path,
+    *,
+    attack: Attack | Ensemble,
+    split: SplitName,
+    data: str | None,
+    front: bool,
+    images: int | None,
+    subset: Subset | None,
+    seed: int,
+    batch_size: int,
+    averaged: bool,
+    device: str | None,
+    workers: int | None,
+    address: str | None,
+    records: Path | None,
+    tell: Tell,
+    note: Tell,
+    progress: Tell,
+    begin: Callable[[int, int, Path], None] = lambda number, of, checkpoint: None,
+    ask: Ask = refuse,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ray_ended: Callable[[str, threading.Event], None],
+) -> Iterator[Measured]:
+    """Measure a checkpoint, or a study's complete trials, or those on its front; each comes when it is recorded.
+
+    `begin(number, of, checkpoint)` is called before each, which is measured within `around`; with `workers` on Ray,
+    which is not loaded otherwise.
+    """
+    if subset and images is None:
+        raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
+    with ExitStack() as stack:
+        study, _ = session.study_of(target)
+        session.pull(study, mirror.TABLES, tell=tell)
+
+        def fetch(chosen: Sequence[Path]) -> None:
+            names = [str(path.relative_to(study)) for path in chosen]
+            batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
+            session.pull(study, [*names, *batches], tell=tell)
+            stack.enter_context(session.evaluating(study, batches, tell=tell))
+
+        if records:
+            session.pull(records, [""], tell=tell)
+            stack.enter_context(session.evaluating(records, [""], tell=tell))
+        checkpoints = checkpoints_of(target, front=front, fetch=fetch)
+        runner: Runner = one_after_another
+        hardware = None
+        if workers:
+            from arat_ray.cluster import evaluate as on_cluster
+            from arat_ray.cluster import local, nodes
+
+            stack.enter_context(local.watched(ray_ended))
+            stack.enter_context(nodes.cluster(address, verbose=False))
+            theirs = torch.device(device) if device else on_cluster.device_of_cluster()
+            runner, hardware = on_cluster.spread(workers, device=theirs), on_cluster.hardware(theirs)
+            on = torch.device("cpu")  # this machine need not have what the workers have
+        else:
+            on = device_of(device)
+        for number, checkpoint in enumerate(checkpoints, start=1):
+            begin(number, len(checkpoints), checkpoint)
+            state = load(checkpoint, mmap=True)
+            if number == 1:
+                for text in unchecked(checkpoint, state):
+                    note(text)
+            with around(), data_of(checkpoint, [state.train], data, ask=ask, test=split == "test"):
+                report = accuracy.evaluate(
+                    checkpoint,
+                    split=split,
+                    attack=attack,
+                    images=images,
+                    subset=subset or "stratified",
+                    seed=seed,
+                    batch_size=batch_size,
+                    averaged=averaged,
+                    device=on,
+                    records=records,
+                    runner=runner,
+                    hardware=hardware,
+                    progress=progress,
+                    say=tell,
+                )
+                with session.adding(study, tell=tell):
+                    added_to = record(report)
+            yield Measured(report, added_to)
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device of this process by its name; a GPU where none is named and there is one."""
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+    return device
