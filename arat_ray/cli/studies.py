@@ -70,47 +70,36 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
     with user_errors(), ExitStack() as stack:
         echo(f"checking {file}")  # at once: what is imported below takes its time
         refuse_second(file, results)
-        from arat_ray.storage import mirror, session
+        from arat_ray.api import running
+        from arat_ray.storage import session
+        from arat_ray.study import single
 
         experiment = _checked(file, data, stack, searched=False)
         folder = results / experiment.name
-        names = mirror.TABLES if experiment.resources.workers > 1 else (*mirror.TABLES, "checkpoints/")
-        stack.enter_context(session.writing(folder, tell=tell, names=names))
+        stack.enter_context(session.writing(folder, tell=tell, names=running.written_by(experiment)))
         go_on = _again("train", file, results, {"--data": data, "--address": address})
         echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
-        if experiment.resources.workers > 1:
-            from arat_ray.cluster import study as tuning
-
-            outcome = tuning.run(
-                experiment,
-                file,
-                folder,
-                kind="train",
-                resume=resume,
-                address=address,
-                verbose=verbose,
-                console=console(),
-            )
-            settle(outcome, folder, go_on=go_on)
-            _show_front(outcome, folder)
-            return
-        from arat_ray.study import single
-
         try:
-            checkpoint = single.run(experiment, file, folder, resume=resume, console=console())
+            ended = running.run(
+                experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console()
+            )
         except KeyboardInterrupt:
             echo(f"interrupted; go on with: {go_on}", err=True)
             sys.exit(INTERRUPTED)
         except single.NotSavedError as error:
             echo(str(error), err=True)
             sys.exit(NOT_SAVED)
-        echo(f"checkpoint: {shown(checkpoint)}")
+        if not isinstance(ended, Path):
+            settle(ended, folder, go_on=go_on)
+            _show_front(ended, folder)
+            return
+        echo(f"checkpoint: {shown(ended)}")
         from arat_ray.frontier.evaluations import pixels
 
         attack = experiment.validation.attack
         norm = ["--norm", attack.norm] if attack.norm != "linf" else []
         words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test", *again(data)]
-        echo(f"measure it: {command('arat-ray', 'evaluate', shown(checkpoint), *words)}")
+        echo(f"measure it: {command('arat-ray', 'evaluate', shown(ended), *words)}")
 
 
 @click.command(short_help="Search: run trials until the budget is spent.")
@@ -171,14 +160,13 @@ def tune(
         if not dry_run:
             echo(f"checking {file}")  # at once: what is imported below takes its time
             refuse_second(file, results)
+        from arat_ray.api import running
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import session
 
         given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
         given["max_failures"] = max_failures
-        experiment = _checked(file, data, stack).with_budget(**given)
-        if not experiment.search:
-            raise ValueError(f"{file}: there is no `search:`; a single run is `{command('arat-ray', 'train', file)}`")
+        experiment = running.with_budget(_checked(file, data, stack), file, **given)
         bring(*earlier)
         if dry_run:
             from arat_ray.study import warm_start
@@ -191,9 +179,7 @@ def tune(
         until = f"{experiment.trials} trials of " if experiment.trials else "trials of "
         echo(f"{experiment.name}: {until}{experiment.base.epochs} epochs, into {shown(folder)}")
         stack.enter_context(session.writing(folder, tell=tell))
-        from arat_ray.cluster import study as tuning
-
-        outcome = tuning.run(
+        outcome = running.search(
             experiment,
             file,
             folder,

@@ -299,7 +299,9 @@ def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Cons
         if not impatient.is_alive():
             impatient.start()
 
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # of a program of the user's own it may be another one
+        before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

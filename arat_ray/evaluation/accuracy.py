@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ class Report:
     batch_size: int
     clean: Evaluation
     robust: Evaluation
-    examples: Examples
+    examples: Examples = field(repr=False)
     warnings: tuple[str, ...]
     """Why the robust accuracy may be too high."""
     key: str

@@ -143,6 +143,12 @@ class Experiment(Spec):
         optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
         return {key: value for key, value in data.items() if value is not None or key not in optional}
 
+    @field_validator("train", mode="before")
+    @classmethod
+    def _as_written(cls, train: Any) -> Any:
+        """In Python a run may be given as the spec that it is."""
+        return train.model_dump(mode="json") if isinstance(train, Train) else train
+
     @field_validator("search")
     @classmethod
     def _read_conditions(cls, search: dict[str, Domain]) -> dict[str, Domain]:

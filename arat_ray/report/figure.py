@@ -18,6 +18,7 @@ from arat_ray.text import line
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".pdf", ".png", ".svg")
 
@@ -46,12 +47,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
-    """Draw a front of two goals into a .png, .pdf or .svg file; ValueError for other suffixes or goal counts.
+def plot_front(front: Front, path: Path | None, *, title: str | None = None) -> Figure:
+    """Draw a front of two goals, into a .png, .pdf or .svg file if one is named.
+
+    ValueError for other suffixes or goal counts.
 
     What lies under the staircase is dominated. Bars are the 95 % Wilson intervals of the trials on the front.
     """
-    check_suffix(path)
+    if path is not None:
+        check_suffix(path)
     if len(front.goals) != 2:
         raise ValueError(f"the figure needs two goals, these results have {len(front.goals)}: {front.goals}")
     if not front.trials:
@@ -78,7 +82,9 @@ def plot_front(front: Front, path: Path, *, title: str | None = None) -> None:
         )
         figure.draw_without_rendering()  # settles the layout, which the names are fitted into
         _annotate(axes, canvas, front)
-        figure.savefig(path)
+        if path is not None:
+            figure.savefig(path)
+    return figure
 
 
 def check_suffix(path: Path) -> None:
