@@ -13,6 +13,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two threads a process would wait for each other
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before ray: as arat_ray.cluster has it
+os.environ.setdefault("RAY_worker_niceness", "0")  # likewise, for the clusters that tests start themselves
 os.environ["TERM"] = "xterm"  # rich takes a dumb terminal for one of 80 x 25, whatever a test says
 os.environ["ARAT_RAY_TESTS"] = str(os.getpid())  # tells this process's Ray from others'
 LANES = ("Ray 1", "Ray 2")

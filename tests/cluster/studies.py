@@ -11,6 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from arat_ray.cli import main
+
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}
 EXPERIMENT: dict[str, Any] = {
     "name": "small",
@@ -65,6 +69,18 @@ def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
     while not is_so():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.1)
+
+
+def without_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command that starts no Ray, in this process: a new one takes seconds to import what it needs."""
+    done = CliRunner().invoke(main, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+def tune_without_ray(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`tune` where it is refused, or has nothing to do."""
+    return without_ray(*tune_command(file, *options)[len(COMMAND) :])
 
 
 def tune(file: Path, *options: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -54,7 +54,9 @@ def assert_second_attempt(file: Path, *, epochs: int, why: str) -> None:
 )
 def test_a_stopped_worker_is_killed_and_its_trial_goes_on(write: Write, count: int, process: bytes) -> None:
     resources = {"workers": count, "cpus_per_worker": 1, "timeout_minutes": 0.15}
-    file = write(train=SLOW | {"epochs": 12}, resources=resources, budget={"trials": 1})
+    steps = {1: 10, 2: 2}[count]  # of the attack: two workers wait for each other at every layer
+    train = SLOW | {"attack": SLOW["attack"] | {"steps": steps}, "epochs": 12}
+    file = write(train=train, resources=resources, budget={"trials": 1})
     driver = start(file)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
     priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in [driver.pid, *workers(process)]}

@@ -21,7 +21,7 @@ from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.report.why import lines, why
 from arat_ray.results import reader
 from arat_ray.study.ledger import CURVE, NUMBER, REASON
-from tests.cluster.studies import EXPERIMENT, tune, tune_command, wait_until
+from tests.cluster.studies import EXPERIMENT, tune, tune_command, tune_without_ray, wait_until
 
 pytestmark = pytest.mark.ray
 EPOCHS = 5
@@ -109,7 +109,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_trials_are_stopped_and_tables_journal_and_reasons_agree(whole: Path) -> None:
     assert_all_agree(whole, trials=4)
-    refused = tune(whole)
+    refused = tune_without_ray(whole)
     assert "all 4 trials" in refused.stdout  # stopped ones stay stopped
 
 
