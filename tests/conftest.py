@@ -1,12 +1,13 @@
 """Three tests at a time: two lanes of those that start Ray, which mostly wait, beside the others, file by file.
 
-The lanes come first: they take the longest. What a file or a group of tests shares is made once.
+The lanes come first: they take the longest. What a file shares is made once.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,24 +17,34 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # before ray: as ar
 os.environ.setdefault("RAY_worker_niceness", "0")  # likewise, for the clusters that tests start themselves
 os.environ["TERM"] = "xterm"  # rich takes a dumb terminal for one of 80 x 25, whatever a test says
 os.environ["ARAT_RAY_TESTS"] = str(os.getpid())  # tells this process's Ray from others'
-LANES = ("Ray 1", "Ray 2")
+ROOT = Path(__file__).parents[1]
+FIRST_LANE = {"test_study.py", "test_elastic.py", "test_preemption.py", "test_evaluate.py", "test_bucket.py"}
+"""About half of the time of those that start Ray."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    tests_of = Counter(item.path for item in items if is_on_ray(item))
-    in_lane = Counter(dict.fromkeys(LANES, 0))
-    lane_of = {}
-    for path, count in tests_of.most_common():
-        lane_of[path] = min(LANES, key=in_lane.__getitem__)
-        in_lane[lane_of[path]] += count
-    for item in items:
-        if is_on_ray(item):
-            item.add_marker(pytest.mark.xdist_group(lane_of[item.path]))
-        elif item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: not is_on_ray(item))
+    lanes = lane_of_file()
+    items.sort(key=lambda item: item.path not in lanes)
 
 
-def is_on_ray(item: pytest.Item) -> bool:
-    return item.get_closest_marker("ray") is not None
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
+    """xdist's own by file, but for the lanes; its `loadgroup` renames tests, which pytest 9.2 does not let it do."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    lanes = lane_of_file()
+
+    def lane_or_file(test: str) -> str:
+        file = test.partition("::")[0]
+        return lanes.get(ROOT / file, file)
+
+    scheduling: Any = LoadScopeScheduling(config)
+    scheduling._split_scope = lane_or_file
+    return scheduling
+
+
+def lane_of_file() -> dict[Path, str]:
+    """The lane of each file with tests that start Ray."""
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark.ray" in path.read_text()]
+    return {path: "Ray 1" if path.name in FIRST_LANE else "Ray 2" for path in files}

@@ -14,10 +14,7 @@ import pytest
 from tests.lab.hosts import Host, Lab, missing
 from tests.lab.steps import wait_until
 
-pytestmark = [
-    pytest.mark.skipif(bool(missing()), reason=f"a lab of hosts needs: {missing()}"),
-    pytest.mark.xdist_group("lab"),
-]
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"a lab of hosts needs: {missing()}")
 
 
 @pytest.fixture(scope="module")
