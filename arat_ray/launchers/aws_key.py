@@ -49,8 +49,11 @@ def steps(aws: Aws, file: Path) -> Iterator[Step]:
 def public_half(file: Path) -> list[str]:
     """The kind and the public half of a private key. Raises ValueError where a file holds none that can be read."""
     try:
-        found = _OPENSSH.search(file.read_text(encoding="ascii"))
+        text = file.read_text(encoding="ascii")
+        found = _OPENSSH.search(text)
         if found is None:
+            if "PRIVATE KEY-----" not in text:
+                raise ValueError(f"{file}: holds no private key; choose another --key")
             return _by_ssh_keygen(file)
         blob = _fourth_string(base64.b64decode(found[1], validate=False))
         length = struct.unpack(">I", blob[:4])[0]

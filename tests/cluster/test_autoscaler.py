@@ -15,6 +15,7 @@ import yaml
 from arat_ray.cluster.autoscaler import addable, configuration
 from arat_ray.cluster.nodes import placeable, slots
 from arat_ray.experiment.config import Resources
+from tests.cluster.studies import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +60,7 @@ def test_the_configuration_is_the_one_of_this_cluster(tmp_path: Path) -> None:
         for port in (1, 2)
     ]
     try:
+        wait_until(lambda: configuration("127.0.0.1:2") is not None, 60, "the process to have its command line")
         found = configuration("127.0.0.1:2")
         assert found is not None
         assert found["max_workers"] == 2

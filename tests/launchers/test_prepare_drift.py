@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 from moto import mock_aws
 
 from arat_ray.launchers import destroy_aws
@@ -293,8 +293,8 @@ def test_the_key_that_is_put_back_is_that_of_the_file(account: Account) -> None:
     assert account.plan() == [step.says], "a plan changes nothing"
     step.act()
     (pair,) = account.aws.ec2.describe_key_pairs(KeyNames=["arat-ray"], IncludePublicKey=True)["KeyPairs"]
-    made = subprocess.run(["ssh-keygen", "-y", "-f", account.wanted.key], capture_output=True, text=True, check=True)
-    assert pair["PublicKey"].split()[:2] == made.stdout.split()[:2]
+    mine = load_ssh_private_key(account.wanted.key.read_bytes(), None).public_key()
+    assert pair["PublicKey"].split()[:2] == mine.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode().split()
     assert {"Key": "made-by", "Value": "arat-ray"} in pair["Tags"], "--destroy finds it"
 
 
