@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from arat_ray.api.studies import Ended, Study
     from arat_ray.evaluation.accuracy import Report
     from arat_ray.evaluation.ensembles import Ensemble
-    from arat_ray.experiment.config import Budget, Experiment, Price, Resources, Sampler
     from arat_ray.experiment.early_stopping import ParetoAsha
+    from arat_ray.experiment.spec import Budget, Experiment, Price, Resources, Sampler
     from arat_ray.frontier.pareto import Front
     from arat_ray.study.single import NotSavedError
     from arat_ray.training.attacks import Pgd
@@ -68,7 +68,7 @@ _HOMES = {
     "evaluation.accuracy": ("Report",),
     "frontier.pareto": ("Front",),
     "study.single": ("NotSavedError",),
-    "experiment.config": (
+    "experiment.spec": (
         "Budget",
         "Experiment",
         "Price",

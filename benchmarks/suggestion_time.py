@@ -25,7 +25,8 @@ from pathlib import Path
 import optuna
 import torch
 
-from arat_ray.experiment.config import Experiment, Sampler, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment, Sampler
 from arat_ray.study.ledger import GENERATION, Ledger, distribution
 
 HERE = Path(__file__).parent

@@ -33,7 +33,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder

@@ -12,7 +12,7 @@ import pytest
 from arat_ray import disk
 from arat_ray.cluster.study import Stop
 from arat_ray.disk import Disk
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.budget import Watch

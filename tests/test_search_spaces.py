@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
 from arat_ray.experiment.plan import describe
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results.schema import TABLES
 from arat_ray.study.ledger import make_sampler
 from arat_ray.training.attacks import Pgd

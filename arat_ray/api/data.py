@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from arat_ray.experiment import at_hand, slips
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.storage import finding, trust
 from arat_ray.text import plain
 from arat_ray.training.checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 
 from arat_ray.api.data import experiment_of
 from arat_ray.api.inputs import AnyPath, as_path, in_python
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.yaml_core import dump
 
 

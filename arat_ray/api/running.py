@@ -13,7 +13,7 @@ from arat_ray.api.files import file_of
 from arat_ray.api.inputs import AnyPath, as_path, in_python
 from arat_ray.api.showing import console, tell
 from arat_ray.api.studies import Ended, Study
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.storage import mirror, session
 from arat_ray.study import single
 from arat_ray.study.single import NotSavedError

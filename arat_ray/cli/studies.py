@@ -31,7 +31,7 @@ from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.study import Outcome
-    from arat_ray.experiment.config import Experiment
+    from arat_ray.experiment.spec import Experiment
 
 OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
 """Exit codes of a study that a budget ended before its last trial."""

@@ -18,9 +18,9 @@ from ray.exceptions import AuthenticationError
 
 from arat_ray.cluster import ENVIRONMENT, autoscaler, starting
 from arat_ray.cluster.jobs.client import TOKEN_PLACES
-from arat_ray.cluster.trials.checkpoints import server
+from arat_ray.cluster.secrecy import server
 from arat_ray.cluster.waiting import Waiting, tell
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 from arat_ray.text import plain
 
 NOBODY = "no Ray cluster answers at {address}; start one with `ray start --head`, or leave the address out"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from arat_ray.cluster.trials.launch import TrialConfig
+from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.study.ledger import Asked, Ledger
 
 

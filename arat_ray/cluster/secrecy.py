@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from ray.tune.execution import class_cache
 
+from arat_ray.storage.place import without_login
+
+NOT_SECRET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 SETTINGS = ("RAY_", "TUNE_", "TRAIN_", "NCCL_", "TORCHFT_")
 """What the names of Ray's own settings begin with."""
 
@@ -16,3 +21,8 @@ def keep_from_actors() -> None:
     """
     copied = class_cache.ENV_VARS_TO_PROPAGATE
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in copied if name.startswith(SETTINGS)}
+
+
+def server() -> dict[str, str]:
+    """What all nodes need to find the same server; keys they have of their own."""
+    return {name: without_login(os.environ[name]) for name in NOT_SECRET if name in os.environ}

@@ -22,10 +22,10 @@ from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.cluster.trials import early_stopping, launch
 from arat_ray.cluster.trials.checkpoints import are_left, push_left
-from arat_ray.cluster.trials.launch import TrialConfig
+from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.disk import Disk
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.storage.place import uri_of
 from arat_ray.storage.pushing import close_all

@@ -14,7 +14,7 @@ from arat_ray.evaluation import autoattack, reliability
 from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
 from arat_ray.evaluation.records import Records, digest_of
-from arat_ray.frontier.pareto import wilson
+from arat_ray.frontier.dominance import wilson
 from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data import fingerprint, splits

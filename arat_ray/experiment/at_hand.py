@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from arat_ray.experiment.config import MEMBER, Experiment
 from arat_ray.experiment.errors import ExperimentError, shown
+from arat_ray.experiment.spec import MEMBER, Experiment
 from arat_ray.training.run import Train, Validate
 
 BEARING = ("dataset", "batch_size", "preset", MEMBER)

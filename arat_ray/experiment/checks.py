@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
-from arat_ray.experiment import constraints
+from arat_ray.experiment.constraints import DIAGNOSTICS, OF_EPOCHS, OF_TRIALS
 from arat_ray.experiment.errors import explain, shown
+from arat_ray.experiment.spec import PRICE, Experiment, Resources
+from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import did_you_mean
 from arat_ray.training.optimizers import Sgd
 from arat_ray.training.run import Train
 from arat_ray.training.schedules import Piecewise
-
-if TYPE_CHECKING:
-    from arat_ray.experiment.config import Experiment, Resources
-
-PRICE = "write `resources: {price: {usd_per_device_hour: 2.5}}`"
 
 
 def problems(experiment: Experiment) -> list[str]:
@@ -31,7 +28,7 @@ def problems(experiment: Experiment) -> list[str]:
         *_search_problems(experiment),
         *_sampler_problems(experiment),
         *_budget_problems(experiment),
-        *constraints.problems(experiment),
+        *_constraint_problems(experiment),
         *_early_stopping_problems(experiment),
     ]
 
@@ -153,3 +150,20 @@ def _budget_problems(experiment: Experiment) -> Iterator[str]:
 def _early_stopping_problems(experiment: Experiment) -> Iterator[str]:
     if experiment.early_stopping is not None:
         yield from experiment.early_stopping.problems(experiment.base.epochs, experiment.validation)
+
+
+def _constraint_problems(experiment: Experiment) -> Iterator[str]:
+    """Why the constraints of an experiment cannot be judged."""
+    known = dict.fromkeys([*OF_TRIALS, *OF_EPOCHS])
+    for column, bound in experiment.constraints.items():
+        where = f"constraints.{column}"
+        if column not in known:
+            yield f"constraints: {column!r} is no number in trials or epochs{did_you_mean(column, known)}"
+        elif column in DIAGNOSTICS and experiment.base.diagnostics is None:
+            yield f"{where}: is measured by diagnostics only; write `train: {{diagnostics: {{every: 5}}}}`"
+        elif column == "cost_usd" and experiment.resources.price is None:
+            yield f"{where}: needs a price; write `resources: {{price: {{usd_per_device_hour: 2.5}}}}`"
+        for name, limit in (("min", bound.min), ("max", bound.max)):
+            if column.endswith(ACCURACIES) and limit is not None and not 0 <= limit <= 1:
+                hint = f"; did you mean {limit / 100:g}?" if 1 < limit <= 100 else ""
+                yield f"{where}.{name}: {limit:g} is no accuracy, which lies in [0, 1]{hint}"

@@ -6,17 +6,14 @@ How far a bound is broken is told to the sampler as a share of the bound, so tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 from pydantic import model_validator
 
-from arat_ray.results.schema import ACCURACIES, TABLES
-from arat_ray.spec import Pixels, Spec, did_you_mean
-
-if TYPE_CHECKING:
-    from arat_ray.experiment.config import Experiment
+from arat_ray.results.schema import TABLES
+from arat_ray.spec import Pixels, Spec
 
 NAMES = ("number", "attempt", "seed", "epoch")
 """Whole numbers that are no measurements."""
@@ -78,20 +75,3 @@ def judge(constraints: Mapping[str, Bound], values: Mapping[str, Any]) -> Verdic
             if value is not None and violation > 0:
                 broken.append(f"{column} {value:.4g} is {'below' if sign < 0 else 'above'} {limit:g}")
     return Verdict(violations, broken)
-
-
-def problems(experiment: Experiment) -> Iterator[str]:
-    """Why the constraints of an experiment cannot be judged."""
-    known = dict.fromkeys([*OF_TRIALS, *OF_EPOCHS])
-    for column, bound in experiment.constraints.items():
-        where = f"constraints.{column}"
-        if column not in known:
-            yield f"constraints: {column!r} is no number in trials or epochs{did_you_mean(column, known)}"
-        elif column in DIAGNOSTICS and experiment.base.diagnostics is None:
-            yield f"{where}: is measured by diagnostics only; write `train: {{diagnostics: {{every: 5}}}}`"
-        elif column == "cost_usd" and experiment.resources.price is None:
-            yield f"{where}: needs a price; write `resources: {{price: {{usd_per_device_hour: 2.5}}}}`"
-        for name, limit in (("min", bound.min), ("max", bound.max)):
-            if column.endswith(ACCURACIES) and limit is not None and not 0 <= limit <= 1:
-                hint = f"; did you mean {limit / 100:g}?" if 1 < limit <= 100 else ""
-                yield f"{where}.{name}: {limit:g} is no accuracy, which lies in [0, 1]{hint}"

@@ -12,8 +12,8 @@ from functools import lru_cache
 import torch
 
 from arat_ray.experiment import at_hand
-from arat_ray.experiment.config import MEMBER, Experiment, Resources
 from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.experiment.spec import MEMBER, Experiment, Resources
 from arat_ray.text import plain
 from arat_ray.training import layers
 from arat_ray.training.data.splits import Dataset

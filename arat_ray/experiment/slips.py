@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from arat_ray.experiment.config import Experiment
 from arat_ray.experiment.errors import shown
+from arat_ray.experiment.spec import Experiment
 from arat_ray.training.attacks import Attack, format_pixels
 from arat_ray.training.data.images import Shape
 from arat_ray.training.run import Train, Validate

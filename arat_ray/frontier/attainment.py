@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arat_ray.frontier.pareto import Floats
+from arat_ray.frontier.dominance import Floats
 
 
 def surfaces(sets: Sequence[Floats]) -> list[Floats]:

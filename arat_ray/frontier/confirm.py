@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from arat_ray.frontier.attainment import level, surfaces
-from arat_ray.frontier.pareto import Floats, non_dominated
+from arat_ray.frontier.dominance import Floats, non_dominated
 from arat_ray.results import reader
 
 PERCENTS = (25, 50, 75)

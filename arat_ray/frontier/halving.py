@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from arat_ray.frontier.pareto import Floats, non_dominated
+from arat_ray.frontier.dominance import Floats, non_dominated
 
 NAMED_AT_MOST = 5
 """Trials that a reason names before it counts the others."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from arat_ray.frontier.pareto import Floats, Front
+from arat_ray.frontier.dominance import Floats
+from arat_ray.frontier.pareto import Front
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import did_you_mean
 

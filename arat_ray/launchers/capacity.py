@@ -12,7 +12,7 @@ from arat_ray.launchers.ray_up import commands, workers
 from arat_ray.launchers.slurm import read
 
 if TYPE_CHECKING:
-    from arat_ray.experiment.config import Resources
+    from arat_ray.experiment.spec import Resources
 
 
 class Nodes(NamedTuple):

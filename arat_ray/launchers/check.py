@@ -11,7 +11,7 @@ from arat_ray.launchers.problems import Problem, at, dotted, in_words, mapping, 
 from arat_ray.text import did_you_mean
 
 if TYPE_CHECKING:
-    from arat_ray.experiment.config import Resources
+    from arat_ray.experiment.spec import Resources
 
 CLOUDS = {"aws": aws, "gcp": gcp, "azure": azure}
 """Providers whose `node_config` has a model to hold it against."""

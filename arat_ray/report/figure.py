@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from arat_ray.frontier.dominance import Floats
 from arat_ray.frontier.evaluations import pixels
-from arat_ray.frontier.pareto import Floats, Front, Searched
+from arat_ray.frontier.pareto import Front, Searched
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import line
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arat_ray.frontier.confirm import Confirmation
-from arat_ray.frontier.pareto import Floats
+from arat_ray.frontier.dominance import Floats
 from arat_ray.report.figure import FRONT, GREY, OTHER, TEXT, goal_label, style
 from arat_ray.text import line
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray.disk import Disk
-from arat_ray.frontier.pareto import non_dominated
+from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.index import Key
 from arat_ray.results.log import RowLog

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arat_ray.experiment.config import Experiment
-from arat_ray.frontier.pareto import hypervolume, non_dominated
+from arat_ray.experiment.spec import Experiment
+from arat_ray.frontier.dominance import hypervolume, non_dominated
 from arat_ray.results import reader
 
 ENDED = ("complete", "pruned", "failed")

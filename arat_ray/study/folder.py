@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from arat_ray import __version__, disk, earlier, locks
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import read_json
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata

@@ -19,8 +19,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from arat_ray.experiment.config import Experiment, Sampled, Sampler
 from arat_ray.experiment.search import Domain
+from arat_ray.experiment.spec import Experiment, Sampled, Sampler
 from arat_ray.study.journal import Journal, move_away
 from arat_ray.study.warm_start import Known
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from arat_ray.frontier.pareto import hypervolume, non_dominated
+from arat_ray.frontier.dominance import hypervolume, non_dominated
 from arat_ray.results.schema import short_param
 from arat_ray.study.remaining import Remaining
 from arat_ray.terminal import Table, harmless, report

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray import locks
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
-from arat_ray.frontier.pareto import non_dominated
+from arat_ray.experiment.spec import Experiment
+from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import log, merging, reader
 from arat_ray.results.merging import Difference, Old
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema

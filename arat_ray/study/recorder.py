@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from arat_ray.experiment import constraints
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import reader

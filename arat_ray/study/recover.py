@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment import constraints
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.study import recorder
 from arat_ray.study.journal import move_away
 from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NO_HISTORY, NUMBER, REASON, known_of

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from arat_ray import earlier
 from arat_ray.experiment import constraints
-from arat_ray.experiment.config import Experiment, Sampled
 from arat_ray.experiment.errors import shown
+from arat_ray.experiment.spec import Experiment, Sampled
 from arat_ray.results import reader
 from arat_ray.training.identity import differences, without_places
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from arat_ray.experiment.config import load
-from arat_ray.frontier.pareto import wilson
+from arat_ray.frontier.dominance import wilson
 from arat_ray.results import reader
 from arat_ray.training import checkpoint
 from arat_ray.training.accuracy_counts import to_unit

@@ -25,10 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from arat_ray.experiment.config import Budget, Experiment, Sampler, load
+from arat_ray.experiment.config import load
 from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.experiment.spec import Budget, Experiment, Sampler
+from arat_ray.frontier.dominance import hypervolume
 from arat_ray.frontier.halving import Halving
-from arat_ray.frontier.pareto import hypervolume
 from arat_ray.results import reader
 from arat_ray.study.ledger import Ledger
 

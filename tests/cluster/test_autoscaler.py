@@ -14,7 +14,7 @@ import yaml
 
 from arat_ray.cluster.autoscaler import addable, configuration
 from arat_ray.cluster.nodes import placeable, slots
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 from tests.cluster.studies import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
 from tests.study.studies import study_of

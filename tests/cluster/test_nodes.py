@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from arat_ray.cluster.nodes import cluster, placeable
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 
 
 @pytest.mark.parametrize(

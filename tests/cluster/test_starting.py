@@ -18,7 +18,7 @@ import yaml
 from ray.tune.execution import class_cache
 
 from arat_ray.cluster import secrecy, starting, token
-from arat_ray.cluster.trials.checkpoints import server
+from arat_ray.cluster.secrecy import server
 from arat_ray.cluster.waiting import Waiting
 from arat_ray.storage.place import parse
 from tests.cluster.studies import COMMAND, EXPERIMENT

@@ -20,8 +20,8 @@ import pytest
 from ray._private import node as ray_node
 from rich.console import Console
 
-from arat_ray.experiment.config import Experiment
-from arat_ray.frontier.pareto import non_dominated
+from arat_ray.experiment.spec import Experiment
+from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from arat_ray.experiment import plan
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import ExperimentError
+from arat_ray.experiment.spec import Experiment
 from arat_ray.units import PREFIXES
 
 FILE = """

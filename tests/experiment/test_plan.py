@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from arat_ray.experiment import plan
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
+from arat_ray.experiment.spec import Experiment
 from arat_ray.units import flop
 
 FILE = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from arat_ray.frontier.attainment import level, surfaces
-from arat_ray.frontier.pareto import Floats, non_dominated
+from arat_ray.frontier.dominance import Floats, non_dominated
 
 
 def attained_by_at_least(k: int, sets: list[Floats]) -> list[tuple[float, float]]:

@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from arat_ray.frontier import evaluations
+from arat_ray.frontier.dominance import wilson
 from arat_ray.frontier.evaluations import Asked, pixels, radius, read
-from arat_ray.frontier.pareto import Front, load_front, wilson
+from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.report import text as show
 from arat_ray.report.figure import plot_front
 from tests.frontier.tables import AUTOATTACK, add, evaluated

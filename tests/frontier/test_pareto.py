@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from arat_ray.frontier.pareto import Front, hypervolume, load_front, non_dominated, wilson
+from arat_ray.frontier.dominance import hypervolume, non_dominated, wilson
+from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.report import text
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter

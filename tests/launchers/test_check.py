@@ -15,7 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Resources, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Resources
 from arat_ray.launchers import aws, azure, defaults, gcp, kuberay, pods, ray_up, slurm
 from arat_ray.launchers.check import check
 from arat_ray.launchers.document import PLACEHOLDER, documents

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 from arat_ray.launchers.aws_roles import policy, worker_types
 from arat_ray.launchers.check import check, judge
 from arat_ray.launchers.document import Document

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arat_ray.frontier.pareto import Coverage, Front, Others, non_dominated, wilson
+from arat_ray.frontier.dominance import non_dominated, wilson
+from arat_ray.frontier.pareto import Coverage, Front, Others
 from arat_ray.report.figure import attack_label, plot_front
 
 GOALS = ("clean_accuracy", "robust_accuracy")

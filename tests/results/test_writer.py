@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from arat_ray.frontier.pareto import non_dominated
+from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
 from arat_ray.results.writer import StudyWriter

@@ -74,7 +74,7 @@ def test_a_link_that_is_there_leads_nobody_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["../../x", "...", "", "漢" * 200, "a b/c", "\x1b[31m"])
 def test_any_text_can_be_made_the_name_of_an_experiment(text: str) -> None:
-    from arat_ray.experiment.config import _is_a_file_name
+    from arat_ray.experiment.spec import _is_a_file_name
 
     for keep_end in (False, True):
         name = tame(text, keep_end=keep_end)

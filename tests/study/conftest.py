@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}
 TRAIN = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.study.budget import Over, Watch
 from arat_ray.study.recorder import Recorder

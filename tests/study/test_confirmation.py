@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.study import confirmation, rerun_config
 from tests.study.studies import study_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.pareto import load_front
 from arat_ray.report import infeasible, text
 from arat_ray.results import reader

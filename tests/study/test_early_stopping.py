@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision
 from arat_ray.frontier.pareto import load_front

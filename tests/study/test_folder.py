@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder
 
 FILE = """

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.study.journal import Journal
 from arat_ray.study.ledger import JOURNAL, Ledger
 from tests.disks import fill, small_disk

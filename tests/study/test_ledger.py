@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from arat_ray.experiment.config import Experiment, Sampler
+from arat_ray.experiment.spec import Experiment, Sampler
 from arat_ray.study.ledger import JOURNAL, NUMBER, Ledger, make_sampler
 
 Make = Callable[..., Experiment]

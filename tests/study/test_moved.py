@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.storage import trust
 from arat_ray.study import single

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from arat_ray.frontier.pareto import non_dominated
+from arat_ray.frontier.dominance import non_dominated
 from arat_ray.study import progress as progress_module
 from arat_ray.study.progress import Progress
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import log, reader
 from arat_ray.results.schema import TABLES
 from arat_ray.results.writer import StudyWriter

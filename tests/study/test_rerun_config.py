@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.study import rerun_config
 from arat_ray.training.presets import PRESETS
 from arat_ray.training.run import Train

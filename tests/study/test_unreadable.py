@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.experiment.config import Experiment, load
+from arat_ray.experiment.config import load
+from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import parse_json
 from arat_ray.results import reader
 from arat_ray.study import folder as study_folder

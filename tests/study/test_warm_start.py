@@ -11,7 +11,7 @@ import pytest
 from optuna.samplers import NSGAIISampler
 from optuna.trial import TrialState
 
-from arat_ray.experiment.config import Experiment
+from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
 from arat_ray.study.ledger import Ledger

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from arat_ray.cluster.doctor import on_all_nodes, probes, rehearsing
 from arat_ray.cluster.doctor.on_all_nodes import Trouble, troubles
 from arat_ray.cluster.nodes import PlacementError, check_placeable, slots, wake
-from arat_ray.experiment.config import Experiment
 from arat_ray.experiment.plan import estimate
+from arat_ray.experiment.spec import Experiment
 from arat_ray.training.rehearsal import ROUNDING
 
 

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 
 from arat_ray.cluster.doctor import on_all_nodes, probes
 from arat_ray.cluster.nodes import per_worker
-from arat_ray.experiment.config import Experiment, Resources
+from arat_ray.experiment.spec import Experiment, Resources
 from arat_ray.training.loop import Context
 from arat_ray.training.rehearsal import rehearse
 from arat_ray.training.run import Train, Validate

@@ -5,13 +5,12 @@ Only rank 0 asks the bucket, so that all workers begin from the same file; it se
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 import torch
@@ -19,9 +18,10 @@ import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import mirror_of, parse, uri_of, without_login
+from arat_ray.storage.place import mirror_of, parse, uri_of
 from arat_ray.storage.pushing import Pushing
 from arat_ray.terminal import report
 from arat_ray.text import plain
@@ -30,15 +30,11 @@ from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import another_run
 from arat_ray.training.run import Train, Validate
 
-if TYPE_CHECKING:
-    from arat_ray.cluster.trials.launch import TrialConfig
-
 FILES = (LAST, BEST)
 LEFT = "left-on-nodes.txt"
 """In a study that ended while its bucket was gone: the nodes that have something of it."""
 PATIENCE_S = 60.0
 """How long a trial waits for a bucket that is gone, when it begins and when it ends."""
-NOT_SECRET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 _pushing: list[Pushing] = []
 """Of the trial that this process trained last: Tune may have stopped it without a word."""
@@ -174,8 +170,3 @@ def _push_all(address: str) -> str:
     except OSError as error:
         return f"{len(mirror.unpushed(['checkpoints/']))} files in {mirror.folder!s} ({objects.reason(error)})"
     return ""
-
-
-def server() -> dict[str, str]:
-    """What all nodes need to find the same server; keys they have of their own."""
-    return {name: without_login(os.environ[name]) for name in NOT_SECRET if name in os.environ}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from arat_ray.cluster import autoscaler
 from arat_ray.cluster.nodes import per_worker
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 
 PATIENCE_S = 30.0
 """How long all workers are waited for before fewer do."""

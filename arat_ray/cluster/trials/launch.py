@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,9 +15,10 @@ from ray import train as ray_train
 from ray import tune
 
 from arat_ray.cluster.trials import checkpoints, early_stopping, elastic, heartbeat
+from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.preemption import listen
 from arat_ray.cluster.trials.worker_group import Agree, Crew, Message
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 from arat_ray.training.loop import Context, NeverSavedError, Row, fit
 from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.mid_epoch import LeavingError
@@ -34,21 +35,6 @@ _crews: list[Crew] = []
 
 class AloneError(Exception):
     """What would happen again to one worker among several, of which the others know nothing: no memory, no disk."""
-
-
-class TrialConfig(TypedDict):
-    """What Ray carries to a trial: JSON of the specs, where its checkpoints go (`address`, where that is a bucket), and
-    the epochs that decide on it."""
-
-    study: str
-    number: int
-    sampled: dict[str, Any]
-    train: dict[str, Any]
-    validate: dict[str, Any]
-    resources: dict[str, Any]
-    folder: str
-    address: str | None
-    rungs: list[int]
 
 
 def trainable(resources: Resources) -> Any:

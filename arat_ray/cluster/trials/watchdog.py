@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arat_ray.cluster.trials import heartbeat
 from arat_ray.cluster.trials.heartbeat import Beat
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 from arat_ray.units import duration
 
 SILENCE_S = 600.0

@@ -25,7 +25,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from arat_ray.cluster.nodes import per_worker
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 
 ENDING_S = 60.0
 """How long to wait for the end of a run whose worker gave up."""

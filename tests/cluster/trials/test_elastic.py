@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from arat_ray.cluster.trials.elastic import could_grow, settle
-from arat_ray.experiment.config import Resources
 from arat_ray.experiment.config import load as load_experiment
+from arat_ray.experiment.spec import Resources
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
 from tests.cluster.test_failures import assert_second_attempt, rows
 

@@ -11,7 +11,7 @@ import ray
 from arat_ray.cluster.trials import heartbeat, watchdog
 from arat_ray.cluster.trials.heartbeat import Beat
 from arat_ray.cluster.trials.watchdog import Watchdog
-from arat_ray.experiment.config import Resources
+from arat_ray.experiment.spec import Resources
 
 FULL = "its checkpoint cannot be written (No space left on device); training goes on without"
 

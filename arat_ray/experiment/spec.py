@@ -1,0 +1,361 @@
+"""Experiment: the spec of one training run plus what varies in it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from arat_ray.experiment.constraints import Bound
+from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.experiment.errors import shown
+from arat_ray.experiment.search import Domain, flag
+from arat_ray.spec import Spec, did_you_mean
+from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
+from arat_ray.training.identity import of_experiment
+from arat_ray.training.run import Train, Validate
+
+if TYPE_CHECKING:
+    import optuna
+
+Goal = Literal["clean_accuracy", "robust_accuracy"]
+Sampled = dict[str, Any]
+"""Path into `train` -> sampled value or label."""
+
+PRICE = "write `resources: {price: {usd_per_device_hour: 2.5}}`"
+MEMBER = "member"
+"""The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
+GRID_AT_MOST = 100_000
+CONTEXTS_AT_MOST = 200
+"""Of a domain's conditions: combinations of labels that are tried out."""
+
+
+def _is_a_file_name(name: str) -> str:
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
+    if len(name) > EXPERIMENT_LETTERS:
+        raise ValueError(f"becomes a folder: use at most {EXPERIMENT_LETTERS} characters, not {len(name)}")
+    if (size := len(name.encode())) > EXPERIMENT_BYTES:
+        raise ValueError(
+            f"becomes a folder: use at most {EXPERIMENT_BYTES} bytes, not {size} (its {len(name)} characters have "
+            "more than one each)"
+        )
+    return name
+
+
+class Sampler(Spec):
+    """How the search proposes its next trial."""
+
+    name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
+    seed: int = Field(0, ge=0)
+
+
+class Budget(Spec):
+    """When the search ends: whichever comes first. A grid ends by itself."""
+
+    trials: int | None = Field(None, ge=1)
+    hours: float | None = Field(None, gt=0)
+    """Of wall time, from each start."""
+    device_hours: float | None = Field(None, gt=0)
+    usd: float | None = Field(None, gt=0)
+    stall: int | None = Field(None, ge=1)
+    """Trials in a row that may end without the hypervolume of the front growing."""
+    max_failures: int | None = Field(5, ge=1)
+    """Trials in a row that may fail before the study ends, since its last start; null: any number."""
+
+
+class Price(Spec):
+    """What a device costs: a GPU, or a CPU worker where trials take no GPU."""
+
+    usd_per_device_hour: float = Field(ge=0)
+
+
+class Resources(Spec):
+    """What one trial takes and costs, and how many run at once (by default as many as the cluster holds)."""
+
+    workers: int = Field(1, ge=1, le=10_000)
+    min_workers: int | None = Field(None, ge=1)
+    """With how few of its workers a trial goes on while machines are missing; by default with none less."""
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0)
+    concurrent_trials: int | None = Field(None, ge=1)
+    timeout_minutes: float | None = Field(None, gt=0)
+    """How long nothing may be heard of a trial at work before its workers are killed and replaced; by default 10
+    minutes, or ten times the longest step."""
+    price: Price | None = None
+
+    @property
+    def devices(self) -> float:
+        """Devices that a trial holds: its GPUs, or its workers where they have none."""
+        return self.workers * (self.gpus_per_worker or 1)
+
+    def counts(self, batch_size: int) -> list[int]:
+        """The numbers of workers that a trial may have, most first; each takes an equal share of a batch."""
+        fewest = self.workers if self.min_workers is None else self.min_workers
+        return [n for n in range(self.workers, fewest - 1, -1) if batch_size % n == 0 and n < batch_size]
+
+    @model_validator(mode="after")
+    def _fewest_workers_are_not_more(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_can_be_shared_out(self) -> Self:
+        gpus = self.gpus_per_worker
+        if self.workers > 1 and 0 < gpus < 1:
+            raise ValueError(
+                f"gpus_per_worker {gpus:g} with {self.workers} workers would put two workers of a trial on one GPU, "
+                "which NCCL refuses; use workers: 1, or gpus_per_worker: 1"
+            )
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_worker {gpus:g}: above 1, only whole GPUs can be given")
+        return self
+
+
+class Experiment(Spec):
+    """An experiment file. `train` alone is runnable; `search` says what varies in it."""
+
+    name: Annotated[str, AfterValidator(_is_a_file_name)]
+    train: dict[str, Any]
+    validation: Validate = Field(alias="validate")
+    search: dict[str, Domain] = Field(default_factory=dict)
+    first: list[Sampled] = Field(default_factory=list)
+    maximize: tuple[Goal, ...] = Field(("clean_accuracy", "robust_accuracy"), min_length=1)
+    constraints: dict[str, Bound] = Field(default_factory=dict)
+    sampler: Sampler | None = None
+    early_stopping: ParetoAsha | None = None
+    budget: Budget = Budget()
+    resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_empty_section_is_left_out(cls, data: Any) -> Any:
+        """`search:` with nothing below it is null in YAML."""
+        if not isinstance(data, Mapping):
+            return data
+        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: value for key, value in data.items() if value is not None or key not in optional}
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _as_written(cls, train: Any) -> Any:
+        """In Python a run may be given as the spec that it is."""
+        return train.model_dump(mode="json") if isinstance(train, Train) else train
+
+    @field_validator("search")
+    @classmethod
+    def _read_conditions(cls, search: dict[str, Domain]) -> dict[str, Domain]:
+        """`when: {sync_batch_norm: on}` speaks of the boolean that the domain has."""
+        flags = {path for path, domain in search.items() if domain.kind == "bool"}
+        for path, domain in search.items():
+            if flags & domain.when.keys():
+                when = {other: _flags(wanted) if other in flags else wanted for other, wanted in domain.when.items()}
+                search = search | {path: domain.model_copy(update={"when": when})}
+        return search
+
+    @field_validator("first")
+    @classmethod
+    def _read_first(cls, first: list[Sampled], info: ValidationInfo) -> list[Sampled]:
+        search: Mapping[str, Domain] = info.data.get("search", {})
+        return [
+            {path: search[path].read(given) if path in search else given for path, given in point.items()}
+            for point in first
+        ]
+
+    @field_validator("maximize")
+    @classmethod
+    def _goals_differ(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
+        if len(set(goals)) < len(goals):
+            raise ValueError(f"a goal stands twice in {shown(list(goals))}")
+        return goals
+
+    @property
+    def base(self) -> Train:
+        """The run of `train:` as it stands."""
+        return Train.model_validate(self.train)
+
+    def suggest(self, trial: optuna.Trial) -> Sampled:
+        """Sample every domain whose condition holds, in the file's order."""
+        sampled: Sampled = {}
+        for path, domain in self.search.items():
+            if domain.applies(sampled):
+                sampled[path] = domain.suggest(trial, path)
+        return sampled
+
+    def resolve(self, sampled: Mapping[str, Any]) -> Train:
+        """The concrete run of one trial.
+
+        Raises ValueError naming the path for a sample that is outside of its domain or leads nowhere in `train`, and
+        pydantic's ValidationError for one that makes an impossible run.
+        """
+        return Train.model_validate(self.place(sampled))
+
+    def place(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
+        """`train` as written with the samples' values put in, not yet validated.
+
+        What the file leaves out stays out, so that a sampled preset can still fill it in. A subtree is put in before
+        the paths below it.
+        """
+        train = copy.deepcopy(self.train)
+        for path in sorted(sampled, key=lambda path: (path != MEMBER, path.count("."))):
+            if path not in self.search:
+                raise ValueError(f"{path!r} is not a path of `search:`{did_you_mean(path, self.search)}")
+            try:
+                value = self.search[path].value(sampled[path])
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            if path == MEMBER:
+                train = copy.deepcopy(_whole_run(value))
+            else:
+                _set(train, _with_defaults(train), path, copy.deepcopy(value))
+        return train
+
+    def grid(self) -> Iterator[Sampled]:
+        """Every combination of choices, conditions respected.
+
+        Raises ValueError for a domain that is no choice, and for more combinations than anyone would run.
+        """
+        for path, domain in self.search.items():
+            if domain.labels is None:
+                raise ValueError(f"search.{path}: a grid needs `choice`, not an interval")
+        combinations = math.prod(len(domain.probes) for domain in self.search.values())
+        if combinations > GRID_AT_MOST:
+            raise ValueError(f"sampler: a grid of {combinations} combinations; use tpe or random for so many")
+        seen = set()
+        for labels in itertools.product(*(domain.probes for domain in self.search.values())):
+            sampled: Sampled = {}
+            for (path, domain), label in zip(self.search.items(), labels, strict=True):
+                if domain.applies(sampled):
+                    sampled[path] = label
+            key = tuple(sampled.items())
+            if key not in seen:
+                seen.add(key)
+                yield sampled
+
+    @property
+    def trials(self) -> int | None:
+        """How many trials the study has when it is done; None where only time ends it."""
+        if self.sampler is not None and self.sampler.name == "grid":
+            combinations = sum(1 for _ in self.grid())
+            return min(combinations, self.budget.trials or combinations)
+        return self.budget.trials
+
+    def with_budget(self, **given: float | None) -> Experiment:
+        """The same experiment, with these budgets instead of the file's where they are given.
+
+        Raises ValueError for a budget in usd where no price is known.
+        """
+        if given.get("usd") is not None and self.resources.price is None:
+            raise ValueError(f"--budget-usd {given['usd']:g} needs a price; {PRICE}")
+        budget = self.budget.model_copy(update={key: value for key, value in given.items() if value is not None})
+        return self.model_copy(update={"budget": budget})
+
+    def without_search(self) -> Experiment:
+        """The run of `train:` alone, as a study of one trial."""
+        nothing: dict[str, Any] = {"search": {}, "first": [], "sampler": None, "early_stopping": None}
+        nothing["budget"] = Budget(trials=1)
+        return self.model_copy(update=nothing)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes results comparable: all but the budget, the sampler, the resources and where the data lies."""
+        dumped = self.model_dump(mode="json", by_alias=True, exclude={"budget", "sampler", "resources", "first"})
+        if not self.constraints:  # studies from before there were any stay the same
+            del dumped["constraints"]
+        return of_experiment(dumped | {"train": self.base.model_dump(mode="json")})
+
+    def probes(self) -> Iterator[tuple[str, Sampled]]:
+        """Samples that show whether each value of each domain can be used: (where it is written, sample)."""
+        known: dict[str, list[Sampled]] = {}
+        for path, domain in self.search.items():
+            for context in self._contexts(path, known):
+                for sample in domain.probes:
+                    yield f"search.{path}", {**context, path: sample}
+        for number, point in enumerate(self.first):
+            yield f"first[{number}]", point
+
+    def _contexts(self, path: str, known: dict[str, list[Sampled]]) -> list[Sampled]:
+        """What may have been sampled where the domain of `path` applies, as far as it bears on that.
+
+        Domains that stand above find theirs in `known`, where this one's are put.
+        """
+        if path in known:
+            return known[path]
+        given: dict[str, list[Any]] = {}
+        for other, wanted in self.search[path].when.items():
+            labels = wanted if isinstance(wanted, list) else [wanted]
+            given[other] = [self.search[other].read(label) for label in labels]
+        contexts: list[Sampled] = [{}]
+        for other, domain in self.search.items():
+            if other in given or path.startswith(f"{other}."):
+                labels = given.get(other, domain.labels or [])
+                above = self._contexts(other, known)
+                options = [{**context, other: label} for label in labels for context in above[:CONTEXTS_AT_MOST]]
+                if other not in given and domain.when:
+                    options.append({})  # its own condition may fail
+                together = (
+                    {**context, **option}
+                    for context in contexts
+                    for option in options
+                    if all(context.get(key, label) == label for key, label in option.items())
+                )
+                contexts = list(itertools.islice(together, CONTEXTS_AT_MOST))
+        known[path] = contexts
+        return contexts
+
+
+def _flags(wanted: Any) -> Any:
+    return [flag(label) for label in wanted] if isinstance(wanted, list) else flag(wanted)
+
+
+def _whole_run(value: Any) -> dict[str, Any]:
+    """What `member` stands for."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{MEMBER} stands for all of `train`, not for {shown(value)}; give each of its labels a run")
+    return value
+
+
+def _with_defaults(train: dict[str, Any]) -> dict[str, Any]:
+    """`train` with what it leaves out; as it is where it is not valid (yet)."""
+    try:
+        return Train.model_validate(train).model_dump()
+    except ValidationError:
+        return train
+
+
+def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
+    """Put a value at a dotted path, which must exist in `complete`: in `train` with its defaults."""
+    node, parts = train, path.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(complete, dict) or part not in complete:
+            raise ValueError(f"path {path!r} is not in train{_nearest(train, path, parts[:depth], complete)}")
+        if depth == len(parts) - 1:
+            node[part] = value
+            return
+        complete = complete[part]
+        if not isinstance(node.get(part), dict):  # no more than it takes, so that a preset can fill in the rest
+            node[part] = {"name": complete["name"]} if isinstance(complete, dict) and "name" in complete else {}
+        node = node[part]
+
+
+def _nearest(train: dict[str, Any], path: str, parents: list[str], complete: Any) -> str:
+    """What a path that does not exist was probably meant to be."""
+    near = difflib.get_close_matches(path, _paths(_with_defaults(train)), n=1, cutoff=0.7)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    if not isinstance(complete, dict):
+        return f": {'.'.join(parents)} is {shown(complete)} there"
+    return f"; known: {', '.join('.'.join([*parents, key]) for key in complete)}"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted path of nested mappings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _paths(value, f"{prefix}{key}.")
