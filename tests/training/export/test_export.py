@@ -200,7 +200,9 @@ def test_the_widespread_resnet18_loads_the_weights_under_their_own_names(on_phot
         torch.testing.assert_close(plain((x - mean) / std), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_readme_s_examples_run(on_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_export_page_run(
+    on_photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a stand-in for RobustBench, whose ResNet has the same code and another width."""
     for suffix in FORMATS:
         export.export(on_photographs / "last.pt", tmp_path / f"model{suffix}")
@@ -210,7 +212,7 @@ def test_the_readme_s_examples_run(on_photographs: Path, tmp_path: Path, monkeyp
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, resnet.__name__, resnet)
     monkeypatch.chdir(tmp_path)
-    section = (ROOT / "README.md").read_text().split("## Use the network elsewhere\n")[1].split("\n## ")[0]
+    section = (ROOT / "docs/export.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     assert len(examples) == 3
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
