@@ -20,6 +20,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from arat_ray.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from arat_ray.api.evaluating import evaluate
     from arat_ray.api.files import load_experiment
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     from arat_ray.training.run import Train, Validate
     from arat_ray.training.schedules import Cosine, OneCycle, Piecewise
     from arat_ray.training.weight_perturbation import WeightPerturbation
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "api.files": ("load_experiment",),

@@ -5,16 +5,13 @@ A spec stands beside the code that it configures; this module only holds what al
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from arat_ray.storage.place import is_uri, parse
 from arat_ray.text import did_you_mean as did_you_mean
 
 _POINT = "; is it the end of a number? Decimals follow a point, as in 0.1"
@@ -85,24 +82,3 @@ class Spec(BaseModel):
 
 Pixels = Annotated[float, BeforeValidator(parse_fraction)]
 """A length in pixel units, where an image lies in [0, 1]; YAML may write it as a fraction, 8/255."""
-
-
-def _whole_path(path: Path) -> Path:
-    filled = os.path.expandvars(path)
-    if unset := re.search(r"\$(\w+|\{\w+\})", filled):
-        raise PydanticCustomError("unset_variable", "the variable {name} is not set", {"name": unset[0]})
-    return Path(filled).expanduser().absolute()
-
-
-def _place(value: object) -> object:
-    """An address of a bucket stays text; any other text is a path."""
-    if isinstance(value, str) and is_uri(value):
-        return parse(value).uri
-    return _whole_path(Path(value)) if isinstance(value, str | Path) else value
-
-
-DataPath = Annotated[Path, AfterValidator(_whole_path)]
-"""A file or folder; `~` and $VARIABLES are filled in, and it is made absolute, because workers run in other folders."""
-
-DataPlace = Annotated[Path | str, BeforeValidator(_place)]
-"""A file or folder, as a DataPath, or the address of one in a bucket, as text."""

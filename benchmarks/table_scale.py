@@ -36,10 +36,10 @@ import pyarrow as pa
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study import recorder
 from arat_ray.study.budget import Watch
+from arat_ray.study.writer import StudyWriter
 
 AT_ONCE, EVERY, ROWS_A_FLUSH, ROWS_A_FILLING_FLUSH = 50, 10, 100, 5000
 FILE = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"

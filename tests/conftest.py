@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """xdist's own by file, but for the lanes; its `loadgroup` renames tests, which pytest 9.2 does not let it do."""
     from xdist.scheduler import LoadScopeScheduling
 
@@ -39,7 +39,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
         file = test.partition("::")[0]
         return lanes.get(ROOT / file, file)
 
-    scheduling: Any = LoadScopeScheduling(config)
+    scheduling: Any = LoadScopeScheduling(config, log)
     scheduling._split_scope = lane_or_file
     return scheduling
 

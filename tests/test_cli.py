@@ -30,7 +30,7 @@ from arat_ray.cli import main
 from arat_ray.cli.studies import _again
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 from arat_ray.training import checkpoint
 from arat_ray.training.data.splits import Digits, indices_sha256
 from arat_ray.training.data.subset import choose

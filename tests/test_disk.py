@@ -13,10 +13,10 @@ from arat_ray import disk
 from arat_ray.cluster.study import Stop
 from arat_ray.disk import Disk
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.budget import Watch
 from arat_ray.study.journal import Journal
+from arat_ray.study.writer import StudyWriter
 from arat_ray.training.loop import Context, NeverSavedError, fit
 from tests.places import KINDS
 from tests.study.conftest import EXPERIMENT

@@ -30,9 +30,9 @@ from arat_ray.report import text as show
 from arat_ray.report.figure import plot_front
 from arat_ray.report.figure_confirm import plot_confirmation
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study import rerun_config
 from arat_ray.study.progress import Progress
+from arat_ray.study.writer import StudyWriter
 from arat_ray.text import line, plain
 from tests.frontier.tables import judged
 

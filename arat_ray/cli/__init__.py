@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from arat_ray import __version__
 from arat_ray.cli import clusters, confirming, doctor, fronts, jobs, measuring, networks, studies, submitting, tables
 from arat_ray.cli.groups import Sections
 from arat_ray.cli.interrupts import interrupted_is_130
+from arat_ray.version import __version__
 
 SECTIONS = {
     "Start": ("validate", "tune", "train", "layers", "presets"),

@@ -26,7 +26,6 @@ from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.disk import Disk
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results.writer import StudyWriter
 from arat_ray.storage.place import uri_of
 from arat_ray.storage.pushing import close_all
 from arat_ray.study import folder as study_folder
@@ -35,6 +34,7 @@ from arat_ray.study.budget import Over, Watch
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.study.writer import StudyWriter
 from arat_ray.terminal import report
 
 CONCURRENT_AT_MOST = 1000

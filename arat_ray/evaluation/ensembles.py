@@ -10,10 +10,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from arat_ray import __version__
 from arat_ray.evaluation.attack_classes import VERSION, Step
 from arat_ray.spec import Pixels, Spec
 from arat_ray.training.attacks import Attack, Pgd, check_pixel_units, format_pixels
+from arat_ray.version import __version__
 
 Mode = Literal["exact", "fast"]
 EnsembleName = Literal["autoattack", "autoattack-10-steps", "apgd", "square"]

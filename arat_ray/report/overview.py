@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from arat_ray import locks
 from arat_ray.frontier import evaluations
+from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.pareto import load_front
 from arat_ray.json_files import read_json
 from arat_ray.report.listing import measured
@@ -43,14 +44,7 @@ def overview(study: Path) -> dict[str, Any]:
     rows = [row for row, last in zip(every, reader.latest_attempt(table), strict=True) if last]
     statuses = Counter(row["status"] for row in rows)
     description = _description(study)
-    competing = [
-        row
-        for row in rows
-        if row["status"] == "complete"
-        and row["is_full_fidelity"]
-        and row.get("feasible") is not False
-        and all(row[goal] is not None for goal in goals)
-    ]
+    competing = [row for row in rows if competes(row, goals)]
     front = load_front([study]) if competing else None
     total = _total(description)
     costs = [row["cost_usd"] for row in every if row["cost_usd"] is not None]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import hypervolume, non_dominated
+from arat_ray.frontier.eligibility import competes
 from arat_ray.results import reader
 
 ENDED = ("complete", "pruned", "failed")
@@ -120,5 +121,4 @@ class Watch:
         is_latest = reader.latest_attempt(table)
         ended = [row for row, last in zip(rows, is_latest, strict=True) if last and row["status"] in ENDED]
         for row in sorted(ended, key=lambda row: (row["ended_at"] is None, row["ended_at"])):
-            competes = row["status"] == "complete" and row["is_full_fidelity"] and row["feasible"] is not False
-            self.ended(row["trial_id"], [row[goal] for goal in self.goals] if competes else None)
+            self.ended(row["trial_id"], [row[goal] for goal in self.goals] if competes(row, ()) else None)

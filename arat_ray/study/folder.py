@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import __version__, disk, earlier, locks
+from arat_ray import disk, earlier, locks
 from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import read_json
 from arat_ray.results import reader
@@ -24,6 +24,7 @@ from arat_ray.study.recorder import trial_id
 from arat_ray.training import checkpoint, identity
 from arat_ray.training.data import fingerprint
 from arat_ray.training.data.fingerprint import Content
+from arat_ray.version import __version__
 
 Kind = Literal["tune", "train"]
 CONTENT = "content"

@@ -20,6 +20,7 @@ from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import non_dominated
+from arat_ray.frontier.eligibility import competes
 from arat_ray.results import log, merging, reader
 from arat_ray.results.merging import Difference, Old
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
@@ -272,15 +273,7 @@ def _marked(trials: Mapping[Key, Row], goals: Sequence[str]) -> list[Row]:
     last = dict[str, int]()
     for name, attempt in trials:
         last[name] = max(attempt, last.get(name, attempt))
-    competing = [
-        key
-        for key, row in trials.items()
-        if key[1] == last[key[0]]
-        and row.get("status") == "complete"
-        and row.get("is_full_fidelity")
-        and row.get("feasible") is not False
-        and all(row.get(goal) is not None for goal in goals)
-    ]
+    competing = [key for key, row in trials.items() if key[1] == last[key[0]] and competes(row, goals)]
     points = np.array([[trials[key][goal] for goal in goals] for key in competing]).reshape(-1, len(goals))
     front = {key for key, on in zip(competing, non_dominated(points), strict=True) if on}
     return [{**row, "on_front": key in front} for key, row in trials.items()]

@@ -21,9 +21,9 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import reader
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
+from arat_ray.study.writer import StudyWriter
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import without_places
 from arat_ray.training.loop import Row

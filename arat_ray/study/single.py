@@ -12,10 +12,10 @@ from rich.console import Console
 from arat_ray import terminal
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
+from arat_ray.study.writer import StudyWriter
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.loop import Context, Row, fit
 from arat_ray.training.timing import describe

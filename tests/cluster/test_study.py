@@ -23,11 +23,11 @@ from rich.console import Console
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoLedger
+from arat_ray.study.writer import StudyWriter
 from tests import moving
 from tests.cluster.studies import (
     COMMAND,

@@ -15,7 +15,7 @@ from arat_ray.frontier.confirm import Confirmation, as_json, is_finished, load, 
 from arat_ray.report.figure_confirm import plot_confirmation
 from arat_ray.report.text import print_confirmation
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 SELECTED = [(0.95, 0.30), (0.90, 0.50), (0.80, 0.60)]

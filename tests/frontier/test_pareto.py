@@ -17,7 +17,7 @@ from arat_ray.frontier.dominance import hypervolume, non_dominated, wilson
 from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.report import text
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 Floats = npt.NDArray[np.float64]
 

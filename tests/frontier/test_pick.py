@@ -14,7 +14,7 @@ from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.frontier.pick import bulges, pick
 from arat_ray.report.text import choice_lines
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 # [clean, robust] of 400 images: trial 0 to 3 are the front, trial 4 is not on it
 FRONT = [(0.98, 0.40), (0.97, 0.70), (0.96, 0.72), (0.90, 0.75), (0.96, 0.60)]

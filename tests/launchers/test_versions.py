@@ -9,8 +9,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from arat_ray import __version__
 from arat_ray.launchers.defaults import ray_wanted
+from arat_ray.version import __version__
 from tests.launchers.filled import CLUSTERS, ROOT, SHIPPED
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 METADATA = Metadata(
     study="small", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"

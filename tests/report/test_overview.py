@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 from tests.frontier.tables import evaluated
 
 METADATA = Metadata(

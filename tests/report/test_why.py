@@ -14,7 +14,7 @@ from arat_ray.cli import main
 from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 METADATA = Metadata(study="small", goals=GOALS, reference_point=(0.0, 0.0), revision="4f2a")

@@ -14,7 +14,7 @@ import pytest
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES, Metadata
 from arat_ray.results.table import Table
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 METADATA = Metadata(
     study="layers", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
@@ -137,7 +137,7 @@ def test_reading_and_the_front_load_neither_torch_nor_ray_nor_pandas(tmp_path: P
     study = write_study(tmp_path / "layers")
     code = (
         "import sys, pathlib\n"
-        "import arat_ray.results.schema, arat_ray.results.writer\n"
+        "import arat_ray.results.schema, arat_ray.study.writer\n"
         "from arat_ray.results import reader\n"
         "from arat_ray.frontier import pareto\n"
         "from arat_ray.report import figure\n"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types
+from arat_ray.study.writer import StudyWriter
 
 
 def study_of(

@@ -20,12 +20,12 @@ from arat_ray.cli import main
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import log, reader
 from arat_ray.results.schema import TABLES
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study import folder as study_folder
 from arat_ray.study.ledger import Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.recover import NOT_KNOWN
+from arat_ray.study.writer import StudyWriter
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import Checkpoint
 from tests.frontier.tables import judged

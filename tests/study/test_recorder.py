@@ -12,10 +12,10 @@ from rich.console import Console
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from arat_ray.results.writer import StudyWriter
 from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before
+from arat_ray.study.writer import StudyWriter
 from tests.study.conftest import EXPERIMENT
 
 Make = Callable[..., Experiment]

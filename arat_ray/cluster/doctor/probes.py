@@ -32,7 +32,7 @@ def versions_probe() -> Callable[[str], dict[str, str | None]]:
             except PackageNotFoundError:
                 found[package] = "missing"
         try:
-            from arat_ray import __version__
+            from arat_ray.version import __version__
 
             found["arat-ray"] = __version__  # of a checkout, too
         except ImportError:

@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from arat_ray import __version__
 from arat_ray.cluster.jobs.client import Jobs, NotReadyError
 from arat_ray.cluster.jobs.package import Parcel
+from arat_ray.version import __version__
 
 STOP_S = 60
 """How long a job may take to save and end when it is stopped. A study gives Ray 20 s, and then ends without it."""

@@ -14,11 +14,12 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from arat_ray.spec import DataPlace, did_you_mean
+from arat_ray.spec import did_you_mean
 from arat_ray.storage.datasets import cached
 from arat_ray.training.data import class_folders, classes, labels, parquet_files
 from arat_ray.training.data.decoding import pixels
 from arat_ray.training.data.images import Images, ImageSet, Shape, Split
+from arat_ray.training.data.locations import DataPlace
 from arat_ray.training.data.parquet_columns import Columns, columns
 from arat_ray.training.data.parquet_files import Part
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from arat_ray import locks
-from arat_ray.spec import DataPath
 from arat_ray.storage import finding
 from arat_ray.training.data.images import Images, ImageSet, Shape, Split
+from arat_ray.training.data.locations import DataPath
 
 _MAY_DOWNLOAD = ContextVar("may_download", default=True)
 

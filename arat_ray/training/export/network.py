@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from arat_ray import __version__
 from arat_ray.training import checkpoint as checkpoints
 from arat_ray.training.checkpoint import Checkpoint
 from arat_ray.training.data.images import ImageSet
@@ -26,6 +25,7 @@ from arat_ray.training.export import formats
 from arat_ray.training.export.formats import Format, Logits
 from arat_ray.training.export.robustbench import counterpart
 from arat_ray.training.randomness import generator
+from arat_ray.version import __version__
 
 FORMAT = 1
 """Of the JSON."""

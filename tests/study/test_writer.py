@@ -17,7 +17,7 @@ import pytest
 from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 
 METADATA = Metadata(
     study="layers", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
@@ -34,7 +34,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 FULL_DISK = """
 import json, pathlib, resource, sys
 from arat_ray.results.schema import Metadata
-from arat_ray.results.writer import StudyWriter
+from arat_ray.study.writer import StudyWriter
 metadata = Metadata(study="s", goals=("clean_accuracy",), reference_point=(0.0,), revision="r")
 warnings = []
 writer = StudyWriter(pathlib.Path(sys.argv[1]), params={}, metadata=metadata, warn=warnings.append,

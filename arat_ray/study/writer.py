@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from arat_ray.disk import Disk
 from arat_ray.frontier.dominance import non_dominated
+from arat_ray.frontier.eligibility import competes
 from arat_ray.results import reader
 from arat_ray.results.index import Key
 from arat_ray.results.log import RowLog
@@ -133,10 +134,8 @@ class StudyWriter:
         trial_id = row["trial_id"]
         self._attempt[trial_id] = row["attempt"]
         self._points.pop(trial_id, None)
-        goals = [row.get(goal) for goal in self.goals]
-        competes = row.get("status") == "complete" and row.get("is_full_fidelity") and row.get("feasible") is not False
-        if competes and None not in goals:
-            self._points[trial_id] = tuple(float(goal) for goal in goals if goal is not None)
+        if competes(row, self.goals):
+            self._points[trial_id] = tuple(float(row[goal]) for goal in self.goals)
 
     def _mark(self, trial_ids: Iterable[str]) -> None:
         """The front is the non-dominated of these trials; correct the rows whose flag that changes."""
