@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import imports
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -64,3 +66,8 @@ def test_every_test_that_a_page_names_is_there() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert named
     assert not [name for name in named if f"def {name}(" not in sources]
+
+
+def test_the_graph_on_the_page_on_architecture_is_that_of_the_code() -> None:
+    drawn = imports.mermaid(imports.of_rooms(imports.graph()))
+    assert f"```mermaid\n{drawn}```" in (ROOT / "docs" / "architecture.md").read_text()
