@@ -36,7 +36,9 @@ class Bound(Spec):
     """What a number may be at least and at most."""
 
     min: Pixels | None = None
+    """The least that is feasible."""
     max: Pixels | None = None
+    """The most that is feasible."""
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:

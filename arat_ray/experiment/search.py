@@ -68,10 +68,15 @@ class Domain(Spec):
     """The values of one path into `train`."""
 
     uniform: Annotated[tuple[float, float], BeforeValidator(_two_numbers)] | None = None
+    """[low, high], both included, drawn uniformly."""
     loguniform: Annotated[tuple[float, float], BeforeValidator(_two_numbers)] | None = None
+    """[low, high], both included, drawn uniformly in the logarithm."""
     int_: Annotated[tuple[int, int], BeforeValidator(_two_numbers)] | None = Field(None, alias="int")
+    """[low, high], whole numbers, both included."""
     choice: Annotated[Any, BeforeValidator(_values)] = None
+    """A list of values, or labels and what they stand for; the label is sampled, stored and plotted."""
     when: dict[str, Any] = Field(default_factory=dict)
+    """{path: label or labels}: drawn only where another domain took one of them; else `train`'s value stays."""
 
     @model_validator(mode="after")
     def _is_one_domain_with_values(self) -> Self:

@@ -53,16 +53,20 @@ class Sampler(Spec):
 
     name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
     seed: int = Field(0, ge=0)
+    """Of what is drawn at random."""
 
 
 class Budget(Spec):
     """When the search ends: whichever comes first. A grid ends by itself."""
 
     trials: int | None = Field(None, ge=1)
+    """Trials to run; `--trials` extends a finished study."""
     hours: float | None = Field(None, gt=0)
     """Of wall time, from each start."""
     device_hours: float | None = Field(None, gt=0)
+    """Hours of devices, a GPU each, or a CPU worker where trials take no GPU, added up over all attempts."""
     usd: float | None = Field(None, gt=0)
+    """US dollars, by `resources.price`, added up over all attempts."""
     stall: int | None = Field(None, ge=1)
     """Trials in a row that may end without the hypervolume of the front growing."""
     max_failures: int | None = Field(5, ge=1)
@@ -73,21 +77,27 @@ class Price(Spec):
     """What a device costs: a GPU, or a CPU worker where trials take no GPU."""
 
     usd_per_device_hour: float = Field(ge=0)
+    """US dollars an hour of one device."""
 
 
 class Resources(Spec):
     """What one trial takes and costs, and how many run at once (by default as many as the cluster holds)."""
 
     workers: int = Field(1, ge=1, le=10_000)
+    """Processes that share one trial's batches."""
     min_workers: int | None = Field(None, ge=1)
     """With how few of its workers a trial goes on while machines are missing; by default with none less."""
     cpus_per_worker: float = Field(1, gt=0)
+    """CPU cores that Ray keeps for a worker."""
     gpus_per_worker: float = Field(0, ge=0)
+    """GPUs of a worker; a fraction puts several trials on one GPU."""
     concurrent_trials: int | None = Field(None, ge=1)
+    """Trials at once at most."""
     timeout_minutes: float | None = Field(None, gt=0)
     """How long nothing may be heard of a trial at work before its workers are killed and replaced; by default 10
     minutes, or ten times the longest step."""
     price: Price | None = None
+    """What the cost of trials is reckoned with."""
 
     @property
     def devices(self) -> float:
@@ -122,16 +132,28 @@ class Experiment(Spec):
     """An experiment file. `train` alone is runnable; `search` says what varies in it."""
 
     name: Annotated[str, AfterValidator(_is_a_file_name)]
+    """The study's name: results land in `results/<name>/`."""
     train: dict[str, Any]
+    """One complete training run, from which every trial starts; by itself it is what `arat-ray train` runs."""
     validation: Validate = Field(alias="validate")
+    """How trials are measured during the search."""
     search: dict[str, Domain] = Field(default_factory=dict)
+    """What varies: a path into `train`, such as `method.beta`, then its domain. `member` is a choice of whole runs."""
     first: list[Sampled] = Field(default_factory=list)
+    """Known good points, tried before the sampler proposes any: values by path."""
     maximize: tuple[Goal, ...] = Field(("clean_accuracy", "robust_accuracy"), min_length=1)
+    """The goals of the search."""
     constraints: dict[str, Bound] = Field(default_factory=dict)
+    """Bounds on numbers of `trials`, or of the last row of `epochs`; a complete trial that breaks one is infeasible
+    and on no front."""
     sampler: Sampler | None = None
+    """How the next trial is proposed; by default tpe where there is a search."""
     early_stopping: ParetoAsha | None = None
+    """Ends trials that others leave behind; without it all run to their end."""
     budget: Budget = Budget()
+    """When the search ends."""
     resources: Resources = Resources()
+    """What a trial takes of the machines."""
 
     @model_validator(mode="before")
     @classmethod

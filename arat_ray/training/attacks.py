@@ -50,10 +50,15 @@ class Pgd(Spec):
     version: ClassVar[str] = "arat-ray"
     name: Literal["pgd"] = "pgd"
     norm: Literal["linf", "l2"]
+    """Of the ball around each image."""
     epsilon: Pixels = Field(gt=0)
+    """Radius, in pixel units of [0, 1]; may be written 8/255."""
     step_size: Pixels = Field(gt=0)
+    """Length of a step, in pixel units."""
     steps: int = Field(ge=1)
+    """Iterations."""
     start: Literal["uniform", "normal", "center"] = "uniform"
+    """Uniform in the ball, normal (x + 0.001 N(0, 1), as TRADES' code) or the center, x itself."""
 
     @model_validator(mode="after")
     def _lengths_are_in_pixel_units(self) -> Self:

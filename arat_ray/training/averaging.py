@@ -53,6 +53,7 @@ class Ema(Spec):
 
     name: Literal["ema"] = "ema"
     decay: float = Field(0.999, gt=0, lt=1)
+    """d, reached after a warm-up."""
     start: float = Field(0.0, ge=0, lt=1)
     """Share of the run after which steps are averaged."""
     norm_images: int = Field(10_000, ge=1)

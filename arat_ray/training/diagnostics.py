@@ -47,6 +47,8 @@ class Diagnostics(Spec):
     images: int = Field(512, ge=2)
     """Training images measured on."""
     layers: tuple[str, ...] | None = Field(None, min_length=1)
+    """Patterns of those whose representation is followed; by default those that the method regularises, or else the
+    penultimate one."""
 
     def is_due(self, epoch: int, epochs: int) -> bool:
         return epoch % self.every == 0 or epoch == epochs

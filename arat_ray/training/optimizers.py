@@ -30,9 +30,13 @@ class Sgd(Spec):
 
     name: Literal["sgd"] = "sgd"
     learning_rate: float = Field(0.1, gt=0)
+    """Before the schedule's factor."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Share of the step before that is kept."""
     weight_decay: float = Field(5e-4, ge=0)
+    """L2 penalty."""
     nesterov: bool = False
+    """Nesterov's momentum."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
@@ -55,8 +59,11 @@ class AdamW(Spec):
 
     name: Literal["adamw"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)
+    """Before the schedule's factor."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Decay of the two moments."""
     weight_decay: float = Field(0.01, ge=0)
+    """Decoupled."""
 
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return _eager(torch.optim.AdamW)(

@@ -49,16 +49,23 @@ class Train(Spec):
     preset: str | None = None
     """A published run by name (`arat-ray presets`), which completes what is not given."""
     dataset: Dataset
+    """What is trained on, validated on and tested on."""
     model: Model
+    """The network."""
     method: MethodSpec
+    """The defence."""
     attack: Attack | None = None
     """The inner maximisation; only standard training does without."""
     epochs: int = Field(ge=1)
+    """Passes over the training images."""
     batch_size: int = Field(ge=2)
     """Global: shared out over the workers."""
     optimizer: Optimizer = Sgd()
+    """How weights follow gradients."""
     schedule: Schedule = Piecewise()
+    """The learning rate over the run, as a factor."""
     seed: int = Field(ge=0)
+    """Of initialisation, order, augmentation and attacks."""
     sync_batch_norm: bool = False
     """Norm layers take their statistics over all workers' images, so that the number of workers does not matter."""
     channels_last: bool = True
@@ -72,9 +79,11 @@ class Train(Spec):
     gradient_clipping: float | None = Field(None, gt=0)
     """Largest norm of the whole gradient."""
     weight_perturbation: WeightPerturbation | None = None
+    """Adversarial weight perturbation (AWP), https://arxiv.org/abs/2004.05884."""
     averaging: Averaging | None = None
     """The network deployed and measured is an average over training, as soon as there is one."""
     diagnostics: Diagnostics | None = None
+    """Measurements of ARAT's mechanisms while training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -159,8 +168,11 @@ class Validate(Spec):
     """
 
     every: int = Field(ge=1)
+    """Epochs between two measurements; the last epoch is always measured."""
     images: int = Field(ge=1)
+    """Images to measure on."""
     split: Literal["validation", "test"] = "validation"
+    """validation: images held out of the training set; test: for a last look."""
     subset: Subset = "stratified"
     """Which test images, where there are more: of each class by its share, drawn with `seed`; or the first."""
     choose: Literal["last", "best"] = "last"
@@ -169,7 +181,9 @@ class Validate(Spec):
     seed: int = Field(0, ge=0)
     """Chooses the images held out; apart from `train.seed`, so that all trials and seeds share one split."""
     attack: Attack
+    """The attack of the robust accuracy."""
     batch_size: int = Field(256, ge=1)
+    """Images at a time; no part of the result."""
 
     @model_validator(mode="after")
     def _test_images_do_not_choose(self) -> Self:

@@ -26,9 +26,13 @@ class Piecewise(Spec):
 
     name: Literal["piecewise"] = "piecewise"
     warmup_epochs: int = Field(1, ge=0)
+    """Low epochs at first."""
     warmup_factor: Share = 0.2
+    """Their factor."""
     decays: tuple[Share, ...] = Field((0.76, 0.91), max_length=100)
+    """Shares of the run after which the rate falls."""
     decay_factor: Share = 0.1
+    """By what it falls each time."""
 
     def factor(self, *, epoch: int, epochs: int, progress: float) -> float:
         del progress
@@ -68,7 +72,9 @@ class Cosine(Spec):
 
     name: Literal["cosine"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the run with a linear rise."""
     final: Share = 0.0
+    """Factor at the end."""
 
     def factor(self, *, epoch: int, epochs: int, progress: float) -> float:
         del epoch, epochs
@@ -90,8 +96,11 @@ class OneCycle(Spec):
 
     name: Literal["one_cycle"] = "one_cycle"
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the run where the rate is largest."""
     start: Share = 0.04
+    """Factor at the beginning."""
     final: Share = 0.0
+    """Factor at the end."""
 
     def factor(self, *, epoch: int, epochs: int, progress: float) -> float:
         del epoch, epochs

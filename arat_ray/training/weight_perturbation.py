@@ -28,6 +28,7 @@ class WeightPerturbation(Spec):
     """The authors take gamma 0.01 for PGD-AT, and for TRADES 0.005 after 9 epochs without."""
 
     gamma: float = Field(0.01, gt=0, le=1)
+    """Length of a perturbation over that of the weight."""
     warmup_epochs: int = Field(0, ge=0)
     """So many epochs at first are trained without."""
 

@@ -35,7 +35,9 @@ class ParquetImages(Images):
     name: Literal["parquet"] = "parquet"
     places: ClassVar[tuple[str, ...]] = ("train", "test")
     train: DataPlace
+    """Where the training images are: a folder, or the address of a bucket; for Parquet also one file."""
     test: DataPlace | None = None
+    """Likewise the test images; without them the test split cannot be measured on."""
     image_column: str | None = None
     """By default `img` or `image`, else the only one that can be meant."""
     label_column: str = "label"
@@ -146,7 +148,9 @@ class ImageFolder(Images):
     name: Literal["image_folder"] = "image_folder"
     places: ClassVar[tuple[str, ...]] = ("train", "test")
     train: DataPlace
+    """Where the training images are: a folder, or the address of a bucket; for Parquet also one file."""
     test: DataPlace | None = None
+    """Likewise the test images; without them the test split cannot be measured on."""
     size: PositiveInt
     """Height and width of the images."""
     channels: Literal[1, 3] = 3

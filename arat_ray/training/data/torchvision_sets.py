@@ -34,6 +34,7 @@ class Downloaded(Images):
     """What all of them may say: the folder to look in, by default $ARAT_DATA or ~/.cache/arat-ray."""
 
     root: DataPath | None = None
+    """Folder with torchvision's files; by default $ARAT_DATA or ~/.cache/arat-ray."""
     places: ClassVar[tuple[str, ...]] = ("root",)
 
     def located(self) -> Self:

@@ -85,9 +85,13 @@ class PredictorSpec(Spec):
     """
 
     ratio: float = Field(0.25, gt=0, le=64)
+    """Hidden width over feature width."""
     depth: int = Field(2, ge=1, le=16)
+    """Linear layers."""
     norm: Literal["batch", "layer", "none"] = "batch"
+    """Between the layers."""
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    """Between the layers."""
 
     def build(self, width: int) -> nn.Module:
         hidden = max(1, round(self.ratio * width))
@@ -117,8 +121,11 @@ class AutoBalance(Spec):
 
     name: Literal["auto"] = "auto"
     exponent: float = Field(1.0, ge=0)
+    """p; 1 in the paper."""
     images: int = Field(1024, ge=1)
+    """Training images that the accuracy is measured on."""
     sample: Literal["fixed", "fresh"] = "fixed"
+    """The same images each epoch, or new ones as the authors' code takes."""
 
     def weights(self, model: nn.Module, sample_accuracy: SampleAccuracy) -> tuple[float, float]:
         with branches.branch(model, "clean"):
@@ -131,7 +138,9 @@ class FixedBalance(Spec):
 
     name: Literal["fixed"] = "fixed"
     adversarial: float = Field(ge=0)
+    """Weight of the adversarial cross-entropy."""
     clean: float | None = Field(None, ge=0)
+    """Weight of the clean one; by default 1 - adversarial."""
 
     @model_validator(mode="after")
     def _clean_is_not_negative(self) -> FixedBalance:
@@ -172,14 +181,24 @@ class AratSpec(Spec):
     name: Literal["arat"] = "arat"
     passes: ClassVar[int] = 2
     preset: Literal["official"] | None = None
+    """official: what the authors' code does where it differs from the paper; keys beside it go before it."""
     invariance_weight: float = Field(ge=0)
+    """Weight of the invariance loss (the paper's gamma), shared out evenly over the layers."""
     layers: tuple[str, ...] = Field(min_length=1)
+    """Patterns of module names whose outputs are regularised; `*` and `?` stay inside one dotted part."""
     predictor: PredictorSpec | None = PredictorSpec()
+    """The head on the adversarial feature; null: none."""
     balance: Balance = AutoBalance()
+    """Weights of the two cross-entropies."""
     distance: Literal["cosine", "mse", "kl"] = "cosine"
+    """Of the two representations."""
     stop_gradient: Literal["clean", "none", "adversarial", "both"] = "clean"
+    """The side of the invariance loss that is held constant."""
     split_norm: bool = True
+    """A norm branch each for clean and adversarial inputs."""
     attack_norm: AttackNorm = "train"
+    """How batch norms behave while the attack runs: train (statistics of the batch, which move the running ones),
+    train_frozen_stats (which leave them alone) or eval (running ones)."""
     noisy_center: bool = False
     """Train on x + U(-epsilon, epsilon) as the clean input and around it (linf). The authors' code does, so all
     published numbers include it; the paper's equations do not, and attacks then reach up to 2 epsilon from x."""

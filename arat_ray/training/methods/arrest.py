@@ -34,9 +34,15 @@ class ArrestSpec(Spec):
     name: Literal["arrest"] = "arrest"
     passes: ClassVar[int] = 1
     standard_epochs: int = Field(ge=1)
+    """Epochs of standard training before the finetuning."""
     distillation_weight: float = Field(10.0, ge=0)
+    """Weight of the distance to the standard network's representation (lambda)."""
     replay_threshold: float | None = Field(0.25, ge=0, le=1)
+    """Angular distance in [0, 1] from the standard network's representation above which a random neighbour takes the
+    place of the adversarial image; null: none does."""
     attack_norm: AttackNorm = "train"
+    """How batch norms behave while the attack runs: train (statistics of the batch, which move the running ones),
+    train_frozen_stats (which leave them alone) or eval (running ones)."""
 
     def build(self, model: nn.Module, task: Task) -> Method:
         return Arrest(model, task.model.representation, self)

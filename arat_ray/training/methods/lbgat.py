@@ -30,8 +30,12 @@ class LbgatSpec(Spec):
     name: Literal["lbgat"] = "lbgat"
     passes: ClassVar[int] = 3
     beta: float = Field(0.0, ge=0)
+    """Weight of TRADES' KL term; 0 for none."""
     teacher: Model | None = None
+    """Architecture of the natural network; by default that of `model`."""
     attack_norm: AttackNorm = "eval"
+    """How batch norms behave while the attack runs: train (statistics of the batch, which move the running ones),
+    train_frozen_stats (which leave them alone) or eval (running ones)."""
 
     def build(self, model: nn.Module, task: Task) -> Method:
         return Lbgat(model, task.network(self.teacher), self)

@@ -29,7 +29,10 @@ class MartSpec(Spec):
     name: Literal["mart"] = "mart"
     passes: ClassVar[int] = 2
     beta: float = Field(5.0, ge=0)
+    """Weight of the KL term."""
     attack_norm: AttackNorm = "eval"
+    """How batch norms behave while the attack runs: train (statistics of the batch, which move the running ones),
+    train_frozen_stats (which leave them alone) or eval (running ones)."""
 
     def build(self, model: nn.Module, task: Task) -> Method:
         del task

@@ -18,6 +18,8 @@ class PgdAtSpec(Spec):
     name: Literal["pgd_at"] = "pgd_at"
     passes: ClassVar[int] = 1
     attack_norm: AttackNorm = "train"
+    """How batch norms behave while the attack runs: train (statistics of the batch, which move the running ones),
+    train_frozen_stats (which leave them alone) or eval (running ones)."""
 
     def build(self, model: nn.Module, task: Task) -> Method:
         del task

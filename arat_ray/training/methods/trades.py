@@ -32,9 +32,15 @@ class TradesSpec(Spec):
     name: Literal["trades"] = "trades"
     passes: ClassVar[int] = 2
     beta: float = Field(6.0, ge=0)
+    """Weight of the KL term."""
     stop_gradient: Literal["none", "clean", "adversarial"] = "none"
+    """The side of the KL term that is held constant."""
     attack_norm: AttackNorm = "eval"
+    """How batch norms behave while the attack runs: train (statistics of the batch, which move the running ones),
+    train_frozen_stats (which leave them alone) or eval (running ones)."""
     repeat_clean_forward: bool = False
+    """Send x through the network twice a step, as the authors' code does: running statistics then count clean images
+    twice."""
 
     def build(self, model: nn.Module, task: Task) -> Method:
         del task

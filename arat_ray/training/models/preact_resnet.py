@@ -24,7 +24,9 @@ class PreactResnet18(Spec):
 
     name: Literal["preact_resnet18"] = "preact_resnet18"
     width: int = Field(64, ge=1, le=1024)
+    """Channels of the first stage; 64 is the standard."""
     norm: NormName = "batch"
+    """The norm layers."""
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         return PreActResNet(self.width, NORMS[self.norm], channels=shape[0], num_classes=num_classes)

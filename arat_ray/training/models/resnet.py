@@ -29,8 +29,11 @@ class Resnet18(Spec):
 
     name: Literal["resnet18"] = "resnet18"
     width: int = Field(64, ge=1, le=1024)
+    """Channels of the first stage; 64 is the standard."""
     norm: NormName = "batch"
+    """The norm layers."""
     strides: tuple[Stride, Stride, Stride, Stride] = (1, 2, 2, 2)
+    """Of the four stages."""
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         norm = NORMS[self.norm]

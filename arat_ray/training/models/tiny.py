@@ -21,7 +21,9 @@ class Tiny(Spec):
 
     name: Literal["tiny"] = "tiny"
     width: int = Field(16, ge=1, le=1024)
+    """Channels of the first convolution."""
     norm: Literal["batch", "group", "none"] = "batch"
+    """The norm layers."""
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         return TinyNet(self.width, NORMS[self.norm], channels=shape[0], num_classes=num_classes)

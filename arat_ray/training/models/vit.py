@@ -30,11 +30,17 @@ class Vit(Spec):
 
     name: Literal["vit"] = "vit"
     patch: int = Field(4, ge=1, le=64)
+    """Height and width of a patch, in pixels."""
     width: int = Field(192, ge=1, le=4096)
+    """Of a token."""
     depth: int = Field(9, ge=1, le=100)
+    """Blocks."""
     heads: int = Field(3, ge=1, le=128)
+    """Of the attention; they share the width out."""
     mlp_ratio: float = Field(4.0, gt=0, le=64)
+    """Hidden width of a block's MLP over the width of a token."""
     norm: Literal["layer"] = "layer"
+    """The norm layers."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:

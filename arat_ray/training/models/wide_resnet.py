@@ -31,8 +31,11 @@ class WideResnet(Spec):
 
     name: Literal["wide_resnet"] = "wide_resnet"
     depth: Annotated[int, Field(le=1000), AfterValidator(_is_wide_resnet_depth)] = 34
+    """Layers: 6 n + 4."""
     width: int = Field(10, ge=1, le=64)
+    """Factor on the channels."""
     norm: NormName = "batch"
+    """The norm layers."""
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
         return WideResNet(self.depth, self.width, NORMS[self.norm], channels=shape[0], num_classes=num_classes)
