@@ -71,3 +71,8 @@ def test_every_test_that_a_page_names_is_there() -> None:
 def test_the_graph_on_the_page_on_architecture_is_that_of_the_code() -> None:
     drawn = imports.mermaid(imports.of_rooms(imports.graph()))
     assert f"```mermaid\n{drawn}```" in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_site_has_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f": {page.name}\n" not in site]
