@@ -239,20 +239,32 @@ def test_training_and_measuring_need_no_search(module: str) -> None:
     assert not loaded(f"import {module}") & {"ray", "optuna"}
 
 
-def imported(source: Path) -> set[str]:
-    """Top-level packages that a file imports, anywhere in it."""
+def modules_and_names(source: Path) -> set[str]:
+    """What a file imports, anywhere in it, by whole dotted names: modules, and the names taken from them."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name.split(".")[0] for name in names}
+    return names
+
+
+def imported(source: Path) -> set[str]:
+    """Top-level packages that a file imports, anywhere in it."""
+    return {name.split(".")[0] for name in modules_and_names(source)}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
 def test_only_the_cluster_room_imports_ray(source: Path) -> None:
     assert "ray" not in imported(source) or source.relative_to(PACKAGE).parts[0] == "cluster"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))
+def test_only_one_module_imports_private_names_of_ray(source: Path) -> None:
+    names = modules_and_names(source)
+    private = {name for name in names if name.startswith("ray.") and ("._" in name or ".generated" in name)}
+    assert not private or source == PACKAGE / "cluster" / "ray_internals.py"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PACKAGE)))

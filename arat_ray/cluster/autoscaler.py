@@ -14,11 +14,11 @@ from typing import Any
 import ray
 import requests
 import yaml
-from ray._private import worker as ray_worker
 from ray.exceptions import GetTimeoutError
 from ray.util import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arat_ray.cluster import ray_internals
+from arat_ray.cluster.node_affinity import task_on
 from arat_ray.text import plain
 
 HEAD = "node:__internal_head__"
@@ -39,12 +39,10 @@ def full_size(slots: Callable[[Node], int]) -> list[Node]:
     alive = [node for node in ray.nodes() if node["Alive"]]
     present: list[Node] = [node["Resources"] for node in alive]
     head = next((node for node in alive if HEAD in node["Resources"]), None)
-    own = ray_worker._global_node
+    own = ray_internals.own_node()
     if head is None or (own is not None and own.is_head()):
         return present
-    here = NodeAffinitySchedulingStrategy(head["NodeID"], soft=False)
-    task: Any = ray.remote(num_cpus=0, max_retries=0)(configuration)
-    asked = task.options(scheduling_strategy=here).remote(ray.get_runtime_context().gcs_address)
+    asked = task_on(head["NodeID"], configuration, ray.get_runtime_context().gcs_address)
     try:
         found = ray.get(asked, timeout=ANSWER_S)
     except GetTimeoutError:
@@ -94,11 +92,8 @@ def configuration(gcs_address: str) -> dict[str, Any] | None:
 
 def _of_kuberay(name: str) -> dict[str, Any] | None:
     """As KubeRay's autoscaler reads it; None where the pod may not ask."""
-    from ray.autoscaler._private.kuberay.autoscaling_config import AutoscalingConfigProducer
-
     try:
-        found: dict[str, Any] = AutoscalingConfigProducer(name, NAMESPACE.read_text().strip())()
+        return ray_internals.kuberay_configuration(name, NAMESPACE.read_text().strip())
     except (OSError, requests.RequestException) as error:
         print(plain(f"cannot ask Kubernetes how far this cluster may grow: {error}"))  # noqa: T201
         return None
-    return found

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import ray._private.worker as rays_worker
+from arat_ray.cluster import ray_internals
 
 ESSENTIAL = ("raylet", "gcs_server")
 LOOK_S = 1.0
@@ -21,7 +21,7 @@ RAY_GONE = 9
 
 def gone() -> str | None:
     """How a process without which Ray does not work has ended; None where all live, or others have started Ray."""
-    node = rays_worker._global_node if rays_worker.global_worker.connected else None  # one that starts may try again
+    node = ray_internals.own_node() if ray_internals.is_connected() else None  # one that starts may try again
     for kind, process in node.dead_processes() if node else ():
         if kind in ESSENTIAL:
             return f"Ray on this machine has ended: its {kind} {_ended(process.poll())}"

@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray._private import worker as ray_worker
-from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray.exceptions import AuthenticationError
 
-from arat_ray.cluster import ENVIRONMENT, autoscaler, starting
+from arat_ray.cluster import ENVIRONMENT, autoscaler, ray_internals, starting
 from arat_ray.cluster.jobs.client import TOKEN_PLACES
 from arat_ray.cluster.secrecy import server
 from arat_ray.cluster.waiting import Waiting, tell
@@ -81,9 +79,9 @@ def _joined(address: str) -> str:
     """What was joined, in words: `auto` takes whatever it finds."""
     nodes, there = [node for node in ray.nodes() if node["Alive"]], ray.cluster_resources()
     session = ""
-    if not ray.util.client.ray.is_connected():
+    if not ray_internals.is_client():
         address = ray.get_runtime_context().gcs_address
-        session = f", {ray_worker.global_worker.node.session_name}"
+        session = f", {ray_internals.session_name()}"
     return plain(
         f"joined the Ray at {address}{session}: {len(nodes)} node(s), {there.get('CPU', 0):g} CPU, "
         f"{there.get('GPU', 0):g} GPU"
@@ -92,7 +90,7 @@ def _joined(address: str) -> str:
 
 def _of_job() -> Container[str]:
     """Variables that this process's job was submitted with: all its workers have them, and Ray takes none twice."""
-    config: dict[str, Any] = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    config: dict[str, Any] = json.loads(os.environ.get(ray_internals.JOB_CONFIG_VARIABLE, "{}"))
     variables: dict[str, str] = (config.get("runtime_env") or {}).get("env_vars") or {}
     return variables.keys()
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ray.tune.execution import class_cache
-
+from arat_ray.cluster import ray_internals
 from arat_ray.storage.place import without_login
 
 NOT_SECRET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
@@ -19,8 +18,7 @@ def keep_from_actors() -> None:
     It copies `AWS_ACCESS_KEY_ID` and others into their runtime environment (`ray.tune.execution.class_cache`), which
     Ray writes into the logs of every node. On this machine workers inherit the environment; nodes have their own.
     """
-    copied = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in copied if name.startswith(SETTINGS)}
+    ray_internals.propagate_only(SETTINGS)
 
 
 def server() -> dict[str, str]:

@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import node as ray_node
-from ray._private import ray_constants, services
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from arat_ray.cluster import token
+from arat_ray.cluster.ray_internals import node as ray_node
+from arat_ray.cluster.ray_internals import psutil, ray_constants, services
 from arat_ray.cluster.waiting import Waiting
 from arat_ray.text import plain
 
-psutil: Any = ray_node.psutil  # Ray brings it along
 LIMIT_S = 600
 """How long one part of Ray may take to start; its own limits are 30 s."""
 SETTINGS = {

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from arat_ray.cluster.node_affinity import task_on
 
 
 class Trouble(NamedTuple):
@@ -28,11 +29,7 @@ def nodes() -> dict[str, dict[str, Any]]:
 
 def run(function: Callable[..., Any], *arguments: Any, limit_s: float) -> dict[str, Any]:
     """What a function gives on each node, or the Trouble with it; the function gets the node's name first."""
-    task = ray.remote(num_cpus=0, max_retries=0)(function)
-    running = {}
-    for name, node in nodes().items():
-        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        running[name] = task.options(scheduling_strategy=here).remote(name, *arguments)
+    running = {name: task_on(node["NodeID"], function, name, *arguments) for name, node in nodes().items()}
     ready, late = ray.wait(list(running.values()), num_returns=len(running), timeout=limit_s)
     for each in late:
         ray.cancel(each, force=True)

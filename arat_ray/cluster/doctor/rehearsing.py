@@ -13,10 +13,9 @@ import ray
 import torch
 import torch.distributed as dist
 from ray import train as ray_train
-from ray.train.torch import TorchTrainer
 
 from arat_ray.cluster.doctor import on_all_nodes, probes
-from arat_ray.cluster.nodes import per_worker
+from arat_ray.cluster.torch_trainer import torch_trainer
 from arat_ray.experiment.spec import Experiment, Resources
 from arat_ray.training.loop import Context
 from arat_ray.training.rehearsal import rehearse
@@ -54,21 +53,16 @@ def _together(config: dict[str, Any]) -> dict[str, Any]:
     """The workers of one trial, through Ray Train, as `launch` places them."""
     resources = Resources.model_validate(config["resources"])
     with tempfile.TemporaryDirectory(prefix="arat-ray-") as scratch:
-        trainer = TorchTrainer(
+        failures = ray_train.FailureConfig(max_failures=0, controller_failure_limit=1)
+        torch_trainer(
             _worker,
-            train_loop_config=config,
-            scaling_config=ray_train.ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=resources.gpus_per_worker > 0,
-                resources_per_worker=per_worker(resources),
-            ),
-            run_config=ray_train.RunConfig(
-                name="rehearsal",
-                storage_path=scratch,
-                failure_config=ray_train.FailureConfig(max_failures=0, controller_failure_limit=1),
-            ),
-        )
-        trainer.fit()
+            config,
+            resources,
+            workers=resources.workers,
+            name="rehearsal",
+            storage=scratch,
+            failures=failures,
+        ).fit()
     return dict(json.loads(probes.read_file(MEASURED, config["storage"])))
 
 

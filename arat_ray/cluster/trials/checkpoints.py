@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ray
 import torch
 import torch.distributed as dist
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from arat_ray.cluster import ray_internals
+from arat_ray.cluster.node_affinity import task_on
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.storage import objects
 from arat_ray.storage.mirror import Mirror
@@ -140,13 +141,9 @@ def push_left(folder: Path, console: Console) -> None:
     address = uri_of(folder)
     if address is None:
         return
-    task: Any = ray.remote(num_cpus=0, max_retries=0)(_push_all)
-    here = None if ray.util.client.ray.is_connected() else ray.get_runtime_context().get_node_id()
+    here = None if ray_internals.is_client() else ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]  # this one ends with its driver
-    asked = {}
-    for node in others:
-        place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[task.options(scheduling_strategy=place).remote(address)] = node
+    asked = {task_on(node["NodeID"], _push_all, address): node for node in others}
     done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE_S) if asked else ([], [])
     lines = []
     for reference, node in asked.items():

@@ -12,7 +12,8 @@ import time
 from typing import NamedTuple
 
 import ray
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
+
+from arat_ray.cluster import ray_internals
 
 NAMESPACE = "arat-ray"
 EVERY_S = 10.0
@@ -47,19 +48,17 @@ class Heart:
 
     def _beat(self) -> None:
         beat = Beat(self.times, self.node, os.getpid(), self.trouble)
-        _internal_kv_put(self.key, json.dumps(beat), overwrite=True, namespace=NAMESPACE)
+        ray_internals.put(self.key, json.dumps(beat), namespace=NAMESPACE)
 
 
 def beats(study: str, number: int) -> list[Beat]:
     """The last ones of a trial's workers."""
-    keys = _internal_kv_list(_of(study, number), namespace=NAMESPACE)
-    values = [_internal_kv_get(key, namespace=NAMESPACE) for key in keys]
-    return [Beat(*json.loads(value)) for value in values if value]
+    return [Beat(*json.loads(value)) for value in ray_internals.values(_of(study, number), namespace=NAMESPACE)]
 
 
 def forget(study: str, number: int) -> None:
     """The workers of this attempt are gone."""
-    _internal_kv_del(_of(study, number), del_by_prefix=True, namespace=NAMESPACE)
+    ray_internals.delete(_of(study, number), namespace=NAMESPACE)
 
 
 def _of(study: str, number: int) -> str:

@@ -19,11 +19,9 @@ from typing import NamedTuple
 
 import ray
 import requests
-from ray._private.state import state
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.exceptions import RayError
 
+from arat_ray.cluster import ray_internals
 from arat_ray.text import plain
 
 EVERY_S = 5.0
@@ -139,7 +137,7 @@ class Notice(threading.Thread):
     def _drained(self) -> Given | None:
         """Whether Ray was told; None as well where it cannot be asked just now."""
         try:
-            deadline_ms = state.get_draining_nodes().get(self.node)
+            deadline_ms = ray_internals.draining_nodes().get(self.node)
         except (RayError, RuntimeError):
             return None
         if deadline_ms is None:
@@ -149,9 +147,8 @@ class Notice(threading.Thread):
     def _pass_on(self, given: Given) -> None:
         """Tell Ray, so that it starts nothing here any more."""
         deadline_ms = int(1000 * (time.time() + given.seconds))
-        reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         try:
-            GcsClient(address=self.gcs).drain_node(self.node, reason, str(given), deadline_ms)
+            ray_internals.drain_node(self.gcs, self.node, why=str(given), deadline_ms=deadline_ms)
         except RayError as error:
             print(plain(f"{given}; Ray could not be told: {error}"))  # noqa: T201
 

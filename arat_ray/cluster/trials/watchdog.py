@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from arat_ray.cluster.node_affinity import task_on
 from arat_ray.cluster.trials import heartbeat
 from arat_ray.cluster.trials.heartbeat import Beat
 from arat_ray.experiment.spec import Resources
@@ -150,8 +150,7 @@ def wanted(resources: Resources) -> str:
 def kill_workers(workers: Iterable[Beat]) -> None:
     """End these processes, stopped ones too, each by a task on its node; Ray replaces them."""
     for beat in workers:
-        there = NodeAffinitySchedulingStrategy(beat.node, soft=False)
-        ray.remote(_kill).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(beat.pid)
+        task_on(beat.node, _kill, beat.pid)
 
 
 def _kill(pid: int) -> None:

@@ -21,10 +21,9 @@ import torch
 import torch.distributed as dist
 from ray import train as ray_train
 from ray.exceptions import GetTimeoutError
-from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from arat_ray.cluster.nodes import per_worker
+from arat_ray.cluster.node_affinity import actor_on
+from arat_ray.cluster.torch_trainer import torch_trainer
 from arat_ray.experiment.spec import Resources
 
 ENDING_S = 60.0
@@ -104,8 +103,7 @@ class Crew:
     """Workers of one Ray Train run; `work(config, say, give_up, agree)` trains a trial in each of them."""
 
     def __init__(self, resources: Resources, *, workers: int, work: Work) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
+        self.desk = actor_on(ray.get_runtime_context().get_node_id(), Desk)
         self.error: BaseException | None = None
         self.resources, self.workers, self.work = resources, workers, work
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -142,22 +140,16 @@ class Crew:
 
     def _run(self) -> None:
         with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
-            trainer = TorchTrainer(
+            # Tune starts a trial again that lost a worker: so attempts are counted once
+            failures = ray_train.FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=2)
+            trainer = torch_trainer(
                 _work,
-                train_loop_config={"desk": self.desk, "work": self.work},
-                scaling_config=ray_train.ScalingConfig(
-                    num_workers=self.workers,
-                    use_gpu=self.resources.gpus_per_worker > 0,
-                    resources_per_worker=per_worker(self.resources),
-                ),
-                run_config=ray_train.RunConfig(
-                    name="crew",
-                    storage_path=scratch,
-                    # Tune starts a trial again that lost a worker: so attempts are counted once
-                    failure_config=ray_train.FailureConfig(
-                        max_failures=0, max_preemption_failures=0, controller_failure_limit=2
-                    ),
-                ),
+                {"desk": self.desk, "work": self.work},
+                self.resources,
+                workers=self.workers,
+                name="crew",
+                storage=scratch,
+                failures=failures,
             )
             try:
                 trainer.fit()
