@@ -64,7 +64,7 @@ def doctor(
                 loaded,
                 results=results,
                 limit_s=timeout,
-                say=lambda text: None if quiet else echo(text, err=True),
+                log=lambda text: None if quiet else echo(text, err=True),
             ):
                 found.append(check)
                 if not as_json:
@@ -88,5 +88,5 @@ def _as_a_job(experiment: Path, name: str, address: str, results: str, options: 
         echo(line, err=True)
     connected = client.connect(address)
     examination = submission.Submission(f"doctor-{name}", "doctor", results, options)
-    job = submission.submit(connected, examination, sent=sent, say=lambda text: echo(text, err=True))
+    job = submission.submit(connected, examination, package=sent, log=lambda text: echo(text, err=True))
     follow_to_end(connected, job)

@@ -138,7 +138,7 @@ def _write_until_end(jobs: Jobs, job: str, *, after: int = 0) -> int:
         job,
         after=after,
         write=lambda text: echo(uncoloured(text), nl=False),
-        say=lambda text: echo(text, err=True),
+        log=lambda text: echo(text, err=True),
     )
 
 

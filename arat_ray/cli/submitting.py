@@ -107,8 +107,8 @@ def submit(
                 go_on=command(*go_on),
                 env=variables,
             ),
-            sent=sent,
-            say=lambda text: echo(text, err=True),
+            package=sent,
+            log=lambda text: echo(text, err=True),
         )
         where = f"{results.rstrip('/')}/{study}"
         if submission.is_relative(results):

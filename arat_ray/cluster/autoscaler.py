@@ -6,6 +6,7 @@ autoscaler reads them: the file that `ray up` leaves on the head, or the RayClus
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from arat_ray.cluster import ray_internals
 from arat_ray.cluster.node_affinity import task_on
 from arat_ray.text import plain
 
+logger = logging.getLogger(__name__)
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -95,5 +97,5 @@ def _of_kuberay(name: str) -> dict[str, Any] | None:
     try:
         return ray_internals.kuberay_configuration(name, NAMESPACE.read_text().strip())
     except (OSError, requests.RequestException) as error:
-        print(plain(f"cannot ask Kubernetes how far this cluster may grow: {error}"))  # noqa: T201
+        logger.warning(plain(f"cannot ask Kubernetes how far this cluster may grow: {error}"))
         return None

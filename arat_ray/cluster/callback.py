@@ -54,7 +54,7 @@ class StudyCallback(tune.Callback):
         self._begin(trial)  # its worker may have been lost before it began
         if not (why := self._end(trial)):
             why = reason(trial)
-            self.watchdog.say(f"trial {trial.config['number']}: {why}; it goes on from its last checkpoint")
+            self.watchdog.log(f"trial {trial.config['number']}: {why}; it goes on from its last checkpoint")
             if why.startswith(LEFT):
                 trial.run_metadata.num_failures = 0  # it lost nothing, and may be moved on as often as it takes
         self.recorder.retry(trial.config["number"], why)

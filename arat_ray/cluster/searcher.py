@@ -15,7 +15,7 @@ class StudySearcher(Searcher):
     """Proposes trials until `limit` numbers have been given out (None: for ever), or until `over`.
 
     None starts before the journal has it on disk: a study that is resumed would give its number to another one.
-    `say` is told when it has to wait for this, and `wait` is called each time, because Tune may do nothing else then.
+    `log` is told when it has to wait for this, and `wait` is called each time, because Tune may do nothing else then.
     """
 
     def __init__(
@@ -24,13 +24,13 @@ class StudySearcher(Searcher):
         configure: Callable[[Asked], TrialConfig],
         *,
         limit: int | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         wait: Callable[[], None],
         over: Callable[[], bool],
     ) -> None:
         super().__init__()
         self.ledger, self.configure, self.limit = ledger, configure, limit
-        self.say, self.wait, self.over = say, wait, over
+        self.log, self.wait, self.over = log, wait, over
         self.next: Asked | None = None
         self.waits = False
 
@@ -42,7 +42,7 @@ class StudySearcher(Searcher):
             self.next = self.ledger.ask()
         if self.next is None or not self.ledger.journal.flush():
             if not self.waits:
-                self.say("no trial starts before the results can be written again")
+                self.log("no trial starts before the results can be written again")
             self.waits = True
             self.wait()
             return str(Searcher.FINISHED) if self.over() else None

@@ -150,7 +150,7 @@ def run(
                 progress,
             ):
                 room = nodes.check_placeable(experiment.resources)
-                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, say=console.print)
+                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, log=console.print)
                 if not stop.gone:
                     push_left(folder, console)
                 progress.is_kept = stop.interrupted
@@ -192,23 +192,23 @@ def _tune(
     warn: Callable[[str], None],
     limit: int | None,
     room: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     study = f"{experiment.name}-{uuid.uuid4().hex}"
     configure = functools.partial(_configure, experiment, study, folder)
     concurrent = min(experiment.resources.concurrent_trials or room, CONCURRENT_AT_MOST, limit or CONCURRENT_AT_MOST)
     if experiment.resources.workers > 1:
         concurrent = min(concurrent, room)  # a driver of workers holds no CPU, so nothing else keeps it back
-    say(f"starting {concurrent * experiment.resources.workers} worker(s)")
+    log(f"starting {concurrent * experiment.resources.workers} worker(s)")
     scheduler: Any = None
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
         scheduler = early_stopping.ParetoAsha(recorder, board)
     secrecy.keep_from_actors()
-    watchdog = Watchdog(study, experiment.resources, say=warn)
+    watchdog = Watchdog(study, experiment.resources, log=warn)
     callback = StudyCallback(recorder, ledger, watchdog, room=min(concurrent, room))
     searcher = StudySearcher(
-        ledger, configure, limit=limit, say=warn, wait=callback.tick, over=lambda: stop.reason is not None
+        ledger, configure, limit=limit, log=warn, wait=callback.tick, over=lambda: stop.reason is not None
     )
     # Ray's own record of the study, from which nothing is ever read, goes where a full results disk does not matter
     with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:

@@ -28,18 +28,18 @@ class Check(NamedTuple):
 
 
 def examine(
-    experiment: Experiment | None, *, results: str, limit_s: float, say: Callable[[str], None]
+    experiment: Experiment | None, *, results: str, limit_s: float, log: Callable[[str], None]
 ) -> Iterator[Check]:
-    """The checks of the cluster that this process has joined, one after another; `say` hears which is next."""
+    """The checks of the cluster that this process has joined, one after another; `log` is told which is next."""
 
     def ask(what: str, probe: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        say(f"{what} (at most {limit_s:g} s) ...")
+        log(f"{what} (at most {limit_s:g} s) ...")
         return on_all_nodes.run(probe, *arguments, limit_s=limit_s)
 
     room: int | PlacementError = 0
     if experiment is not None:
         room = _room(experiment)
-        say(f"nodes for one trial (at most {limit_s:g} s) ...")
+        log(f"nodes for one trial (at most {limit_s:g} s) ...")
         if not isinstance(room, PlacementError) and not wake(experiment.resources, limit_s=limit_s):
             late = f"no nodes for a trial came within {limit_s:g} s, though the autoscaler may add some"
             yield Check("nodes", "failed", late, "see `ray status` on the head; raise --timeout if machines are slow")
@@ -52,7 +52,7 @@ def examine(
     storage = check_storage(results, written, seen, text)
     yield storage
     try:
-        yield from _experiment_checks(experiment, room, folder, ask, storage.status == "ok", limit_s, say)
+        yield from _experiment_checks(experiment, room, folder, ask, storage.status == "ok", limit_s, log)
     finally:
         if any(not isinstance(each, Trouble) for each in written.values()):
             on_all_nodes.run(_removed, folder, limit_s=limit_s)
@@ -79,7 +79,7 @@ def _experiment_checks(
     ask: Callable[..., dict[str, Any]],
     storage_is_shared: bool,
     limit_s: float,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Iterator[Check]:
     names = ("data", "placement", "collective", "gradients", "step", "forecast")
     if experiment is None:
@@ -102,7 +102,7 @@ def _experiment_checks(
     if missing:
         yield from (Check(name, "skipped", f"needs {missing}") for name in names[2:])
         return
-    say(f"rehearsal of a trial (at most {limit_s:g} s) ...")
+    log(f"rehearsal of a trial (at most {limit_s:g} s) ...")
     measured = rehearsing.run(experiment, workers=workers, storage=folder, limit_s=limit_s)
     if isinstance(measured, Trouble):
         advice = "raise --timeout if a step takes long; otherwise it is the network between the nodes, or their GPUs"

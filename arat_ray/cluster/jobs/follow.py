@@ -37,7 +37,7 @@ def follow(
     *,
     after: int = 0,
     write: Callable[[str], None],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Write a job's log behind its first `after` characters, until the job ends; its exit code.
@@ -50,23 +50,23 @@ def follow(
         began = time.monotonic()
         try:
             details = jobs.get_job_info(job)  # first: then the log of a job that has ended is whole
-            log = jobs.get_job_logs(job)
+            text = jobs.get_job_logs(job)
         except NoAnswerError as error:
             if not pause:
-                say(f"connection lost, the job goes on; trying again: {error}")
+                log(f"connection lost, the job goes on; trying again: {error}")
             pause = min(2 * pause or INTERVAL_S, AGAIN_AT_MOST_S)
             sleep(pause)
             continue
         if pause:
-            say("connected again")
+            log("connected again")
         pause = 0.0
-        if len(log) > shown:
-            write(log[shown:])
-            shown = len(log)
+        if len(text) > shown:
+            write(text[shown:])
+            shown = len(text)
         if details.status.is_terminal():
             return exit_code(details)
         if not shown and time.monotonic() - pending_since > PENDING_S:
-            say(f"waiting for the job to start: {details.message or details.status}")
+            log(f"waiting for the job to start: {details.message or details.status}")
             pending_since = float("inf")
         sleep(max(INTERVAL_S, 10 * (time.monotonic() - began)))  # a slow answer is not asked for as often
 

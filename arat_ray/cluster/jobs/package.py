@@ -1,4 +1,4 @@
-"""What goes along with a job: the experiment file, what was asked for beside it, and no secret that was not named."""
+"""The package of a job, its working directory on the cluster: the experiment file, and no secret that was not named."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ NAMED_AT_MOST = 10
 """How many files one message names."""
 
 
-class Sent(NamedTuple):
+class PackagedFile(NamedTuple):
     """A file as it goes: what was looked at is what is sent, whatever happens to it in between."""
 
     content: bytes
     mode: int
 
 
-class Parcel(NamedTuple):
-    """Files by their name in the parcel, and a line for each thing that stays behind for a reason of its own."""
+class Package(NamedTuple):
+    """Files by their name in the package, and a line for each thing that stays behind for a reason of its own."""
 
-    files: dict[str, Sent]
+    files: dict[str, PackagedFile]
     stays: list[str]
     experiment: str
     """The name of the experiment file among the files."""
@@ -74,7 +74,9 @@ class Parcel(NamedTuple):
         yield from (f"stays behind: {line}" for line in self.stays)
 
 
-def pack(file: Path, *, folder: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Parcel:
+def pack(
+    file: Path, *, folder: Path | None = None, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Package:
     """The experiment file, all of `folder` where one is given but for what stays behind, and what `include` names.
 
     `exclude` are patterns of names, or of paths in the folder. Raises ValueError for what looks like a secret and is
@@ -83,19 +85,19 @@ def pack(file: Path, *, folder: Path | None = None, include: Sequence[str] = (),
     around = (folder or file.absolute().parent).resolve()
     experiment = _name_of(file, around)
     named = [_named(word, around) for word in include]
-    choice = Choice(around, exclude, {})
+    selection = Selection(around, exclude, {})
     chosen = {experiment: around / experiment}
     for start in (around if folder else None, *(around / name for name in named)):
         if start is not None:
-            chosen |= choice.below(start) if start.is_dir() else {start.relative_to(around).as_posix(): start}
+            chosen |= selection.below(start) if start.is_dir() else {start.relative_to(around).as_posix(): start}
     _refuse_too_much(around, chosen)
     files = {name: _read(path) for name, path in sorted(chosen.items())}
     if suspects := dict(_suspects(files, around, experiment, named)):
         raise ValueError(_suspicious(suspects))
-    return Parcel(files, [*choice.lines(besides=files), *choice.idle()], experiment)
+    return Package(files, [*selection.lines(besides=files), *selection.idle()], experiment)
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
     """What goes of a folder, and why the rest `stays`: name -> reason."""
 
     around: Path
@@ -103,7 +105,7 @@ class Choice(NamedTuple):
     stays: dict[str, str]
 
     def below(self, start: Path) -> dict[str, Path]:
-        """The files that go from a folder inside, by their names in the parcel. Raises ValueError for too many."""
+        """The files that go from a folder inside, by their names in the package. Raises ValueError for too many."""
         found: dict[str, Path] = {}
         for where, folders, files in os.walk(start):
             for name in sorted(folders + files):
@@ -190,19 +192,21 @@ def _named(word: str, around: Path) -> str:
     )
 
 
-def _read(path: Path) -> Sent:
+def _read(path: Path) -> PackagedFile:
     try:
         descriptor = os.open(os.path.realpath(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
                 raise ValueError(f"{path}: is no file that can be sent")
-            return Sent(file.read(), stat.S_IMODE(mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
+            return PackagedFile(file.read(), stat.S_IMODE(mode) & 0o777 | stat.S_IRUSR | stat.S_IWUSR)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _suspects(files: dict[str, Sent], around: Path, experiment: str, named: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _suspects(
+    files: dict[str, PackagedFile], around: Path, experiment: str, named: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """Files that look secret and were not named, each with why; of a link, the name of its target counts as well."""
     for name, sent in files.items():
         if name in named:

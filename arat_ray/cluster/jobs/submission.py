@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arat_ray.cluster.jobs.client import Jobs, NotReadyError
-from arat_ray.cluster.jobs.package import Parcel
+from arat_ray.cluster.jobs.package import Package
 from arat_ray.version import __version__
 
 STOP_S = 60
@@ -34,20 +34,20 @@ class Submission(NamedTuple):
     env: Mapping[str, str] = {}
 
 
-def submit(jobs: Jobs, submission: Submission, *, sent: Parcel, say: Callable[[str], None]) -> str:
-    """Send the parcel, start the job; its name.
+def submit(jobs: Jobs, submission: Submission, *, package: Package, log: Callable[[str], None]) -> str:
+    """Send the package, start the job; its name.
 
-    A head that has only just started is waited for, and `say` hears of it.
+    A head that has only just started is waited for, and `log` is told.
     """
     jobs.check_version()
     with tempfile.TemporaryDirectory(prefix="arat-ray-") as temporary:
-        sent.write(Path(temporary))
+        package.write(Path(temporary))
         give_up = time.monotonic() + READY_S
         while True:
             try:
                 return str(
                     jobs.submit_job(
-                        entrypoint=entrypoint(submission, sent.experiment),
+                        entrypoint=entrypoint(submission, package.experiment),
                         submission_id=f"{submission.study}-{datetime.now():%Y%m%d-%H%M%S}",
                         runtime_env={
                             "working_dir": temporary,
@@ -64,12 +64,12 @@ def submit(jobs: Jobs, submission: Submission, *, sent: Parcel, say: Callable[[s
             except NotReadyError:
                 if time.monotonic() > give_up:
                     raise
-                say("the head does not take jobs yet; trying again")
+                log("the head does not take jobs yet; trying again")
                 time.sleep(2)
 
 
 def entrypoint(submission: Submission, file: str) -> str:
-    """The shell command that runs on the head, in the folder that was sent, about this file of it."""
+    """The shell command that runs on the head, in the folder that was packaged, about this file of it."""
     words = ["arat-ray", submission.verb, file]
     results = shlex.quote(submission.results)
     if is_relative(submission.results):

@@ -5,6 +5,7 @@ Only rank 0 asks the bucket, so that all workers begin from the same file; it se
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import another_run
 from arat_ray.training.run import Train, Validate
 
+logger = logging.getLogger(__name__)
 FILES = (LAST, BEST)
 LEFT = "left-on-nodes.txt"
 """In a study that ended while its bucket was gone: the nodes that have something of it."""
@@ -72,13 +74,13 @@ def kept(config: TrialConfig, device: torch.device, *, rank: int, world_size: in
     _remove_foreign(mirror.folder, config)
     if world_size > 1:
         _send(mirror.folder / LAST, device)
-    pushing = Pushing(mirror, FILES, tell=print)
+    pushing = Pushing(mirror, FILES, tell=logger.warning)
     _pushing.append(pushing)
     pushing.start()
     yield Kept(mirror.folder, pushing)
     _pushing.remove(pushing)
     if pushing.close(patience_s=PATIENCE_S):
-        Pushing(mirror, FILES, tell=print).start()  # as long as this process lives
+        Pushing(mirror, FILES, tell=logger.warning).start()  # as long as this process lives
 
 
 def _pull(mirror: Mirror) -> None:
@@ -90,7 +92,7 @@ def _pull(mirror: Mirror) -> None:
             return
         except OSError as error:
             if time.monotonic() >= deadline:
-                print(plain(f"{mirror.place.uri} is not there ({error}); going on from what this node has"))  # noqa: T201
+                logger.warning(plain(f"{mirror.place.uri} is not there ({error}); going on from what this node has"))
                 return
             time.sleep(2)
 

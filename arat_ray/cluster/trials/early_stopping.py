@@ -45,7 +45,7 @@ class ParetoAsha(FIFOScheduler):
         return {}  # Tune pickles its scheduler along; there is nothing in it to keep
 
 
-class _Board:
+class DecisionBoard:
     """Decisions for workers: (trial number, rung) -> whether to stop there."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class _Board:
 
 def open_board() -> Any:
     """A board of this driver, there as long as its handle is kept."""
-    return ray.remote(_Board).options(name=BOARD, num_cpus=0).remote()
+    return ray.remote(DecisionBoard).options(name=BOARD, num_cpus=0).remote()
 
 
 def ask(number: int, rung: int) -> bool:

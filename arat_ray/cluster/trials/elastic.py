@@ -2,7 +2,7 @@
 
 Ray Train has an elasticity of its own, which knows nothing of batches that must be shared out equally and resizes
 within a run, whose failures Tune would not count. Here the number is settled whenever workers come together: when a
-trial starts, starts again, or when the next one finds a crew that is smaller than it could be.
+trial starts, starts again, or when the next one finds a worker group that is smaller than it could be.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def settle(resources: Resources, batch_size: int, *, room: Room | None = None) -
 
 
 def could_grow(resources: Resources, batch_size: int, *, workers: int, room: Room | None = None) -> bool:
-    """Whether a crew of so many workers could be replaced by one of all: there is room for those it lacks."""
+    """Whether a worker group of so many workers could be replaced by one of all: there is room for those it lacks."""
     bundle = per_worker(resources)
     room = room or (lambda n, seconds: autoscaler.wake([bundle] * n, limit_s=seconds))
     missing = resources.counts(batch_size)[0] - workers

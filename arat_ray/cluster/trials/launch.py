@@ -1,6 +1,6 @@
-"""One trial on the cluster: the loop directly in the Tune actor (one worker), or on the actor's crew (more).
+"""One trial on the cluster: the loop directly in the Tune actor (one worker), or on the actor's worker group (more).
 
-Tune's actors are used again for the next trial, and so are the workers of a crew.
+Tune's actors are used again for the next trial, and so are the workers of a group.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ray import tune
 from arat_ray.cluster.trials import checkpoints, early_stopping, elastic, heartbeat
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.preemption import listen
-from arat_ray.cluster.trials.worker_group import Agree, Crew, Message
+from arat_ray.cluster.trials.trial_queue import Message
+from arat_ray.cluster.trials.worker_group import Agree, WorkerGroup
 from arat_ray.experiment.spec import Resources
 from arat_ray.training.loop import Context, NeverSavedError, Row, fit
 from arat_ray.training.memory import is_out_of_memory
@@ -29,8 +30,8 @@ FAILURES = 3
 """How often in a row lost workers are replaced, with no new checkpoint in between, before a trial counts as failed."""
 
 
-_crews: list[Crew] = []
-"""The crew of this process, a Tune actor that is used again for the next trial."""
+_groups: list[WorkerGroup] = []
+"""The group of this process, a Tune actor that is used again for the next trial."""
 
 
 class AloneError(Exception):
@@ -58,29 +59,29 @@ def run_here(config: TrialConfig) -> None:
 def run_on_workers(config: TrialConfig) -> None:
     """The loop on several workers, each with its share of every batch."""
     resources, batch_size = Resources.model_validate(config["resources"]), config["train"]["batch_size"]
-    if _crews and _crews[0].is_there:
-        fits = _crews[0].workers in resources.counts(batch_size)
-        if not fits or elastic.could_grow(resources, batch_size, workers=_crews[0].workers):
-            _crews.pop().dismiss()
-    if not _crews or not _crews[0].is_there:
-        _crews[:] = [Crew(resources, workers=elastic.settle(resources, batch_size), work=_work)]
-    for message in _crews[0].train(config):
+    if _groups and _groups[0].is_there:
+        fits = _groups[0].workers in resources.counts(batch_size)
+        if not fits or elastic.could_grow(resources, batch_size, workers=_groups[0].workers):
+            _groups.pop().shut_down()
+    if not _groups or not _groups[0].is_there:
+        _groups[:] = [WorkerGroup(resources, workers=elastic.settle(resources, batch_size), work=_work)]
+    for message in _groups[0].train(config):
         if "leaves" in message:
             raise LeavingError(message["leaves"])
         tune.report(message)
 
 
 def _work(
-    config: TrialConfig, say: Callable[[Message], None], give_up: Callable[[Message], None], agree: Agree
+    config: TrialConfig, send: Callable[[Message], None], give_up: Callable[[Message], None], agree: Agree
 ) -> None:
     resources = Resources.model_validate(config["resources"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     world = ray_train.get_context()
     device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
     try:
-        _fit(config, say, device, rank=world.get_world_rank(), world_size=world.get_world_size(), agree=agree)
+        _fit(config, send, device, rank=world.get_world_rank(), world_size=world.get_world_size(), agree=agree)
     except LeavingError as error:
-        say({"leaves": str(error)})
+        send({"leaves": str(error)})
         raise  # the workers' run ends, and another one begins elsewhere
     except AloneError as error:
         give_up({"failed": str(error)})
@@ -109,17 +110,23 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     limit = Resources.model_validate(config["resources"]).timeout_minutes
     every_s = min(heartbeat.EVERY_S, heartbeat.EVERY_S if limit is None else 60 * limit / 4)
     alive = heartbeat.Heart(config["study"], config["number"], rank, every_s=every_s)
-    notice = listen()
+    preemption = listen()
     try:
         with checkpoints.kept(config, device, rank=rank, world_size=world_size) as kept:
             context = Context(
-                kept.folder, report, device, rank, world_size, alive, leaves=lambda: agree(notice.given is not None)
+                kept.folder,
+                report,
+                device,
+                rank,
+                world_size,
+                alive,
+                leaves=lambda: agree(preemption.notice is not None),
             )
             try:
                 fit(train, validate, context)
             except LeavingError as error:
                 kept.flush()
-                given = notice.given or "the machine of one of its workers is taken away"
+                given = preemption.notice or "the machine of one of its workers is taken away"
                 raise LeavingError(f"{given}; {error}") from error
         return
     except LeavingError:

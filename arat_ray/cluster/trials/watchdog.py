@@ -51,12 +51,12 @@ class Watchdog:
         study: str,
         resources: Resources,
         *,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         read: Callable[[str, int], list[Beat]] = heartbeat.beats,
         kill: Callable[[Iterable[Beat]], None] | None = None,
     ) -> None:
-        self.study, self.resources, self.say = study, resources, say
+        self.study, self.resources, self.log = study, resources, log
         self._clock, self._read, self._kill = clock, read, kill or kill_workers
         self._watched: dict[int, Watched] = {}
         self._killed: dict[int, str] = {}
@@ -114,12 +114,12 @@ class Watchdog:
         watched.heard_at, watched.beats = now, beats
         trouble = next((beat.trouble for beat in beats if beat.trouble), None)
         if trouble != watched.trouble:
-            self.say(f"trial {number}: {trouble or 'its checkpoint is written again'}")
+            self.log(f"trial {number}: {trouble or 'its checkpoint is written again'}")
         watched.trouble = trouble
 
     def _put_down(self, number: int, watched: Watched, now: float) -> None:
         reason = f"nothing was heard of it for {duration(now - watched.heard_at)}"
-        self.say(f"trial {number}: {reason}; its workers are killed, and it goes on from its last checkpoint")
+        self.log(f"trial {number}: {reason}; its workers are killed, and it goes on from its last checkpoint")
         self._killed[number] = f"stalled: {reason}, so its workers were killed"
         self._kill(watched.beats)
         watched.heard_at = now
@@ -132,7 +132,7 @@ class Watchdog:
         if now - self._waits_since >= self._tell_after:
             self._tell_after *= 2
             numbers = ", ".join(map(str, sorted(waiting)))
-            self.say(f"trial {numbers}: waiting since {duration(now - self._waits_since)} for {wanted(self.resources)}")
+            self.log(f"trial {numbers}: waiting since {duration(now - self._waits_since)} for {wanted(self.resources)}")
 
 
 def wanted(resources: Resources) -> str:

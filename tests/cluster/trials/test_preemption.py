@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from arat_ray.cluster.trials.preemption import Service, aws, azure, google
+from arat_ray.cluster.trials.preemption import MetadataService, aws, azure, google
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
 from tests.cluster.test_failures import assert_second_attempt, rows
 
@@ -134,7 +134,7 @@ def test_a_service_that_does_not_answer_yet_is_asked_again_for_some_minutes(
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("GCE_METADATA_HOST", metadata.base.removeprefix("http://"))
-    early, late = Service(session), Service(session)
+    early, late = MetadataService(session), MetadataService(session)
     assert early.asked() is None
     metadata.texts["/computeMetadata/v1/instance/preempted"] = "TRUE"
     assert early.asked() == ("Google Cloud", 30.0)

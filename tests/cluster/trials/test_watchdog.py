@@ -27,7 +27,7 @@ class Stage:
         self.watchdog = Watchdog(
             "study",
             Resources.model_validate(resources),
-            say=self.said.append,
+            log=self.said.append,
             clock=lambda: self.now,
             read=lambda study, number: self.alive.get(number, []),
             kill=self._kill,
