@@ -27,12 +27,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from arat_ray.exit_codes import NOT_SAVED
+
 BEAT_S, STALE_S = 15.0, 120.0
 LOOK_S = 0.1
 GLANCE_S = 0.3
 """How long a lock that is held may be held by one who only looks (`is_held`)."""
-SUCCEEDED = 3
-"""Exit code of a holder that was succeeded: what it computed since then is not where it belongs."""
 NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM, errno.ENOTTY}
 HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 """SMB says EACCES of a lock that another one has."""
@@ -185,7 +185,7 @@ def _beat(lease: Path, token: str, over: threading.Event) -> None:
                 said = json.loads(file.read() or "{}")
             if said.get("token") != token:
                 sys.stderr.write(f"{lease.parent} was taken over by another process while this one did not answer\n")
-                os._exit(SUCCEEDED)
+                os._exit(NOT_SAVED)  # what it computed since then is not where it belongs
             os.utime(lease)
         except (OSError, ValueError):  # a file system that is away: so it is for the others
             continue

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from arat_ray.cli import main
 from arat_ray.cli.studies import _again
+from arat_ray.exit_codes import INTERRUPTED, NOT_SAVED
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
 from arat_ray.study.writer import StudyWriter
@@ -366,7 +367,7 @@ def test_a_full_disk_ends_an_evaluation_with_a_message_and_it_goes_on(trained: P
         full = call(*options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert full.exit_code == 3, full.output
+    assert full.exit_code == NOT_SAVED, full.output
     assert "when that is mended the same command goes on from the finished batches" in full.output
     assert list(tmp_path.glob("pgd-2-*/identity.json"))
     assert not list(tmp_path.glob("pgd-2-*/*.safetensors"))
@@ -652,7 +653,7 @@ def test_an_interrupted_run_resumes_to_the_bits_of_an_uninterrupted_one(tmp_path
     assert "is being written to by another process" in refused("train", path, "--results", results, "--resume")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == INTERRUPTED, err
     assert f"go on with: arat-ray train {path} --results {results} --resume" in err
     assert "Traceback" not in err
     study = results / "small"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from arat_ray import locks
+from arat_ray.exit_codes import NOT_SAVED
 from tests.no_flock import can_be_refused, refuse_flock
 
 HOLD = """
@@ -187,7 +188,7 @@ def test_a_frozen_holder_that_was_succeeded_ends_at_once(tmp_path: Path) -> None
     )
     assert said(first) == "held"
     (tmp_path / ".lock.lease").write_text(json.dumps({"token": "another's"}))
-    assert first.wait() == locks.SUCCEEDED  # with its input still open
+    assert first.wait() == NOT_SAVED  # with its input still open
     assert "taken over by another process" in first.communicate()[1]
     assert (tmp_path / ".lock.lease").exists()
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arat_ray.cli.common import BAD_INPUT, FILE, BadInput, echo
+from arat_ray.cli.common import FILE, BadInput, echo
+from arat_ray.exit_codes import BAD_INPUT
 
 if TYPE_CHECKING:
     from arat_ray.launchers.aws_account import Step

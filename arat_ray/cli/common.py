@@ -1,4 +1,4 @@
-"""What all verbs share: types of options, exit codes, the user's errors, the console."""
+"""What all verbs share: types of options, the user's errors, the console."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arat_ray.exit_codes import BAD_INPUT, NOT_SAVED
 from arat_ray.storage.place import is_uri, path_of
 from arat_ray.text import line, nearest, plain
 
 if TYPE_CHECKING:
     from arat_ray.terminal import Console
 
-BAD_INPUT, NOT_SAVED, RAY_GONE, INTERRUPTED = 2, 3, 9, 130
 NAME_BYTES = 255
 """That the name of a file may have, on all usual file systems."""
 

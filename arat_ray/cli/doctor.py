@@ -13,6 +13,7 @@ import click
 from arat_ray.cli.common import FILE, POSITIVE, echo, user_errors
 from arat_ray.cli.data import DATA, again
 from arat_ray.cli.submitting import name_of
+from arat_ray.exit_codes import FAILED
 
 
 @click.command(short_help="Examine a cluster before money is spent.")
@@ -75,7 +76,7 @@ def doctor(
         echo(json.dumps([check._asdict() for check in found], indent=2))
     if failed := [check.name for check in found if check.status == "failed"]:
         echo(f"failed: {', '.join(failed)}", err=True)
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _as_a_job(experiment: Path, name: str, address: str, results: str, options: list[str]) -> None:

@@ -11,7 +11,8 @@ from types import FrameType
 
 import click
 
-from arat_ray.cli.common import INTERRUPTED, echo
+from arat_ray.cli.common import echo
+from arat_ray.exit_codes import INTERRUPTED
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arat_ray.cli.common import INTERRUPTED, console, echo, user_errors
+from arat_ray.cli.common import console, echo, user_errors
+from arat_ray.exit_codes import INTERRUPTED
 from arat_ray.text import command, uncoloured
 
 if TYPE_CHECKING:

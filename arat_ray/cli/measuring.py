@@ -18,9 +18,7 @@ import click
 from arat_ray import disk
 from arat_ray.cli.common import (
     FOLDER,
-    INTERRUPTED,
     PATH,
-    RAY_GONE,
     NotSaved,
     Word,
     echo,
@@ -30,6 +28,7 @@ from arat_ray.cli.common import (
     user_errors,
 )
 from arat_ray.cli.data import DATA, ask
+from arat_ray.exit_codes import INTERRUPTED, RAY_GONE
 
 if TYPE_CHECKING:
     from arat_ray.evaluation.accuracy import Report

@@ -14,10 +14,7 @@ import click
 from arat_ray.cli.common import (
     FILE,
     FOLDER,
-    INTERRUPTED,
-    NOT_SAVED,
     POSITIVE,
-    RAY_GONE,
     bring,
     console,
     echo,
@@ -27,14 +24,12 @@ from arat_ray.cli.common import (
     user_errors,
 )
 from arat_ray.cli.data import DATA, again
+from arat_ray.exit_codes import BUDGETS, FAILED, INTERRUPTED, NOT_SAVED, RAY_GONE
 from arat_ray.text import command
 
 if TYPE_CHECKING:
     from arat_ray.cluster.study import Outcome
     from arat_ray.experiment.spec import Experiment
-
-OVER = {"hours": 4, "device_hours": 5, "usd": 6, "stall": 7, "max_failures": 8}
-"""Exit codes of a study that a budget ended before its last trial."""
 
 
 @click.command(short_help="Check an experiment file and print its plan; no Ray.")
@@ -242,14 +237,14 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
         for text in show.next_steps(front, shown(folder)):
             echo(text)
     elif outcome.failed and not outcome.over:
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def end_over_budget(outcome: Outcome) -> None:
     """Say which budget ended a study before its last trial, if one did, and end with its exit code."""
     if outcome.over:
         echo(f"stopped by {outcome.stopped}; go on with --resume and {outcome.over.more}", err=True)
-        sys.exit(OVER[outcome.over.budget])
+        sys.exit(BUDGETS[outcome.over.budget])
 
 
 def settle(outcome: Outcome, folder: Path, *, go_on: str) -> None:

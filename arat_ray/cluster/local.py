@@ -15,8 +15,6 @@ from arat_ray.cluster import ray_internals
 
 ESSENTIAL = ("raylet", "gcs_server")
 LOOK_S = 1.0
-RAY_GONE = 9
-"""Exit code of a command whose Ray on this machine has ended under it."""
 
 
 def gone() -> str | None:

@@ -25,6 +25,7 @@ from arat_ray.cluster.trials.checkpoints import are_left, push_left
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.disk import Disk
+from arat_ray.exit_codes import INTERRUPTED, NOT_SAVED, RAY_GONE
 from arat_ray.experiment.spec import Experiment
 from arat_ray.storage.place import uri_of
 from arat_ray.storage.pushing import close_all
@@ -39,8 +40,6 @@ from arat_ray.terminal import report
 
 CONCURRENT_AT_MOST = 1000
 PATIENCE_S = 20.0
-NOT_SAVED, INTERRUPTED = 3, 130
-"""Exit codes of a process that could not write its results, and of one that was asked to stop."""
 
 
 class Outcome(NamedTuple):
@@ -268,7 +267,7 @@ def _ending_with_ray(stop: Stop, recorder: Recorder, ledger: Ledger, warn: Calla
         close_all()
         what = "everything measured is saved" if saved else "some rows could not be written"
         warn(f"{what}; go on with --resume")
-        os._exit(local.RAY_GONE if saved else NOT_SAVED)
+        os._exit(RAY_GONE if saved else NOT_SAVED)
 
     with local.watched(end):
         yield

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-INTERRUPTED = 130
+from arat_ray.exit_codes import INTERRUPTED
+
 GRACE_S = 3.0
 """How long the main thread may take to come back after a signal."""
 TOLD_AFTER_S = (0, 10, 30, 60, 120)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from arat_ray.exit_codes import RAY_GONE
 from arat_ray.results import reader
 from tests.cluster.studies import EXPERIMENT, ray_processes, tune_command, wait_until
 
@@ -76,7 +77,7 @@ def test_a_study_whose_own_ray_has_ended_says_so_and_ends(write: Write) -> None:
     (raylet,) = workers(b"raylet/raylet")
     os.kill(raylet, signal.SIGKILL)
     stdout, stderr = driver.communicate(timeout=300)
-    assert driver.returncode == 9, stdout + stderr
+    assert driver.returncode == RAY_GONE, stdout + stderr
     assert "Ray on this machine has ended: its raylet was ended by SIGKILL" in stdout + stderr
     assert "--resume" in stdout + stderr
     assert "Traceback" not in stdout + stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from arat_ray.exit_codes import NOT_SAVED
 from arat_ray.results import reader
 from arat_ray.training import checkpoint
 from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
@@ -59,7 +60,7 @@ def test_a_full_disk_holds_a_study_up_and_loses_nothing(write: Write, disk: Path
     held_up = ("cannot write results", "waits for the disk")  # the rows or the checkpoint, whichever comes first
     wait_until(lambda: any(words in shown.read_text() for words in held_up), 120, "the study to tell")
     driver.terminate()
-    assert driver.wait(timeout=120) == 3, shown.read_text()
+    assert driver.wait(timeout=120) == NOT_SAVED, shown.read_text()
     assert "could not be written" in shown.read_text()
     assert "Traceback" not in shown.read_text()
     (disk / "ballast").unlink()

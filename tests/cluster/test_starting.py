@@ -20,6 +20,7 @@ from ray.tune.execution import class_cache
 from arat_ray.cluster import secrecy, starting, token
 from arat_ray.cluster.secrecy import server
 from arat_ray.cluster.waiting import Waiting
+from arat_ray.exit_codes import INTERRUPTED
 from arat_ray.storage.place import parse
 from tests.cluster.studies import COMMAND, EXPERIMENT
 
@@ -312,6 +313,6 @@ def test_a_command_that_is_interrupted_while_it_imports_ends_with_130(
     done = subprocess.run(
         [sys.executable, "-c", program, verb, str(file), *options], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == INTERRUPTED, done.stderr
     assert done.stderr == "interrupted\n"
     assert done.stdout in ("", f"checking {file}\n")

@@ -20,6 +20,7 @@ import pytest
 from ray._private import node as ray_node
 from rich.console import Console
 
+from arat_ray.exit_codes import BUDGETS, INTERRUPTED
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
@@ -151,7 +152,7 @@ def test_ctrl_c_saves_exits_with_130_and_says_how_to_go_on(write: Write) -> None
     wait_until(lambda: len(rows_so_far(file, "epochs")) >= 3, 240, "some epochs")
     driver.send_signal(signal.SIGINT)
     _, stderr = driver.communicate(timeout=60)
-    assert driver.returncode == 130
+    assert driver.returncode == INTERRUPTED
     assert f"go on with: arat-ray tune {file}" in stderr
     assert "--resume" in stderr
     assert "Traceback" not in stderr
@@ -163,7 +164,7 @@ def test_a_budget_stops_running_trials_counts_what_was_spent_before_and_says_so(
     price = {"price": {"usd_per_device_hour": 3600}}
     file = write(train=train, resources=EXPERIMENT["resources"] | price)
     stopped = tune(file, "--budget-usd", "4")
-    assert stopped.returncode == 6, stopped.stderr
+    assert stopped.returncode == BUDGETS["usd"], stopped.stderr
     assert re.fullmatch(
         r"stopped by budget.usd: \d+\.\d\d of 4 usd are spent; go on with --resume and a larger --budget-usd",
         stopped.stderr.splitlines()[-1],
@@ -172,7 +173,7 @@ def test_a_budget_stops_running_trials_counts_what_was_spent_before_and_says_so(
     assert {row["status"] for row in found} == {"stopped"}
     assert sum(row["cost_usd"] for row in found) >= 4
     again = tune_without_ray(file, "--budget-usd", "4", "--resume")
-    assert again.returncode == 6
+    assert again.returncode == BUDGETS["usd"]
     assert rows(file, "trials") == found, "nothing is started for a budget that is spent"
 
 
@@ -242,7 +243,7 @@ def test_a_study_in_odd_surroundings_goes_on_after_a_trial_that_diverges_and_end
         listening = listens_on(driver.pid)
         arguments = b"".join(map(title, ray_processes()))
         stdout, stderr = driver.communicate(timeout=300)
-        assert driver.returncode == 8, stderr
+        assert driver.returncode == BUDGETS["max_failures"], stderr
         assert "3 trial(s) failed" in stderr
         last = stderr.splitlines()[-1]
         assert last.startswith("stopped by budget.max_failures: 2 trials in a row have failed, the last one with: Div")
@@ -302,7 +303,7 @@ def test_ctrl_c_while_ray_starts_ends_with_130_and_leaves_nothing(write: Write) 
         wait_until(lambda: bool(ray_processes()), 240, "Ray to begin to start")
         os.killpg(driver.pid, signal.SIGINT)
         _, stderr = driver.communicate(timeout=90)
-        assert driver.returncode == 130, stderr
+        assert driver.returncode == INTERRUPTED, stderr
         assert "--resume" in stderr
         assert "Traceback" not in stderr
         assert not ray_processes()
@@ -434,5 +435,5 @@ def test_a_signal_that_takes_ray_along_still_saves_and_ends(write: Write) -> Non
     )
     wait_until(lambda: len(rows_so_far(file, "epochs")) >= 3, 240, "some epochs")
     os.killpg(driver.pid, signal.SIGTERM)
-    assert driver.wait(timeout=90) == 130
+    assert driver.wait(timeout=90) == INTERRUPTED
     assert {row["status"] for row in rows(file, "trials")} == {"stopped"}

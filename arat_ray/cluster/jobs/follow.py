@@ -8,26 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from arat_ray.cluster.jobs.client import Jobs, NoAnswerError
+from arat_ray.exit_codes import FAILED, INTERRUPTED, MEANINGS
 
 INTERVAL_S = 1.0
 AGAIN_AT_MOST_S = 30.0
 PENDING_S = 10.0
-INTERRUPTED, NOT_FOUND = 130, 127
-ENDINGS = {
-    0: "succeeded",
-    1: "failed",
-    2: "refused its input",
-    3: "could not save all rows",
-    4: "stopped by budget.hours",
-    5: "stopped by budget.device_hours",
-    6: "stopped by budget.usd",
-    7: "stopped by budget.stall",
-    8: "stopped by budget.max_failures",
-    9: "ended, because Ray on its machine did",
-    NOT_FOUND: "failed: there is no arat-ray on the PATH of the cluster's head",
-    INTERRUPTED: "stopped",
-}
-"""What the exit codes of `arat-ray tune` say."""
 _PROGRESS = re.compile(r"^\[(\d+(?:/\d+)?)\] trial ", re.MULTILINE)
 
 
@@ -79,7 +64,7 @@ def exit_code(details: Any) -> int:
         return INTERRUPTED
     code = details.driver_exit_code
     if code is None:
-        return 1
+        return FAILED
     return 128 - code if code < 0 else int(code)
 
 
@@ -87,7 +72,7 @@ def state(details: Any) -> str:
     """Where a job stands, in a word or a few."""
     if details.status.is_terminal():
         code = exit_code(details)
-        return ENDINGS.get(code, f"failed with exit code {code}")
+        return MEANINGS.get(code, f"failed with exit code {code}")
     return str(details.status.value).lower()
 
 

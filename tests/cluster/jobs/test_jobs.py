@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
+from arat_ray.exit_codes import INTERRUPTED
 from arat_ray.results import reader
 from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
 from tests.storage.conftest import CREDENTIALS, _server, address, server
@@ -143,7 +144,7 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     assert follower.poll() is None, follower.communicate()
     follower.send_signal(signal.SIGINT)
     stdout, stderr = follower.communicate(timeout=300)
-    assert follower.returncode == 130
+    assert follower.returncode == INTERRUPTED
     assert "the job goes on; follow it again or stop it with" in stderr
     assert "results go to ~/results/small on the head" in stderr
     assert f"to the cluster goes 1 file, {file.stat().st_size} bytes:\n  small.yaml" in stderr
@@ -155,7 +156,7 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     assert f"go on with: arat-ray submit {file} --address {head.address} --results results --resume" in stopped.stdout
     assert "--env ARAT_CANARY" in stopped.stdout
     assert "canary-7" not in stopped.stdout + stdout + stderr
-    assert head.run("status", job, "--follow").returncode == 130
+    assert head.run("status", job, "--follow").returncode == INTERRUPTED
     saved = {(row["trial_id"], row["epoch"]) for row in rows(results, "epochs")}
     started = rows(results, "trials")
     assert {row["status"] for row in started} <= {"stopped", "complete"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from arat_ray.cli.common import NOT_SAVED
+from arat_ray.exit_codes import NOT_SAVED
 from tests.disks import fill
 from tests.lab.faults.clusters import DISK, processes
 from tests.lab.faults.studies import BrokenPromiseError, Study
