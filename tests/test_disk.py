@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from arat_ray import disk
-from arat_ray.cluster.study import Stop
+from arat_ray.cluster.stopping import Stop
 from arat_ray.disk import Disk
 from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import tempfile
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from ray import tune
 from rich.console import Console
 
-from arat_ray.cluster import local, nodes, secrecy
+from arat_ray.cluster import nodes, secrecy
 from arat_ray.cluster.callback import StudyCallback
 from arat_ray.cluster.searcher import StudySearcher
+from arat_ray.cluster.stopping import Stop, ending_with_ray, interruptible
 from arat_ray.cluster.trials import early_stopping, launch
 from arat_ray.cluster.trials.checkpoints import are_left, push_left
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
-from arat_ray.disk import Disk
-from arat_ray.exit_codes import INTERRUPTED, NOT_SAVED, RAY_GONE
 from arat_ray.experiment.spec import Experiment
 from arat_ray.storage.place import uri_of
-from arat_ray.storage.pushing import close_all
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
-from arat_ray.study.budget import Over, Watch
+from arat_ray.study.budget import Over
 from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
@@ -39,7 +33,6 @@ from arat_ray.study.writer import StudyWriter
 from arat_ray.terminal import report
 
 CONCURRENT_AT_MOST = 1000
-PATIENCE_S = 20.0
 
 
 class Outcome(NamedTuple):
@@ -51,38 +44,6 @@ class Outcome(NamedTuple):
     saved: bool
     over: Over | None = None
     ray_is_gone: bool = False
-
-
-class Stop(tune.Stopper):
-    """Ends the study, its running trials too, when a budget is spent, it was interrupted, Ray has ended, or one of the
-    `disks` will never take its results."""
-
-    def __init__(self, watch: Watch, *disks: Disk) -> None:
-        self.watch, self.disks = watch, disks
-        self.over: Over | None = None
-        self.interrupted = False
-        self.gone: str | None = None
-        """How Ray on this machine has ended."""
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self.reason is not None
-
-    @property
-    def reason(self) -> str | None:
-        if self.gone:
-            return self.gone
-        if self.interrupted:
-            return "interrupted"
-        if broken := next((disk.broken for disk in self.disks if disk.broken), None):
-            return broken
-        self.over = self.over or self.watch.over()
-        return f"budget.{self.over.budget}: {self.over.reason}" if self.over else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its stopper along; there is nothing in it to keep
 
 
 def run(
@@ -141,11 +102,12 @@ def run(
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
+        save = functools.partial(_close, recorder, ledger)
         try:
             with (
-                _ending_with_ray(stop, recorder, ledger, warn),
+                ending_with_ray(stop, save, warn),
                 nodes.cluster(address, verbose=verbose),
-                _interruptible(stop, recorder, ledger, console),
+                interruptible(stop, save, console),
                 progress,
             ):
                 room = nodes.check_placeable(experiment.resources)
@@ -158,16 +120,10 @@ def run(
         ended = len(ledger.ended())
         has_all = total is not None and ended >= total and not stop.interrupted
         reason = None if has_all else stop.reason
-        saved = _close(recorder, ledger, "interrupted" if stop.gone else reason or "interrupted")
+        saved = save("interrupted" if stop.gone else reason or "interrupted")
         return Outcome(
             reason, recorder.failed, saved, stop.over if reason else None, ray_is_gone=bool(stop.gone) and not has_all
         )
-
-
-def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
-    """Put back what still runs; whether everything is on disk, the rows before the journal that speaks of them."""
-    rows_are_saved = recorder.close(reason)
-    return ledger.journal.flush(final=True) and rows_are_saved
 
 
 def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], console: Console) -> None:
@@ -254,56 +210,7 @@ def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config['number']:05d}"
 
 
-@contextmanager
-def _ending_with_ray(stop: Stop, recorder: Recorder, ledger: Ledger, warn: Callable[[str], None]) -> Iterator[None]:
-    """Where the Ray that this process started has ended, so does the study, within PATIENCE_S even if Tune does not."""
-
-    def end(how: str, over: threading.Event) -> None:
-        stop.gone = how
-        warn(f"{how}; the study ends")
-        if over.wait(PATIENCE_S):
-            return
-        saved = _close(recorder, ledger, "interrupted")
-        close_all()
-        what = "everything measured is saved" if saved else "some rows could not be written"
-        warn(f"{what}; go on with --resume")
-        os._exit(RAY_GONE if saved else NOT_SAVED)
-
-    with local.watched(end):
-        yield
-
-
-@contextmanager
-def _interruptible(stop: Stop, recorder: Recorder, ledger: Ledger, console: Console) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the study cleanly, the second one at once.
-
-    A signal to the whole process group may take Ray's processes along, and then Tune waits for them for ever; so after
-    PATIENCE_S the rows are saved and the process ends without it.
-    """
-
-    def give_up() -> None:
-        saved = _close(recorder, ledger, "interrupted")
-        close_all()
-        what = "everything measured is saved" if saved else "some rows could not be written"
-        report(console, f"Ray did not answer any more; {what}; go on with --resume")
-        os._exit(INTERRUPTED if saved else NOT_SAVED)
-
-    impatient = threading.Timer(PATIENCE_S, give_up)
-    impatient.daemon = True
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        stop.interrupted = True
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-        report(console, "stopping; what was measured is being saved (Ctrl-C again ends at once)")
-        if not impatient.is_alive():
-            impatient.start()
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():  # of a program of the user's own it may be another one
-        before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        impatient.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
+    """Put back what still runs; whether everything is on disk, the rows before the journal that speaks of them."""
+    rows_are_saved = recorder.close(reason)
+    return ledger.journal.flush(final=True) and rows_are_saved
