@@ -12,7 +12,7 @@ from arat_ray.cli.common import FILE, BadInput, echo
 from arat_ray.exit_codes import BAD_INPUT
 
 if TYPE_CHECKING:
-    from arat_ray.launchers.aws_account import Step
+    from arat_ray.launchers.aws_account import PreparationStep
 
 
 @click.group(short_help="Check a cluster file offline; prepare a cloud for it.")
@@ -127,7 +127,7 @@ def aws(
         echo(f"{name}: {value}")
 
 
-def _carry_out(steps: list[Step], *, yes: bool) -> None:
+def _carry_out(steps: list[PreparationStep], *, yes: bool) -> None:
     """Say all steps, ask once, then do them one by one."""
     if not steps:
         echo("nothing is left to do")

@@ -58,7 +58,7 @@ def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] =
 
 def _join(address: str, quiet: dict[str, Any]) -> None:
     variables = {name: value for name, value in (ENVIRONMENT | server()).items() if name not in _of_job()}
-    job = {} if "://" in address else {"job_config": starting.Job()}
+    job = {} if "://" in address else {"job_config": starting.InstalledJobConfig()}
     try:
         ray.init(address=address, runtime_env={"env_vars": variables}, **job, **quiet)
     except AuthenticationError as error:

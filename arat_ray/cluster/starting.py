@@ -48,7 +48,7 @@ class NotStartedError(Exception):
     """A part of Ray has ended, or not begun within LIMIT_S."""
 
 
-class Job(JobConfig):
+class InstalledJobConfig(JobConfig):
     """A job whose workers import what is installed.
 
     Ray would put the folders of the command and of its script first, so that a `random.py` there breaks every worker.
@@ -94,7 +94,7 @@ def _started(options: dict[str, Any]) -> Path:
                     address="local",
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
-                    job_config=Job(),
+                    job_config=InstalledJobConfig(),
                     _temp_dir=str(folder / "r"),  # Ray lets everybody into it: so it is inside of another
                     **options,
                 )

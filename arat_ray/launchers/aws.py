@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from arat_ray.launchers.document import PLACEHOLDER
-from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, mapping
+from arat_ray.launchers.problems import Path, Problem, Rule, Violation, apply, at, listed, mapping
 from arat_ray.launchers.ray_up import node_configs
 from arat_ray.launchers.schema import folder_of, not_among, unknown, wrong_kind
 
@@ -84,38 +84,38 @@ def _walk(shape: Any, value: Any, path: Path) -> Iterator[Problem]:
         yield not_among(path, value, shape.enum)
 
 
-def _own_group(config: Any) -> Iterator[Found]:
+def _own_group(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config):
         if not listed(node.get("SecurityGroupIds")):
-            yield Found((*path, "SecurityGroupIds"), node.get("SecurityGroupIds"))
+            yield Violation((*path, "SecurityGroupIds"), node.get("SecurityGroupIds"))
     rules = listed(at(config, "provider", "security_group", "IpPermissions"))
     for index, rule in enumerate(rules):
         for address in listed(at(rule, "IpRanges")) + listed(at(rule, "Ipv6Ranges")):
             everyone = at(address, "CidrIp") or at(address, "CidrIpv6")
             if everyone in ("0.0.0.0/0", "::/0"):
-                yield Found(("provider", "security_group", "IpPermissions", index), everyone)
+                yield Violation(("provider", "security_group", "IpPermissions", index), everyone)
 
 
-def _metadata(config: Any) -> Iterator[Found]:
+def _metadata(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config):
         options = mapping(node.get("MetadataOptions"))
         for key, wanted in (("HttpTokens", "required"), ("HttpPutResponseHopLimit", 1)):
             if options.get(key) != wanted:
-                yield Found((*path, "MetadataOptions", key), options.get(key))
+                yield Violation((*path, "MetadataOptions", key), options.get(key))
 
 
-def _disks(config: Any) -> Iterator[Found]:
+def _disks(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config):
         disks = listed(node.get("BlockDeviceMappings"))
         if not disks:
-            yield Found((*path, "BlockDeviceMappings"))
+            yield Violation((*path, "BlockDeviceMappings"))
         for index in range(len(disks)):
             for key, wanted in (("Encrypted", True), ("VolumeType", "gp3"), ("DeleteOnTermination", True)):
                 if (value := at(disks, index, "Ebs", key)) != wanted:
-                    yield Found((*path, "BlockDeviceMappings", index, "Ebs", key), value)
+                    yield Violation((*path, "BlockDeviceMappings", index, "Ebs", key), value)
 
 
-def _profiles(config: Any) -> Iterator[Found]:
+def _profiles(config: Any) -> Iterator[Violation]:
     def name(node: dict[str, Any]) -> Any:
         return at(node, "IamInstanceProfile", "Name") or at(node, "IamInstanceProfile", "Arn")
 
@@ -123,14 +123,14 @@ def _profiles(config: Any) -> Iterator[Found]:
     for path, node in node_configs(config):
         mine = name(node)
         if mine is None or (path[1] != at(config, "head_node_type") and mine in heads):
-            yield Found((*path, "IamInstanceProfile"), mine)
+            yield Violation((*path, "IamInstanceProfile"), mine)
 
 
-def _spot(config: Any) -> Iterator[Found]:
+def _spot(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config, head=False):
         market = at(node, "InstanceMarketOptions", "MarketType")
         if market != "spot":
-            yield Found((*path, "InstanceMarketOptions", "MarketType"), market)
+            yield Violation((*path, "InstanceMarketOptions", "MarketType"), market)
 
 
 RULES = (

@@ -14,7 +14,7 @@ TAGS = [{"Key": "made-by", "Value": NAME}]
 ROLES = ("head", "worker")
 
 
-class Step(NamedTuple):
+class PreparationStep(NamedTuple):
     """One change: what it does, in words, and the act."""
 
     says: str

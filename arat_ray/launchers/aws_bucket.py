@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from arat_ray.launchers.aws_account import TAGS, Aws, Step, Wanted, code_of, or_none, ours
+from arat_ray.launchers.aws_account import TAGS, Aws, PreparationStep, Wanted, code_of, or_none, ours
 
 PRIVATE = {
     "BlockPublicAcls": True,
@@ -18,7 +18,7 @@ ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "
 OWNED = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
 
 
-def steps(aws: Aws, wanted: Wanted, account: str) -> Iterator[Step]:
+def steps(aws: Aws, wanted: Wanted, account: str) -> Iterator[PreparationStep]:
     """What makes the bucket, or puts right what was changed about it.
 
     What somebody else's policy or list lets in is taken out of a bucket that `prepare` made alone. Raises ValueError
@@ -27,14 +27,14 @@ def steps(aws: Aws, wanted: Wanted, account: str) -> Iterator[Step]:
     name, s3 = wanted.bucket, aws.s3
     there = _is_there(aws, name, account)
     if not there:
-        yield Step(f"make the bucket {name} in {wanted.region}", lambda: _make(aws, name, wanted.region))
+        yield PreparationStep(f"make the bucket {name} in {wanted.region}", lambda: _make(aws, name, wanted.region))
 
     def has(code: str, call: Callable[..., Any]) -> Any:
         return or_none((code,), call, Bucket=name) if there else None
 
     public = has("NoSuchPublicAccessBlockConfiguration", s3.get_public_access_block)
     if not public or public["PublicAccessBlockConfiguration"] != PRIVATE:
-        yield Step(
+        yield PreparationStep(
             f"block public access to {name}",
             lambda: s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=PRIVATE),
         )
@@ -42,13 +42,13 @@ def steps(aws: Aws, wanted: Wanted, account: str) -> Iterator[Step]:
         yield from _closed(aws, name)
     owned = has("OwnershipControlsNotFoundError", s3.get_bucket_ownership_controls)
     if not owned or owned["OwnershipControls"] != OWNED:
-        yield Step(
+        yield PreparationStep(
             f"give all that is in {name} to its owner, without lists of others",
             lambda: s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=OWNED),
         )
     encrypted = has("ServerSideEncryptionConfigurationNotFoundError", s3.get_bucket_encryption)
     if _algorithms(encrypted) != ["AES256"]:
-        yield Step(
+        yield PreparationStep(
             f"encrypt what {name} holds",
             lambda: s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=ENCRYPTED),
         )
@@ -77,7 +77,7 @@ def _algorithms(encrypted: Any) -> list[str]:
     return [str(rule.get("ApplyServerSideEncryptionByDefault", {}).get("SSEAlgorithm")) for rule in rules]
 
 
-def _closed(aws: Aws, name: str) -> Iterator[Step]:
+def _closed(aws: Aws, name: str) -> Iterator[PreparationStep]:
     """What somebody opened, and what would copy the results elsewhere or delete them."""
     s3 = aws.s3
     tags = or_none(("NoSuchTagSet",), s3.get_bucket_tagging, Bucket=name)
@@ -99,19 +99,21 @@ def _closed(aws: Aws, name: str) -> Iterator[Step]:
             "--bucket"
         )
     if others:
-        yield Step(f"close {name}: {open_to[-1]}", lambda: s3.put_bucket_acl(Bucket=name, ACL="private"))
+        yield PreparationStep(f"close {name}: {open_to[-1]}", lambda: s3.put_bucket_acl(Bucket=name, ACL="private"))
     if lets_in:
-        yield Step(f"close {name}: {open_to[0]}", lambda: _keep(aws, name, json.loads(policy["Policy"]), statements))
+        yield PreparationStep(
+            f"close {name}: {open_to[0]}", lambda: _keep(aws, name, json.loads(policy["Policy"]), statements)
+        )
     if is_ours:
         yield from _undisturbed(aws, name)
 
 
-def _undisturbed(aws: Aws, name: str) -> Iterator[Step]:
+def _undisturbed(aws: Aws, name: str) -> Iterator[PreparationStep]:
     s3 = aws.s3
     rules = or_none(("NoSuchLifecycleConfiguration",), s3.get_bucket_lifecycle_configuration, Bucket=name)
     kept = {"ID", "Status", "Filter", "Prefix", "AbortIncompleteMultipartUpload"}
     if rules and any(rule.keys() - kept for rule in rules["Rules"]):
-        yield Step(
+        yield PreparationStep(
             f"delete the lifecycle rules of {name}, which delete or move results",
             lambda: s3.delete_bucket_lifecycle(Bucket=name),
         )
@@ -119,7 +121,7 @@ def _undisturbed(aws: Aws, name: str) -> Iterator[Step]:
     if copies:
         found = copies["ReplicationConfiguration"]["Rules"]
         to = ", ".join(sorted({str(rule.get("Destination", {}).get("Bucket")) for rule in found}))
-        yield Step(
+        yield PreparationStep(
             f"end the replication of {name}, which copies results to {to}",
             lambda: s3.delete_bucket_replication(Bucket=name),
         )

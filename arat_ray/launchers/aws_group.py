@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from arat_ray.launchers.aws_account import NAME, TAGS, Aws, Step
+from arat_ray.launchers.aws_account import NAME, TAGS, Aws, PreparationStep
 
 SOURCES = {
     "IpRanges": "CidrIp",
@@ -44,11 +44,11 @@ def find_group(aws: Aws, vpc: str | None) -> Any:
     return next(iter(aws.ec2.describe_security_groups(Filters=filters)["SecurityGroups"]), None)
 
 
-def steps(aws: Aws, vpc: str, address: str, values: dict[str, str]) -> Iterator[Step]:
+def steps(aws: Aws, vpc: str, address: str, values: dict[str, str]) -> Iterator[PreparationStep]:
     """What makes the group, or closes and opens what it should; its identifier goes into the values."""
     group = find_group(aws, vpc)
     if group is None:
-        yield Step(
+        yield PreparationStep(
             f"make the security group {NAME} in {vpc}: SSH from {address}, everything from itself",
             lambda: _make(aws, vpc, address, values),
         )
@@ -59,13 +59,13 @@ def steps(aws: Aws, vpc: str, address: str, values: dict[str, str]) -> Iterator[
     if there.keys() != wanted:
         closed, opened = sorted(there.keys() - wanted, key=str), sorted(wanted - there.keys(), key=str)
         changes = [*(f"out with {door}" for door in closed), *(f"in with {door}" for door in opened)]
-        yield Step(
+        yield PreparationStep(
             f"put right what the security group {name} lets in: {'; '.join(changes)}",
             lambda: _put_right(aws, name, opened, [door.permission(there[door]) for door in closed]),
         )
     out = Door("-1", None, None, "IpRanges", "0.0.0.0/0")
     if out not in dict(doors(group["IpPermissionsEgress"])):
-        yield Step(
+        yield PreparationStep(
             f"let the nodes of the security group {name} reach the internet, which they install from",
             lambda: aws.ec2.authorize_security_group_egress(GroupId=name, IpPermissions=[out.permission()]),
         )

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from arat_ray.launchers.aws_account import NAME, TAGS, Aws, Step, or_none
+from arat_ray.launchers.aws_account import NAME, TAGS, Aws, PreparationStep, or_none
 
 _OPENSSH = re.compile(r"-----BEGIN OPENSSH [P]RIVATE KEY-----(.*?)-----END OPENSSH", re.DOTALL)
 _TAGGED = [{"ResourceType": "key-pair", "Tags": TAGS}]
 
 
-def steps(aws: Aws, file: Path) -> Iterator[Step]:
+def steps(aws: Aws, file: Path) -> Iterator[PreparationStep]:
     """What makes the pair, or gives AWS the public half of the file that is here.
 
     Raises ValueError where only one of both is there, and for a file that holds no key.
@@ -31,19 +31,19 @@ def steps(aws: Aws, file: Path) -> Iterator[Step]:
     if file.exists() and not there:
         raise ValueError(f"{file} is here, but AWS has no key pair {NAME}: move the file away, or choose another --key")
     if not there:
-        yield Step(
+        yield PreparationStep(
             f"make the key pair {NAME}; its private half goes to {file}, readable for you alone",
             lambda: _make(aws, file),
         )
         return
     mine, theirs = public_half(file), _words(there["KeyPairs"][0].get("PublicKey", ""))
     if mine != theirs:
-        yield Step(
+        yield PreparationStep(
             f"replace the key pair {NAME} of AWS, which is another than {file}, by the public half of that file",
             lambda: _replace(aws, " ".join(mine)),
         )
     if file.stat().st_mode & 0o077:
-        yield Step(f"make {file} readable for you alone", lambda: file.chmod(0o600))
+        yield PreparationStep(f"make {file} readable for you alone", lambda: file.chmod(0o600))
 
 
 def public_half(file: Path) -> list[str]:

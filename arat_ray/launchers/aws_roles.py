@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from arat_ray.launchers.aws_account import NAME, TAGS, Aws, Step, or_none
+from arat_ray.launchers.aws_account import NAME, TAGS, Aws, PreparationStep, or_none
 from arat_ray.launchers.document import PLACEHOLDER, documents, text_of
 from arat_ray.launchers.problems import at, shown
 from arat_ray.launchers.ray_up import node_configs
@@ -59,7 +59,7 @@ def worker_types(file: Path) -> str:
     return ",".join(dict.fromkeys(found for _, found in types))
 
 
-def steps(aws: Aws, kind: str, policies: Path, values: dict[str, str]) -> Iterator[Step]:
+def steps(aws: Aws, kind: str, policies: Path, values: dict[str, str]) -> Iterator[PreparationStep]:
     """What makes one role and its profile, or takes out what was added and puts back what was changed."""
     name = f"{NAME}-{kind}"
     role = or_none(MISSING, aws.iam.get_role, RoleName=name)
@@ -67,7 +67,7 @@ def steps(aws: Aws, kind: str, policies: Path, values: dict[str, str]) -> Iterat
     given = or_none(MISSING, aws.iam.get_role_policy, RoleName=name, PolicyName=NAME)
     wanted = policy(policies, kind, values)
     if given is None or given["PolicyDocument"] != wanted:
-        yield Step(
+        yield PreparationStep(
             f"give {name} the permissions under {kind!r} of {policies}",
             lambda: aws.iam.put_role_policy(
                 RoleName=name, PolicyName=NAME, PolicyDocument=json.dumps(policy(policies, kind, values))
@@ -78,15 +78,15 @@ def steps(aws: Aws, kind: str, policies: Path, values: dict[str, str]) -> Iterat
     yield from _profile(aws, name)
 
 
-def _trust(aws: Aws, name: str, role: Any, wanted: Any) -> Iterator[Step]:
+def _trust(aws: Aws, name: str, role: Any, wanted: Any) -> Iterator[PreparationStep]:
     trust = json.dumps(wanted)
     if role is None:
-        yield Step(
+        yield PreparationStep(
             f"make the role {name}",
             lambda: aws.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=TAGS),
         )
     elif (found := role["Role"]["AssumeRolePolicyDocument"]) != wanted:
-        yield Step(
+        yield PreparationStep(
             f"let EC2 alone take the role {name}, which now is for {_trusted(found)}",
             lambda: aws.iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust),
         )
@@ -98,14 +98,14 @@ def _trusted(policy: Any) -> str:
     return ", ".join(json.dumps(each.get("Principal", each.get("NotPrincipal"))) for each in statements) or "nobody"
 
 
-def _extra(aws: Aws, name: str) -> Iterator[Step]:
-    def delete(inline: str) -> Step:
+def _extra(aws: Aws, name: str) -> Iterator[PreparationStep]:
+    def delete(inline: str) -> PreparationStep:
         says = f"take the policy {inline} out of {name}, which is not of the file"
-        return Step(says, lambda: aws.iam.delete_role_policy(RoleName=name, PolicyName=inline))
+        return PreparationStep(says, lambda: aws.iam.delete_role_policy(RoleName=name, PolicyName=inline))
 
-    def detach(arn: str) -> Step:
+    def detach(arn: str) -> PreparationStep:
         says = f"detach the policy {arn} from {name}, which is not of the file"
-        return Step(says, lambda: aws.iam.detach_role_policy(RoleName=name, PolicyArn=arn))
+        return PreparationStep(says, lambda: aws.iam.detach_role_policy(RoleName=name, PolicyArn=arn))
 
     yield from (delete(each) for each in inline_policies(aws, name) if each != NAME)
     yield from (detach(each) for each in attached_policies(aws, name))
@@ -123,10 +123,10 @@ def attached_policies(aws: Aws, role: str) -> list[str]:
     return [each["PolicyArn"] for page in pages for each in page["AttachedPolicies"]]
 
 
-def _profile(aws: Aws, name: str) -> Iterator[Step]:
+def _profile(aws: Aws, name: str) -> Iterator[PreparationStep]:
     profile = or_none(MISSING, aws.iam.get_instance_profile, InstanceProfileName=name)
     if profile is None:
-        yield Step(
+        yield PreparationStep(
             f"make the instance profile {name}",
             lambda: aws.iam.create_instance_profile(InstanceProfileName=name, Tags=TAGS),
         )
@@ -139,13 +139,13 @@ def _profile(aws: Aws, name: str) -> Iterator[Step]:
 
     if inside != [name]:
         instead = f" in the place of {', '.join(inside)}" if inside else ""
-        yield Step(f"put the role {name} into the instance profile{instead}", put)
+        yield PreparationStep(f"put the role {name} into the instance profile{instead}", put)
 
 
-def for_spot(aws: Aws) -> Iterator[Step]:
+def for_spot(aws: Aws) -> Iterator[PreparationStep]:
     """The service-linked role of the account, which outlives what is prepared here."""
     if not aws.iam.list_roles(PathPrefix=f"/aws-service-role/{SPOT}/")["Roles"]:
-        yield Step(
+        yield PreparationStep(
             "make the service-linked role for spot machines, which the first one of an account needs",
             lambda: aws.iam.create_service_linked_role(AWSServiceName=SPOT),
         )

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from arat_ray.launchers.document import PLACEHOLDER
-from arat_ray.launchers.problems import Found, Problem, Rule, apply, at, mapping
+from arat_ray.launchers.problems import Problem, Rule, Violation, apply, at, mapping
 from arat_ray.launchers.ray_up import node_configs
 from arat_ray.launchers.schema import folder_of, not_among, unknown, wrong_kind
 
@@ -58,18 +58,18 @@ def schema(config: dict[str, Any]) -> list[Problem]:
     return problems
 
 
-def _private(config: Any) -> Iterator[Found]:
+def _private(config: Any) -> Iterator[Violation]:
     if at(config, "provider", "use_internal_ips") is not True:
-        yield Found(("provider", "use_internal_ips"), at(config, "provider", "use_internal_ips"))
+        yield Violation(("provider", "use_internal_ips"), at(config, "provider", "use_internal_ips"))
     if at(config, "provider", "use_external_head_ip"):
-        yield Found(("provider", "use_external_head_ip"), True)
+        yield Violation(("provider", "use_external_head_ip"), True)
 
 
-def _spot(config: Any) -> Iterator[Found]:
+def _spot(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config, head=False):
         for key, wanted in (("priority", "Spot"), ("evictionPolicy", "Delete")):
             if (value := at(node, "azure_arm_parameters", key)) != wanted:
-                yield Found((*path, "azure_arm_parameters", key), value)
+                yield Violation((*path, "azure_arm_parameters", key), value)
 
 
 RULES = (

@@ -17,14 +17,14 @@ CLOUDS = {"aws": aws, "gcp": gcp, "azure": azure}
 """Providers whose `node_config` has a model to hold it against."""
 
 
-class Verdict(NamedTuple):
+class CheckedFile(NamedTuple):
     """One line for each problem, in the order of the file; and what is worth knowing of a file without any."""
 
     problems: list[str]
     notes: list[str]
 
 
-def check(file: Path, resources: Resources | None = None) -> Verdict:
+def check(file: Path, resources: Resources | None = None) -> CheckedFile:
     """Check a file of `ray up`, KubeRay or Slurm; with `resources`, also whether a trial fits.
 
     Raises ValueError where it cannot be read, is none of these, or a package that knows its model is not installed.
@@ -35,7 +35,7 @@ def check(file: Path, resources: Resources | None = None) -> Verdict:
     return judge(file, documents(file), resources)
 
 
-def judge(file: Path, read: list[Document], resources: Resources | None = None) -> Verdict:
+def judge(file: Path, read: list[Document], resources: Resources | None = None) -> CheckedFile:
     """The same of the documents of a file of `ray up` or KubeRay, whatever they hold."""
     words = [(each, *in_words(each.data)) for each in read]
     found = [each._replace(data=data, placeholders=[*each.placeholders, *odd]) for each, data, odd in words]
@@ -49,13 +49,13 @@ def judge(file: Path, read: list[Document], resources: Resources | None = None) 
     )
 
 
-def _ray_up(file: Path, document: Document, resources: Resources | None) -> Verdict:
+def _ray_up(file: Path, document: Document, resources: Resources | None) -> CheckedFile:
     config = document.data
     kind = mapping(config["provider"]).get("type")
     if not isinstance(kind, str) or kind not in ray_up.PROVIDER_KEYS:
         fix = did_you_mean(str(kind), ray_up.PROVIDER_KEYS).removeprefix("; ")
         unknown = [Problem(("provider", "type"), f"{shown(kind)} cannot be checked", fix)]
-        return Verdict(_lines(file, unknown, document), [])
+        return CheckedFile(_lines(file, unknown, document), [])
     problems = ray_up.schema(config) + defaults.rules(config)
     if kind in CLOUDS:
         problems += CLOUDS[kind].schema(config) + CLOUDS[kind].rules(config)
@@ -64,10 +64,12 @@ def _ray_up(file: Path, document: Document, resources: Resources | None) -> Verd
         notes = ["what the machines have is not in the file; arat-ray doctor asks them"]
     elif resources is not None:
         problems += capacity.too_small(resources, nodes, ("available_node_types",))
-    return Verdict(_lines(file, problems + document.placeholders, document), notes or _notes([nodes or []], resources))
+    return CheckedFile(
+        _lines(file, problems + document.placeholders, document), notes or _notes([nodes or []], resources)
+    )
 
 
-def _kuberay(file: Path, found: list[Document], resources: Resources | None) -> Verdict:
+def _kuberay(file: Path, found: list[Document], resources: Resources | None) -> CheckedFile:
     data = [each.data for each in found]
     problems = kuberay.schema(data) + kuberay.rules(data)
     problems += [
@@ -81,15 +83,15 @@ def _kuberay(file: Path, found: list[Document], resources: Resources | None) -> 
     for index, one in enumerate(found):
         own = [each._replace(path=each.path[1:]) for each in problems if each.path[0] == index]
         lines += _lines(file, own, one, name=str(at(one.data, "kind")))
-    return Verdict(lines, _notes(nodes, resources))
+    return CheckedFile(lines, _notes(nodes, resources))
 
 
-def _slurm(file: Path, text: str, resources: Resources | None) -> Verdict:
+def _slurm(file: Path, text: str, resources: Resources | None) -> CheckedFile:
     problems = slurm.schema(text) + slurm.rules(text) + slurm.placeholders(text)
     nodes = capacity.of_slurm(text)
     if resources is not None and nodes:
         problems += capacity.too_small(resources, nodes, ("#SBATCH",))
-    return Verdict(_lines(file, problems, None), _notes([nodes], resources))
+    return CheckedFile(_lines(file, problems, None), _notes([nodes], resources))
 
 
 def _lines(file: Path, problems: list[Problem], document: Document | None, *, name: str = "") -> list[str]:

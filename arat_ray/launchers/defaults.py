@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 from arat_ray.launchers.pods import is_by_digest
-from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, mapping
+from arat_ray.launchers.problems import Path, Problem, Rule, Violation, apply, at, listed, mapping
 from arat_ray.launchers.ray_up import commands, workers
 
 OPENS_THE_MACHINE = re.compile(
@@ -29,55 +29,55 @@ SAFE_SINCE = (2, 52)
 """Ray's first version without CVE-2025-62593."""
 
 
-def _one_says(config: Any, pattern: str, *keys: str) -> Iterator[Found]:
+def _one_says(config: Any, pattern: str, *keys: str) -> Iterator[Violation]:
     """Broken where none of the commands under these keys matches."""
     if not any(re.search(pattern, command) for _, command in commands(config, *keys)):
-        yield Found((keys[0],))
+        yield Violation((keys[0],))
 
 
-def _token_mode(config: Any) -> Iterator[Found]:
+def _token_mode(config: Any) -> Iterator[Violation]:
     yield from _one_says(config, r"RAY_AUTH_MODE=token\b", "setup_commands", "initialization_commands")
     for path, command in commands(config):
         for mode in re.findall(r"RAY_AUTH_MODE=(\w+)", command):
             if mode != "token":
-                yield Found(path, f"RAY_AUTH_MODE={mode}")
+                yield Violation(path, f"RAY_AUTH_MODE={mode}")
 
 
-def _token_sent(config: Any) -> Iterator[Found]:
+def _token_sent(config: Any) -> Iterator[Violation]:
     if "~/.ray" not in {str(remote).rstrip("/") for remote in mapping(at(config, "file_mounts"))}:
-        yield Found(("file_mounts", "~/.ray"))
+        yield Violation(("file_mounts", "~/.ray"))
 
 
-def _keys_at_home(config: Any) -> Iterator[Found]:
+def _keys_at_home(config: Any) -> Iterator[Violation]:
     for remote, local in mapping(at(config, "file_mounts")).items():
         if isinstance(local, str) and KEYS_OF_ONES_OWN.fullmatch(local.strip().rstrip("/") or "/"):
-            yield Found(("file_mounts", remote), local)
+            yield Violation(("file_mounts", remote), local)
 
 
-def _token_private(config: Any) -> Iterator[Found]:
+def _token_private(config: Any) -> Iterator[Violation]:
     before = ("setup_commands", "initialization_commands")
     yield from _one_says(config, r"umask 0?77\b", "initialization_commands")
     yield from _one_says(config, r"chmod 0?600 ~/\.ray/auth_token", *before)
 
 
-def _dashboard(config: Any) -> Iterator[Found]:
+def _dashboard(config: Any) -> Iterator[Violation]:
     heads = [(path, each) for path, each in commands(config) if re.search(r"ray start\b.*--head\b", each, re.DOTALL)]
     if not heads:
-        yield Found(("head_start_ray_commands",))
+        yield Violation(("head_start_ray_commands",))
     for path, command in heads:
         hosts = re.findall(r"--dashboard-host[= ](\S+)", command)
         if not hosts:
-            yield Found(path)
+            yield Violation(path)
         for host in hosts:
             if host not in ("127.0.0.1", "localhost"):
-                yield Found(path, f"--dashboard-host={host}")
+                yield Violation(path, f"--dashboard-host={host}")
 
 
-def _usage_statistics(config: Any) -> Iterator[Found]:
+def _usage_statistics(config: Any) -> Iterator[Violation]:
     yield from _one_says(config, r"RAY_USAGE_STATS_ENABLED=0\b", "setup_commands", "initialization_commands")
 
 
-def _metrics(config: Any) -> Iterator[Found]:
+def _metrics(config: Any) -> Iterator[Violation]:
     """A port that is named is asked for."""
     if not any("--metrics-export-port" in command for _, command in commands(config)):
         yield from _one_says(config, rf"{METRICS}=0\b", "setup_commands", "initialization_commands")
@@ -86,17 +86,17 @@ def _metrics(config: Any) -> Iterator[Found]:
         yield from _one_says(config, rf"{name}=\d+", *heads)
 
 
-def _images(config: Any) -> Iterator[Found]:
+def _images(config: Any) -> Iterator[Violation]:
     for path, image in _of_docker(config, "image", "head_image", "worker_image"):
         if image is not None and not is_by_digest(image):
-            yield Found(path, image)
+            yield Violation(path, image)
 
 
-def _docker_options(config: Any) -> Iterator[Found]:
+def _docker_options(config: Any) -> Iterator[Violation]:
     for path, options in _of_docker(config, "run_options", "head_run_options", "worker_run_options"):
         for index, option in enumerate(listed(options)):
             if OPENS_THE_MACHINE.search(str(option)):
-                yield Found((*path, index), option)
+                yield Violation((*path, index), option)
 
 
 def _of_docker(config: Any, *keys: str) -> Iterator[tuple[Path, Any]]:
@@ -107,18 +107,18 @@ def _of_docker(config: Any, *keys: str) -> Iterator[tuple[Path, Any]]:
             yield (*above, "docker", key), at(config, *above, "docker", key)
 
 
-def _pinned(config: Any) -> Iterator[Found]:
+def _pinned(config: Any) -> Iterator[Violation]:
     found = False
     for path, command in commands(config):
         for extras, version in re.findall(r"\bray(\[[\w,]+\])?((?:==|>=|<=|~=|!=|<|>)[^\s\"']+)", command):
             found = True
             if (says := pin_problem(version)) is not None:
-                yield Found(path, f"ray{extras}{version}, {says}")
+                yield Violation(path, f"ray{extras}{version}, {says}")
         for bare in re.findall(r"install\b[^;&|]*?[\s\"'](ray(?:\[[\w,]+\])?)(?=[\s\"']|$)", command):
             found = True
-            yield Found(path, bare)
+            yield Violation(path, bare)
     if not found:
-        yield Found(("setup_commands",))
+        yield Violation(("setup_commands",))
 
 
 def pin_problem(version: str) -> str | None:
@@ -145,39 +145,39 @@ def ray_wanted() -> str | None:
     return next((pin[1] for pin in pins if pin), None)
 
 
-def _ports(config: Any) -> Iterator[Found]:
+def _ports(config: Any) -> Iterator[Violation]:
     for path, command in commands(config):
         for name, port in re.findall(r"--((?:[\w]+-)*port)[= ](\d+)", command):
             if int(port) in WORKER_PORTS and not name.endswith("worker-port"):
-                yield Found(path, f"--{name}={port}")
+                yield Violation(path, f"--{name}={port}")
 
 
-def _head_without_cpus(config: Any) -> Iterator[Found]:
+def _head_without_cpus(config: Any) -> Iterator[Violation]:
     head = str(at(config, "head_node_type"))
     path = ("available_node_types", head, "resources", "CPU")
     if at(config, *path) != 0:
-        yield Found(path, at(config, *path))
+        yield Violation(path, at(config, *path))
 
 
-def _bounded(config: Any) -> Iterator[Found]:
+def _bounded(config: Any) -> Iterator[Violation]:
     if not isinstance(at(config, "max_workers"), int):
-        yield Found(("max_workers",))
+        yield Violation(("max_workers",))
     for name, each in workers(config).items():
         if each.get("min_workers", 0) != 0:
-            yield Found(("available_node_types", name, "min_workers"), each["min_workers"])
+            yield Violation(("available_node_types", name, "min_workers"), each["min_workers"])
         if not isinstance(each.get("max_workers"), int):
-            yield Found(("available_node_types", name, "max_workers"))
+            yield Violation(("available_node_types", name, "max_workers"))
 
 
-def _idle(config: Any) -> Iterator[Found]:
+def _idle(config: Any) -> Iterator[Violation]:
     minutes = at(config, "idle_timeout_minutes")
     if not isinstance(minutes, int | float) or not 0 < minutes <= 60:
-        yield Found(("idle_timeout_minutes",), minutes)
+        yield Violation(("idle_timeout_minutes",), minutes)
 
 
-def _terminates(config: Any) -> Iterator[Found]:
+def _terminates(config: Any) -> Iterator[Violation]:
     if at(config, "provider", "cache_stopped_nodes") is not False:
-        yield Found(("provider", "cache_stopped_nodes"), at(config, "provider", "cache_stopped_nodes"))
+        yield Violation(("provider", "cache_stopped_nodes"), at(config, "provider", "cache_stopped_nodes"))
 
 
 EVERYWHERE = (
@@ -263,10 +263,10 @@ IN_A_CLOUD = (
 )
 
 
-def _local_head(config: Any) -> Iterator[Found]:
+def _local_head(config: Any) -> Iterator[Violation]:
     for path, command in commands(config, "head_start_ray_commands"):
         if re.search(r"ray start\b.*--head\b", command, re.DOTALL) and not re.search(r"--num-cpus[= ]0\b", command):
-            yield Found(path)
+            yield Violation(path)
 
 
 LOCAL = (

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from arat_ray.launchers.aws_account import NAME, ROLES, Aws, Step, or_none, ours
+from arat_ray.launchers.aws_account import NAME, ROLES, Aws, PreparationStep, or_none, ours
 from arat_ray.launchers.aws_group import find_group
 from arat_ray.launchers.aws_roles import attached_policies, inline_policies
 
 ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
 
 
-def plan(aws: Aws, *, bucket: str | None, key: Path, vpc: str | None) -> tuple[list[Step], list[str]]:
+def plan(aws: Aws, *, bucket: str | None, key: Path, vpc: str | None) -> tuple[list[PreparationStep], list[str]]:
     """The steps, and what is kept and why. The service-linked role stays: it is the account's.
 
     Raises ValueError while machines of the cluster exist.
@@ -32,7 +32,7 @@ def plan(aws: Aws, *, bucket: str | None, key: Path, vpc: str | None) -> tuple[l
     group = find_group(aws, vpc)
     if group is not None and ours(group.get("Tags")):
         steps.append(
-            Step(
+            PreparationStep(
                 f"delete the security group {group['GroupId']}",
                 lambda: aws.ec2.delete_security_group(GroupId=group["GroupId"]),
             )
@@ -45,7 +45,7 @@ def plan(aws: Aws, *, bucket: str | None, key: Path, vpc: str | None) -> tuple[l
     return steps, kept
 
 
-def _role(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
+def _role(aws: Aws, name: str, kept: list[str]) -> Iterator[PreparationStep]:
     missing = ("NoSuchEntity",)
     role = or_none(missing, aws.iam.get_role, RoleName=name)
     profile = or_none(missing, aws.iam.get_instance_profile, InstanceProfileName=name)
@@ -66,20 +66,20 @@ def _role(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
         aws.iam.delete_role(RoleName=name)
 
     if profile is not None:
-        yield Step(f"delete the instance profile {name}", delete_profile)
+        yield PreparationStep(f"delete the instance profile {name}", delete_profile)
     if role is not None:
-        yield Step(f"delete the role {name} and its permissions", delete_role)
+        yield PreparationStep(f"delete the role {name} and its permissions", delete_role)
 
 
-def _key(aws: Aws, file: Path) -> Iterator[Step]:
+def _key(aws: Aws, file: Path) -> Iterator[PreparationStep]:
     found = or_none(("InvalidKeyPair.NotFound",), aws.ec2.describe_key_pairs, KeyNames=[NAME])
     if found is not None:
-        yield Step(f"delete the key pair {NAME}", lambda: aws.ec2.delete_key_pair(KeyName=NAME))
+        yield PreparationStep(f"delete the key pair {NAME}", lambda: aws.ec2.delete_key_pair(KeyName=NAME))
         if file.exists():
-            yield Step(f"delete its private half, {file}", file.unlink)
+            yield PreparationStep(f"delete its private half, {file}", file.unlink)
 
 
-def _bucket(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
+def _bucket(aws: Aws, name: str, kept: list[str]) -> Iterator[PreparationStep]:
     missing = ("404", "NoSuchBucket", "NoSuchTagSet")
     if or_none(missing, aws.s3.head_bucket, Bucket=name) is None:
         return
@@ -89,7 +89,7 @@ def _bucket(aws: Aws, name: str, kept: list[str]) -> Iterator[Step]:
     elif aws.s3.list_objects_v2(Bucket=name, MaxKeys=1).get("KeyCount") or _versions(aws, name):
         kept.append(f"the bucket {name}: it holds objects; delete them yourself where you do not want them")
     else:
-        yield Step(f"delete the bucket {name}, which is empty", lambda: aws.s3.delete_bucket(Bucket=name))
+        yield PreparationStep(f"delete the bucket {name}, which is empty", lambda: aws.s3.delete_bucket(Bucket=name))
 
 
 def _versions(aws: Aws, name: str) -> bool:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from arat_ray.launchers.document import PLACEHOLDER
-from arat_ray.launchers.problems import Found, Path, Problem, Rule, apply, at, listed, values_by_name
+from arat_ray.launchers.problems import Path, Problem, Rule, Violation, apply, at, listed, values_by_name
 from arat_ray.launchers.ray_up import node_configs
 from arat_ray.launchers.schema import WORDS, folder_of, not_among, unknown, wrong_kind
 
@@ -69,40 +69,40 @@ def _walk(schema: dict[str, Any], value: Any, path: Path) -> Iterator[Problem]:
         yield not_among(path, value, schema["enum"])
 
 
-def _own_network(config: Any) -> Iterator[Found]:
+def _own_network(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config):
         interfaces = listed(node.get("networkInterfaces"))
         if not interfaces:
-            yield Found((*path, "networkInterfaces"))
+            yield Violation((*path, "networkInterfaces"))
         for index, each in enumerate(interfaces):
             for key in ("network", "subnetwork"):
                 if str(at(each, key)).rsplit("/", 1)[-1] == "default":
-                    yield Found((*path, "networkInterfaces", index, key), at(each, key))
+                    yield Violation((*path, "networkInterfaces", index, key), at(each, key))
             if at(each, "subnetwork") is None:
-                yield Found((*path, "networkInterfaces", index, "subnetwork"))
+                yield Violation((*path, "networkInterfaces", index, "subnetwork"))
 
 
-def _own_key(config: Any) -> Iterator[Found]:
+def _own_key(config: Any) -> Iterator[Violation]:
     if at(config, "auth", "ssh_private_key") is None:
-        yield Found(("auth", "ssh_private_key"))
+        yield Violation(("auth", "ssh_private_key"))
     for path, node in node_configs(config):
         items = values_by_name(at(node, "metadata", "items"), name="key")
         if str(items.get("block-project-ssh-keys")).lower() != "true":
-            yield Found((*path, "metadata", "items"), items.get("block-project-ssh-keys"))
+            yield Violation((*path, "metadata", "items"), items.get("block-project-ssh-keys"))
 
 
-def _disks(config: Any) -> Iterator[Found]:
+def _disks(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config):
         for index, disk in enumerate(listed(node.get("disks"))):
             if at(disk, "autoDelete") is not True:
-                yield Found((*path, "disks", index, "autoDelete"), at(disk, "autoDelete"))
+                yield Violation((*path, "disks", index, "autoDelete"), at(disk, "autoDelete"))
 
 
-def _worker_account(config: Any) -> Iterator[Found]:
+def _worker_account(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config, head=False):
         accounts = listed(node.get("serviceAccounts"))
         if not accounts:
-            yield Found((*path, "serviceAccounts"))
+            yield Violation((*path, "serviceAccounts"))
         for index, account in enumerate(accounts):
             email, here = str(at(account, "email")), (*path, "serviceAccounts", index)
             if (
@@ -110,20 +110,20 @@ def _worker_account(config: Any) -> Iterator[Found]:
                 or email.endswith("-compute@developer.gserviceaccount.com")
                 or "ray-autoscaler" in email
             ):
-                yield Found((*here, "email"), email)
+                yield Violation((*here, "email"), email)
             for scope in listed(at(account, "scopes")):
                 if str(scope).endswith("/cloud-platform"):
-                    yield Found((*here, "scopes"), scope)
+                    yield Violation((*here, "scopes"), scope)
 
 
-def _spot(config: Any) -> Iterator[Found]:
+def _spot(config: Any) -> Iterator[Violation]:
     for path, node in node_configs(config, head=False):
         model = at(node, "scheduling", "provisioningModel")
         if model != "SPOT" and at(node, "scheduling", "preemptible") is not True:
-            yield Found((*path, "scheduling", "provisioningModel"), model)
+            yield Violation((*path, "scheduling", "provisioningModel"), model)
         action = at(node, "scheduling", "instanceTerminationAction")
         if model == "SPOT" and action != "DELETE":
-            yield Found((*path, "scheduling", "instanceTerminationAction"), action)
+            yield Violation((*path, "scheduling", "instanceTerminationAction"), action)
 
 
 RULES = (

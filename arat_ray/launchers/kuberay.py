@@ -15,7 +15,18 @@ from typing import Any
 from arat_ray.launchers import pods
 from arat_ray.launchers.defaults import METRICS, pin_problem
 from arat_ray.launchers.pods import clusters, nodes, templates
-from arat_ray.launchers.problems import Found, Problem, Rule, amount, apply, at, listed, mapping, shown, values_by_name
+from arat_ray.launchers.problems import (
+    Problem,
+    Rule,
+    Violation,
+    amount,
+    apply,
+    at,
+    listed,
+    mapping,
+    shown,
+    values_by_name,
+)
 from arat_ray.launchers.schema import against, folder_of, strict
 from arat_ray.text import did_you_mean
 
@@ -76,13 +87,13 @@ def _object(index: int, given: dict[str, Any]) -> list[Problem]:
     return against(own | {"$defs": _definitions()}, given, prefix=(index,))
 
 
-def _token(documents: Any) -> Iterator[Found]:
+def _token(documents: Any) -> Iterator[Violation]:
     for path, cluster in clusters(documents):
         if (mode := at(cluster, "authOptions", "mode")) != "token":
-            yield Found((*path, "authOptions", "mode"), mode)
+            yield Violation((*path, "authOptions", "mode"), mode)
 
 
-def _closed_network(documents: Any) -> Iterator[Found]:
+def _closed_network(documents: Any) -> Iterator[Violation]:
     policies = [
         mapping(at(each, "spec", "podSelector", "matchLabels"))
         for each in documents
@@ -91,16 +102,16 @@ def _closed_network(documents: Any) -> Iterator[Found]:
     for path, template, _ in templates(documents):
         labels = mapping(at(template, "metadata", "labels"))
         if not any(selector.items() <= labels.items() for selector in policies):
-            yield Found((*path, "metadata", "labels"), labels or None)
+            yield Violation((*path, "metadata", "labels"), labels or None)
     for index, each in enumerate(documents):
         if at(each, "kind") == "NetworkPolicy":
             for number, rule in enumerate(listed(at(each, "spec", "ingress"))):
                 here = (index, "spec", "ingress", number)
                 if not at(rule, "from"):
-                    yield Found((*here, "from"), at(rule, "from"))
+                    yield Violation((*here, "from"), at(rule, "from"))
                 for source, whom in enumerate(listed(at(rule, "from"))):
                     if _is_everybody(whom):
-                        yield Found((*here, "from", source), whom)
+                        yield Violation((*here, "from", source), whom)
 
 
 def _is_everybody(source: Any) -> bool:
@@ -112,90 +123,90 @@ def _is_everybody(source: Any) -> bool:
     return bool(given) and not any(each.get("matchLabels") or each.get("matchExpressions") for each in given)
 
 
-def _not_exposed(documents: Any) -> Iterator[Found]:
+def _not_exposed(documents: Any) -> Iterator[Violation]:
     for path, cluster in clusters(documents):
         here, head = (*path, "headGroupSpec"), cluster.get("headGroupSpec")
         for key in (("serviceType",), ("headService", "spec", "type")):
             if (kind := at(head, *key)) not in (None, "ClusterIP"):
-                yield Found((*here, *key), kind)
+                yield Violation((*here, *key), kind)
         if at(head, "enableIngress"):
-            yield Found((*here, "enableIngress"), True)
+            yield Violation((*here, "enableIngress"), True)
     for index, each in enumerate(documents):
         kind = at(each, "kind")
         if kind in ("Ingress", "HTTPRoute", "Gateway", "Route"):
-            yield Found((index, "kind"), kind)
+            yield Violation((index, "kind"), kind)
         if kind == "Service":
             if (found := at(each, "spec", "type")) not in (None, "ClusterIP"):
-                yield Found((index, "spec", "type"), found)
+                yield Violation((index, "spec", "type"), found)
             if at(each, "spec", "externalIPs"):
-                yield Found((index, "spec", "externalIPs"), at(each, "spec", "externalIPs"))
+                yield Violation((index, "spec", "externalIPs"), at(each, "spec", "externalIPs"))
 
 
-def _pinned_ray(documents: Any) -> Iterator[Found]:
+def _pinned_ray(documents: Any) -> Iterator[Violation]:
     for path, cluster in clusters(documents):
         version = cluster.get("rayVersion")
         if version is None or (says := pin_problem(f"=={version}")) is not None:
-            yield Found((*path, "rayVersion"), None if version is None else f"{version}, {says}")
+            yield Violation((*path, "rayVersion"), None if version is None else f"{version}, {says}")
 
 
-def _no_api(documents: Any) -> Iterator[Found]:
+def _no_api(documents: Any) -> Iterator[Violation]:
     for path, template, is_head in templates(documents):
         here = ("spec", "automountServiceAccountToken")
         if not is_head and at(template, *here) is not False:
-            yield Found((*path, *here), at(template, *here))
+            yield Violation((*path, *here), at(template, *here))
 
 
-def _usage_statistics(documents: Any) -> Iterator[Found]:
+def _usage_statistics(documents: Any) -> Iterator[Violation]:
     for path, container in nodes(documents):
         env = values_by_name(container.get("env"))
         if env.get("RAY_USAGE_STATS_ENABLED") != "0":
-            yield Found((*path, "env"), env.get("RAY_USAGE_STATS_ENABLED"))
+            yield Violation((*path, "env"), env.get("RAY_USAGE_STATS_ENABLED"))
 
 
-def _metrics(documents: Any) -> Iterator[Found]:
+def _metrics(documents: Any) -> Iterator[Violation]:
     for path, container in nodes(documents):
         env = values_by_name(container.get("env"))
         if env.get(METRICS) != "0":
-            yield Found((*path, "env"), env.get(METRICS))
+            yield Violation((*path, "env"), env.get(METRICS))
 
 
-def _limits(documents: Any) -> Iterator[Found]:
+def _limits(documents: Any) -> Iterator[Violation]:
     for path, container in nodes(documents):
         for key in ("cpu", "memory"):
             if at(container, "resources", "limits", key) is None:
-                yield Found((*path, "resources", "limits", key))
+                yield Violation((*path, "resources", "limits", key))
 
 
-def _head_without_cpus(documents: Any) -> Iterator[Found]:
+def _head_without_cpus(documents: Any) -> Iterator[Violation]:
     for path, cluster in clusters(documents):
         cpus = at(cluster, "headGroupSpec", "rayStartParams", "num-cpus")
         if cpus != "0":
-            yield Found((*path, "headGroupSpec", "rayStartParams", "num-cpus"), cpus)
+            yield Violation((*path, "headGroupSpec", "rayStartParams", "num-cpus"), cpus)
 
 
-def _bounded(documents: Any) -> Iterator[Found]:
+def _bounded(documents: Any) -> Iterator[Violation]:
     for path, cluster in clusters(documents):
         if cluster.get("enableInTreeAutoscaling") is not True:
-            yield Found((*path, "enableInTreeAutoscaling"), cluster.get("enableInTreeAutoscaling"))
+            yield Violation((*path, "enableInTreeAutoscaling"), cluster.get("enableInTreeAutoscaling"))
         for index, group in enumerate(listed(cluster.get("workerGroupSpecs"))):
             here = (*path, "workerGroupSpecs", index)
             if at(group, "minReplicas") != 0:
-                yield Found((*here, "minReplicas"), at(group, "minReplicas"))
+                yield Violation((*here, "minReplicas"), at(group, "minReplicas"))
             if not isinstance(at(group, "maxReplicas"), int):
-                yield Found((*here, "maxReplicas"))
+                yield Violation((*here, "maxReplicas"))
 
 
-def _idle(documents: Any) -> Iterator[Found]:
+def _idle(documents: Any) -> Iterator[Violation]:
     for path, cluster in clusters(documents):
         seconds = at(cluster, "autoscalerOptions", "idleTimeoutSeconds")
         if not isinstance(seconds, int) or not 0 < seconds <= 3600:
-            yield Found((*path, "autoscalerOptions", "idleTimeoutSeconds"), seconds)
+            yield Violation((*path, "autoscalerOptions", "idleTimeoutSeconds"), seconds)
 
 
-def _job_ends(documents: Any) -> Iterator[Found]:
+def _job_ends(documents: Any) -> Iterator[Violation]:
     for index, each in enumerate(documents):
         if at(each, "kind") == "RayJob" and at(each, "spec", "shutdownAfterJobFinishes") is not True:
-            yield Found((index, "spec", "shutdownAfterJobFinishes"), at(each, "spec", "shutdownAfterJobFinishes"))
+            yield Violation((index, "spec", "shutdownAfterJobFinishes"), at(each, "spec", "shutdownAfterJobFinishes"))
 
 
 RULES = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from arat_ray.launchers.document import PLACEHOLDER
-from arat_ray.launchers.problems import Found, Path, Rule, at, listed, mapping
+from arat_ray.launchers.problems import Path, Rule, Violation, at, listed, mapping
 
 WITHOUT_SUBMITTER = ("HTTPMode", "InteractiveMode")
 """How a RayJob may be submitted without a pod of its own."""
@@ -80,57 +80,57 @@ def _containers(documents: Any) -> Iterator[Container]:
             yield Container((*path, "autoscalerOptions"), mapping(cluster.get("autoscalerOptions")), head, pod)
 
 
-def _submitter(documents: Any) -> Iterator[Found]:
+def _submitter(documents: Any) -> Iterator[Violation]:
     for index, each in enumerate(documents):
         if at(each, "kind") != "RayJob":
             continue
         mode, template = at(each, "spec", "submissionMode"), at(each, "spec", "submitterPodTemplate")
         if mode == "SidecarMode":
-            yield Found((index, "spec", "submissionMode"), mode)
+            yield Violation((index, "spec", "submissionMode"), mode)
         elif mode not in WITHOUT_SUBMITTER and not listed(at(template, "spec", "containers")):
-            yield Found((index, "spec", "submitterPodTemplate"), template)
+            yield Violation((index, "spec", "submitterPodTemplate"), template)
 
 
-def _unprivileged(documents: Any) -> Iterator[Found]:
+def _unprivileged(documents: Any) -> Iterator[Violation]:
     for each in _containers(documents):
         own, around = mapping(each.container.get("securityContext")), mapping(each.pod.get("securityContext"))
         here = (*each.path, "securityContext")
         if own.get("runAsNonRoot", around.get("runAsNonRoot")) is not True:
-            yield Found((*here, "runAsNonRoot"), own.get("runAsNonRoot", around.get("runAsNonRoot")))
+            yield Violation((*here, "runAsNonRoot"), own.get("runAsNonRoot", around.get("runAsNonRoot")))
         if own.get("runAsUser", around.get("runAsUser")) == 0:
-            yield Found((*here, "runAsUser"), 0)
+            yield Violation((*here, "runAsUser"), 0)
         if own.get("allowPrivilegeEscalation") is not False:
-            yield Found((*here, "allowPrivilegeEscalation"), own.get("allowPrivilegeEscalation"))
+            yield Violation((*here, "allowPrivilegeEscalation"), own.get("allowPrivilegeEscalation"))
         if listed(at(own, "capabilities", "drop")) != ["ALL"]:
-            yield Found((*here, "capabilities", "drop"), at(own, "capabilities", "drop"))
+            yield Violation((*here, "capabilities", "drop"), at(own, "capabilities", "drop"))
         if at(own, "capabilities", "add"):
-            yield Found((*here, "capabilities", "add"), at(own, "capabilities", "add"))
+            yield Violation((*here, "capabilities", "add"), at(own, "capabilities", "add"))
         profile = at(own, "seccompProfile", "type") or at(around, "seccompProfile", "type")
         if profile not in ("RuntimeDefault", "Localhost"):
-            yield Found((*here, "seccompProfile", "type"), profile)
+            yield Violation((*here, "seccompProfile", "type"), profile)
         if own.get("privileged"):
-            yield Found((*here, "privileged"), True)
+            yield Violation((*here, "privileged"), True)
 
 
-def _apart_from_the_node(documents: Any) -> Iterator[Found]:
+def _apart_from_the_node(documents: Any) -> Iterator[Violation]:
     for path, pod in _pods(documents):
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.get(key):
-                yield Found((*path, key), True)
+                yield Violation((*path, key), True)
         for index, volume in enumerate(listed(pod.get("volumes"))):
             if (folder := at(volume, "hostPath")) is not None:
-                yield Found((*path, "volumes", index, "hostPath"), at(folder, "path") or folder)
+                yield Violation((*path, "volumes", index, "hostPath"), at(folder, "path") or folder)
     for each in _containers(documents):
         for index, port in enumerate(listed(each.container.get("ports"))):
             if at(port, "hostPort"):
-                yield Found((*each.path, "ports", index, "hostPort"), at(port, "hostPort"))
+                yield Violation((*each.path, "ports", index, "hostPort"), at(port, "hostPort"))
 
 
-def _by_digest(documents: Any) -> Iterator[Found]:
+def _by_digest(documents: Any) -> Iterator[Violation]:
     for each in _containers(documents):
         is_default = each.path[-1] == "autoscalerOptions" and "image" not in each.container  # that of the head
         if not is_default and not is_by_digest(each.container.get("image")):
-            yield Found((*each.path, "image"), each.container.get("image"))
+            yield Violation((*each.path, "image"), each.container.get("image"))
 
 
 def is_by_digest(image: Any) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ipaddress
 
 from arat_ray.launchers import aws_bucket, aws_group, aws_key, aws_roles
-from arat_ray.launchers.aws_account import ROLES, Aws, Step, Wanted, connect
+from arat_ray.launchers.aws_account import ROLES, Aws, PreparationStep, Wanted, connect
 from arat_ray.launchers.aws_roles import fill
 
-__all__ = ["Aws", "Step", "Wanted", "connect", "fill", "one_address", "plan"]
+__all__ = ["Aws", "PreparationStep", "Wanted", "connect", "fill", "one_address", "plan"]
 
 
 def one_address(text: str) -> str:
@@ -28,7 +28,7 @@ def one_address(text: str) -> str:
     return str(network)
 
 
-def plan(aws: Aws, wanted: Wanted) -> tuple[list[Step], dict[str, str]]:
+def plan(aws: Aws, wanted: Wanted) -> tuple[list[PreparationStep], dict[str, str]]:
     """The steps that are missing, and what goes in the place of the placeholders.
 
     The identifier of a security group that is yet to be made appears among the values when its step has run.

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
     line: int | None = None
 
 
-class Found(NamedTuple):
+class Violation(NamedTuple):
     """Where a rule is broken, and what stands there (None: nothing)."""
 
     path: Path
@@ -35,7 +35,7 @@ class Rule(NamedTuple):
     name: str
     reason: str
     fix: str
-    broken: Callable[[Any], Iterator[Found]]
+    broken: Callable[[Any], Iterator[Violation]]
 
 
 def apply(rules: tuple[Rule, ...], config: Any) -> list[Problem]:

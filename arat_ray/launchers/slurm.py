@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from arat_ray.launchers.defaults import HEAD_METRICS, METRICS
 from arat_ray.launchers.document import PLACEHOLDER, placeholders_in
-from arat_ray.launchers.problems import Found, Problem, Rule, apply
+from arat_ray.launchers.problems import Problem, Rule, Violation, apply
 from arat_ray.launchers.schema import unknown
 
 _WORDS = """
@@ -103,34 +103,34 @@ def placeholders(text: str) -> list[Problem]:
     ]
 
 
-def _token(script: Script) -> Iterator[Found]:
+def _token(script: Script) -> Iterator[Violation]:
     modes = re.findall(r"RAY_AUTH_MODE=(\w+)", script.commands)
     if not modes:
-        yield Found(("RAY_AUTH_MODE",))
+        yield Violation(("RAY_AUTH_MODE",))
     for mode in modes:
         if mode != "token":
-            yield Found(("RAY_AUTH_MODE",), mode)
+            yield Violation(("RAY_AUTH_MODE",), mode)
 
 
-def _token_private(script: Script) -> Iterator[Found]:
+def _token_private(script: Script) -> Iterator[Violation]:
     file = re.search(r"RAY_AUTH_TOKEN_PATH=", script.commands)
     umask = re.search(r"^umask 0?77$", script.commands, re.MULTILINE)
     if file is None:
-        yield Found(("RAY_AUTH_TOKEN_PATH",))
+        yield Violation(("RAY_AUTH_TOKEN_PATH",))
     if umask is None or (file is not None and umask.start() > file.start()):
-        yield Found(("umask",), None if umask is None else "set after the token is written")
+        yield Violation(("umask",), None if umask is None else "set after the token is written")
 
 
-def _in_a_shared_folder(script: Script) -> Iterator[Found]:
+def _in_a_shared_folder(script: Script) -> Iterator[Violation]:
     """Folders and files of a name that others can know in a folder where they can make it before."""
     folders = [*_given(script, "RAY_TMPDIR"), *re.findall(r"--temp-dir[= ](\S+)", script.commands)]
     if not folders:
-        yield Found(("RAY_TMPDIR",))
+        yield Violation(("RAY_TMPDIR",))
     named = [("RAY_TMPDIR", each) for each in folders]
     for name, value in named + [("RAY_AUTH_TOKEN_PATH", each) for each in _given(script, "RAY_AUTH_TOKEN_PATH")]:
         spelled = _spelled_out(script, value)
         if SHARED.match(spelled) and not UNKNOWABLE.search(spelled):
-            yield Found((name,), value)
+            yield Violation((name,), value)
 
 
 def _given(script: Script, name: str) -> list[str]:
@@ -148,61 +148,61 @@ def _spelled_out(script: Script, value: str) -> str:
     return value.replace('"', "").replace("'", "")
 
 
-def _metrics(script: Script) -> Iterator[Found]:
+def _metrics(script: Script) -> Iterator[Violation]:
     if "--metrics-export-port" not in script.commands and not re.search(rf"{METRICS}=0\b", script.commands):
-        yield Found((METRICS,))
+        yield Violation((METRICS,))
     if not re.search(rf"{HEAD_METRICS[0]}=\d+", script.commands):
-        yield Found((HEAD_METRICS[0],))
+        yield Violation((HEAD_METRICS[0],))
 
 
-def _token_removed(script: Script) -> Iterator[Found]:
+def _token_removed(script: Script) -> Iterator[Violation]:
     if not re.search(r"trap .*rm -f .*RAY_AUTH_TOKEN_PATH.* EXIT", script.commands):
-        yield Found(("trap",))
+        yield Violation(("trap",))
 
 
-def _token_hidden(script: Script) -> Iterator[Found]:
+def _token_hidden(script: Script) -> Iterator[Violation]:
     for given in re.findall(r"RAY_AUTH_TOKEN=\S+", script.commands):
-        yield Found(("RAY_AUTH_TOKEN",), given)
+        yield Violation(("RAY_AUTH_TOKEN",), given)
 
 
 def _runs(script: Script) -> list[str]:
     return [line for line in script.commands.splitlines() if "ray symmetric-run" in line]
 
 
-def _inside_srun(script: Script) -> Iterator[Found]:
+def _inside_srun(script: Script) -> Iterator[Violation]:
     runs = _runs(script)
     if not runs:
-        yield Found(("ray symmetric-run",))
+        yield Violation(("ray symmetric-run",))
     for run in runs:
         if not re.search(r"\bsrun\b.*ray symmetric-run", run):
-            yield Found(("ray symmetric-run",), "outside of srun")
+            yield Violation(("ray symmetric-run",), "outside of srun")
         for wanted in ("--min-nodes", "--kill-on-bad-exit"):
             if wanted not in run:
-                yield Found(("ray symmetric-run", wanted))
+                yield Violation(("ray symmetric-run", wanted))
 
 
-def _all_cpus(script: Script) -> Iterator[Found]:
+def _all_cpus(script: Script) -> Iterator[Violation]:
     for run in _runs(script):
         if not re.search(r"\bsrun\b.*--cpus-per-task\b.*ray symmetric-run", run):
-            yield Found(("ray symmetric-run", "--cpus-per-task"))
+            yield Violation(("ray symmetric-run", "--cpus-per-task"))
 
 
-def _dashboard(script: Script) -> Iterator[Found]:
+def _dashboard(script: Script) -> Iterator[Violation]:
     for run in _runs(script):
         hosts = re.findall(r"--dashboard-host[= ](\S+)", run) or [None]
         for host in hosts:
             if host not in ("127.0.0.1", "localhost"):
-                yield Found(("ray symmetric-run", "--dashboard-host"), host)
+                yield Violation(("ray symmetric-run", "--dashboard-host"), host)
 
 
-def _usage_statistics(script: Script) -> Iterator[Found]:
+def _usage_statistics(script: Script) -> Iterator[Violation]:
     if not re.search(r"RAY_USAGE_STATS_ENABLED=0\b", script.commands):
-        yield Found(("RAY_USAGE_STATS_ENABLED",))
+        yield Violation(("RAY_USAGE_STATS_ENABLED",))
 
 
-def _alone(script: Script) -> Iterator[Found]:
+def _alone(script: Script) -> Iterator[Violation]:
     if "exclusive" not in script.options:
-        yield Found(("#SBATCH", "exclusive"))
+        yield Violation(("#SBATCH", "exclusive"))
 
 
 RULES = (

@@ -1,7 +1,7 @@
 """The manifest of a mirror: which version of a file is the one in the bucket.
 
-One small JSON a file, in a tree beside the mirrors, replaced whole: workers and drivers of a machine mark their own
-files without waiting for one another. A file without a mark, or other than its mark says, has not been pushed.
+One small JSON a file, in a tree beside the mirrors, replaced whole: workers and drivers of a machine write those of
+their own files without waiting for one another. A file without an entry, or other than its entry says, has not been pushed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Mirrored, root
 
 
-class Mark(NamedTuple):
+class Entry(NamedTuple):
     """The file's version that is in the bucket, the object's that it is there, and the digest of what is in them.
 
     While a file is pushed its version and the object's are those from before, but the digest is the new one already: so
@@ -27,28 +27,28 @@ class Mark(NamedTuple):
     sha256: str | None = None
 
 
-NOTHING = Mark(None, None)
+NOTHING = Entry(None, None)
 
 
-def read(path: Path) -> Mark:
-    """The mark of a file of a mirror."""
+def read(path: Path) -> Entry:
+    """The entry of a file of a mirror."""
     try:
-        local, remote, sha256 = json.loads(_mark(path).read_bytes())
-        return Mark(local and Stat(*local), remote and Stat(*remote), sha256)
+        local, remote, sha256 = json.loads(_entry(path).read_bytes())
+        return Entry(local and Stat(*local), remote and Stat(*remote), sha256)
     except (FileNotFoundError, ValueError, TypeError):  # as if it had not been pushed, which it then is again
         return NOTHING
 
 
-def write(path: Path, mark: Mark) -> None:
-    target = _mark(path)
+def write(path: Path, entry: Entry) -> None:
+    target = _entry(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(mark))
+    temporary.write_text(json.dumps(entry))
     temporary.replace(target)
 
 
 def forget(path: Path) -> None:
-    _mark(path).unlink(missing_ok=True)
+    _entry(path).unlink(missing_ok=True)
 
 
 def stat_of(path: Path | int) -> Stat | None:
@@ -61,10 +61,10 @@ def stat_of(path: Path | int) -> Stat | None:
 
 
 def folder_of(path: Path) -> Path:
-    """Where the marks of a mirror's folder are."""
+    """Where the entries of a mirror's folder are."""
     return root() / ".marks" / Path(path).relative_to(root())
 
 
-def _mark(path: Path) -> Path:
+def _entry(path: Path) -> Path:
     assert isinstance(path, Mirrored), path
     return folder_of(path.with_name(f"{path.name}.json"))

@@ -24,7 +24,7 @@ from typing import IO, NamedTuple
 
 from arat_ray import locks
 from arat_ray.storage import manifest, objects
-from arat_ray.storage.manifest import Mark
+from arat_ray.storage.manifest import Entry
 from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Mirrored, place_of, root
@@ -124,10 +124,10 @@ class Mirror:
         all_below(self.folder, there)
         wanted, overtaken = [], []
         for each, remote in there.items():
-            path, mark = self.folder / each, manifest.read(self.folder / each)
-            if not path.exists() or (_is_clean(path) and mark.remote != remote):
+            path, entry = self.folder / each, manifest.read(self.folder / each)
+            if not path.exists() or (_is_clean(path) and entry.remote != remote):
                 wanted.append(each)
-            elif not _is_clean(path) and mark.remote != remote and not self._is_own(each, mark):
+            elif not _is_clean(path) and entry.remote != remote and not self._is_own(each, entry):
                 overtaken.append(each)
         for each in known:
             if each not in there and _is_clean(self.folder / each):  # it was removed from the bucket
@@ -143,9 +143,9 @@ class Mirror:
         with self._fetched(name) as temporary:
             sha256, local = _sha256(temporary), manifest.stat_of(temporary)
             # A process killed before the last line leaves the old file, to be replaced, or the new one, known as such.
-            manifest.write(path, Mark(manifest.stat_of(path), None, sha256))
+            manifest.write(path, Entry(manifest.stat_of(path), None, sha256))
             temporary.replace(path)
-        manifest.write(path, Mark(local, remote if settled else None, sha256))
+        manifest.write(path, Entry(local, remote if settled else None, sha256))
 
     @contextmanager
     def _fetched(self, name: str) -> Iterator[Path]:
@@ -164,16 +164,16 @@ class Mirror:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _is_own(self, name: str, mark: Mark) -> bool:
+    def _is_own(self, name: str, entry: Entry) -> bool:
         """Whether the object that is there now came from here, so that the file is its successor."""
         with self._fetched(name) as temporary:
-            return _sha256(temporary) in (mark.sha256, _sha256(self.folder / name))
+            return _sha256(temporary) in (entry.sha256, _sha256(self.folder / name))
 
     def _push(self, name: str, snapshot: _Snapshot) -> None:
         path = self.folder / name
         manifest.write(path, manifest.read(path)._replace(sha256=snapshot.sha256))
         remote = objects.put(self.place, name, snapshot.content)
-        manifest.write(path, Mark(snapshot.stat, remote, snapshot.sha256))
+        manifest.write(path, Entry(snapshot.stat, remote, snapshot.sha256))
 
     def _set_aside(self, names: Sequence[str], tell: Tell) -> None:
         aside = root() / ".set-aside" / self.folder.relative_to(root()) / datetime.now().strftime("%Y%m%d-%H%M%S")

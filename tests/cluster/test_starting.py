@@ -179,7 +179,7 @@ def test_a_folder_for_temporary_files_that_is_not_there_is_passed_over(monkeypat
 
 
 def test_workers_do_not_import_what_lies_where_the_command_was_typed() -> None:
-    assert starting.Job(runtime_env={"env_vars": {}})._runtime_env_has_working_dir()
+    assert starting.InstalledJobConfig(runtime_env={"env_vars": {}})._runtime_env_has_working_dir()
 
 
 FAILING_GCS = """

@@ -182,18 +182,18 @@ def test_after_a_kill_between_sending_and_noting_the_newer_file_of_this_machine_
     study: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(study, EPOCHS, b"more epochs")
-    write_mark, written = manifest.write, list[Any]()
+    write_entry, written = manifest.write, list[Any]()
 
-    def killed_at_the_second(path: Path, mark: Any) -> None:
-        written.append(mark)
+    def killed_at_the_second(path: Path, entry: Any) -> None:
+        written.append(entry)
         if len(written) == 2:
             raise KeyboardInterrupt
-        write_mark(path, mark)
+        write_entry(path, entry)
 
     monkeypatch.setattr(manifest, "write", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         study.push()
-    monkeypatch.setattr(manifest, "write", write_mark)
+    monkeypatch.setattr(manifest, "write", write_entry)
     assert there(study.folder)[EPOCHS] == b"more epochs"
     write(study, EPOCHS, b"even more epochs")
     study.pull(TABLES, tell=pytest.fail)
