@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable
 
+from arat_ray.backoff import Backoff
+
 FIXES = {
     errno.ENAMETOOLONG: "shorten `name:`, or choose a place with a shorter path; file systems count bytes",
     errno.EACCES: "give this user the right to write there, or choose another place",
@@ -45,15 +47,14 @@ class Disk:
     """
 
     def __init__(self, what: str, *, warn: Callable[[str], None], retry_s: tuple[float, float]) -> None:
-        self.what, self._warn, self._retry_s = what, warn, retry_s
+        self.what, self._warn, self._backoff = what, warn, Backoff(retry_s)
         self.broken: str | None = None
         """Why it can never be written, where that is so."""
-        self._delay = 0.0
         self._retry_at: float | None = None  # None while the disk is well
 
     @property
     def failing(self) -> bool:
-        return self._retry_at is not None
+        return self._backoff.failing
 
     @property
     def is_due(self) -> bool:
@@ -61,15 +62,13 @@ class Disk:
         return self._retry_at is None or time.monotonic() >= self._retry_at
 
     def fails(self, error: OSError, *, kept: str) -> None:
-        shortest, longest = self._retry_s
-        self._delay = min(2 * self._delay, longest) if self.failing else shortest
-        if not self.failing:
+        if self._backoff.fail():
             self._warn(f"cannot write {self.what} ({error}); {kept} kept in memory")
-        self._retry_at = time.monotonic() + self._delay
+        self._retry_at = time.monotonic() + self._backoff.delay_s
         if is_lasting(error) and self.broken is None:
             self.broken = f"{self.what} can never be written: {reason(error)}"
 
     def works(self, *, waited: str) -> None:
-        if self.failing:
+        if self._backoff.succeed():
             self._retry_at, self.broken = None, None
             self._warn(f"{self.what} can be written again: {waited} had waited")

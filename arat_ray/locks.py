@@ -1,4 +1,4 @@
-"""Locks between processes: one holder at a time, on whatever file system.
+"""Locks between processes: one holder at a time, on whatever file system (`storage.lock` is that of a bucket).
 
 Where the file system knows `flock`, the kernel keeps the lock and frees it when its holder ends, however that is.
 Lustre without `-o flock`, NFS without its lock service and some others refuse it; there a lease takes its place: a file

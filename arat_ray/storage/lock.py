@@ -1,5 +1,7 @@
 """The lock of a study in a bucket: an object that says who writes to the study and when it was last heard of.
 
+It is between drivers on any machines; `arat_ray.locks` are those between processes that share a file system.
+
 A bucket knows no locks, so this one keeps apart drivers that begin seconds apart, not ones that begin in the same
 instant; those find out at the next heartbeat, and the one whose lock it is not any more pushes nothing from then on.
 """

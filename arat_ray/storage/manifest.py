@@ -1,7 +1,8 @@
 """The manifest of a mirror: which version of a file is the one in the bucket.
 
 One small JSON a file, in a tree beside the mirrors, replaced whole: workers and drivers of a machine write those of
-their own files without waiting for one another. A file without an entry, or other than its entry says, has not been pushed.
+their own files without waiting for one another. A file without an entry, or other than its entry says, has not been
+pushed.
 """
 
 from __future__ import annotations

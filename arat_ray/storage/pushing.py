@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from arat_ray.backoff import Backoff
 from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import Mirror, Tell
 
@@ -36,10 +37,9 @@ class Pushing:
         retry_s: tuple[float, float] = RETRY_S,
     ) -> None:
         self.mirror, self.names, self.lock = mirror, names, lock
-        self.every_s, self.retry_s = every_s, retry_s
+        self.every_s, self.backoff = every_s, Backoff(retry_s)
         self.is_lost = False
         self._tell = tell
-        self._delay = 0.0  # 0 while the bucket is well
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"push {mirror.place.uri}", daemon=True)
 
@@ -71,7 +71,8 @@ class Pushing:
         while not self._end.wait(wait):
             began = time.monotonic()
             self._push()
-            wait = max(self.every_s, self._delay, 2 * (time.monotonic() - began))  # a slow bucket is not kept busy
+            slowly = 2 * (time.monotonic() - began)  # a slow bucket is not kept busy
+            wait = max(self.every_s, self.backoff.delay_s, slowly)
 
     def _push(self, *, all_of_it: bool = False) -> bool:
         if self.is_lost:
@@ -89,15 +90,12 @@ class Pushing:
             self._tell(f"{error}; from here on nothing is pushed, and what is measured stays in {folder!s}")
             return False
         except OSError as error:
-            shortest, longest = self.retry_s
-            if not self._delay:
+            if self.backoff.fail():
                 self._tell(f"cannot push to {folder} ({error}); everything is kept in {folder!s}, and pushed later")
-            self._delay = min(2 * self._delay, longest) if self._delay else shortest
             if self.lock:
                 self.lock.doubt()
             return False
-        if self._delay:
-            self._delay = 0.0
+        if self.backoff.succeed():
             self._tell(f"{folder} is up to date again")
         return True
 
