@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.study.ledger import Ledger
 from arat_ray.study.recorder import Recorder
-from arat_ray.training.mid_epoch import LeavingError
+from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
 
 MEMORY = ("running low on memory", "OutOfMemory")
@@ -102,7 +102,7 @@ def reason(trial: Any) -> str:
     elif trial.error_file:
         error = Path(trial.error_file).read_text()
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines and LeavingError.__name__ in lines[-1]:
+    if lines and PreemptedError.__name__ in lines[-1]:
         return f"{LEFT}: {lines[-1].partition(': ')[2]}"
     named = [line for line in lines if any(word in line for word in MEMORY)]
     line = (named or lines[-1:] or [type(error).__name__])[0]

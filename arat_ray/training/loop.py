@@ -32,7 +32,7 @@ from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.diagnostics import Features
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.methods import Losses, Method
-from arat_ray.training.mid_epoch import LeavingError, Partway, capture, resume, totals_of
+from arat_ray.training.mid_epoch import Partway, PreemptedError, capture, resume, totals_of
 from arat_ray.training.randomness import Noise, derive_seed, generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
@@ -71,7 +71,7 @@ class Context:
     of any worker for long knows that it hangs. `trouble` is what keeps the run from being saved, else None.
 
     `leaves()` is asked on every worker before each step. Where it is True, which must be on all of them at once, the
-    state is saved in the middle of the epoch and `fit` raises LeavingError.
+    state is saved in the middle of the epoch and `fit` raises PreemptedError.
     """
 
     folder: Path
@@ -94,7 +94,7 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
 
     Raises ValueError for a checkpoint of another run and for what `Train` cannot know without its data;
     `DivergenceError` where the loss becomes NaN or infinite; `NeverSavedError`, before anything is computed if that can
-    be known, where `context.folder` takes no checkpoint; `LeavingError` where `context.leaves()`.
+    be known, where `context.folder` takes no checkpoint; `PreemptedError` where `context.leaves()`.
     """
     if train.batch_size % context.world_size:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
@@ -341,7 +341,7 @@ class _Run:
             sum=self.context.sum,
         )
         self.save(epoch - 1, history, partway=partway)
-        raise LeavingError(f"left in epoch {epoch} before step {step + 1} of {self.steps}")
+        raise PreemptedError(f"left in epoch {epoch} before step {step + 1} of {self.steps}")
 
     def measure(self, epoch: int) -> Row:
         """Clean and robust accuracy on the images to validate on, of the network that would be deployed now."""

@@ -21,7 +21,7 @@ MEANS = 3
 """The first of the sums are of each worker's means, and grow with the number of workers; the others count images."""
 
 
-class LeavingError(RuntimeError):
+class PreemptedError(RuntimeError):
     """The machine is about to be taken away; the state is saved."""
 
 

@@ -14,7 +14,7 @@ import torch
 
 from arat_ray.training import checkpoint
 from arat_ray.training.loop import Context, Row, fit
-from arat_ray.training.mid_epoch import LeavingError
+from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
 from tests.training.runs import TIMES, few_digits, make, run, validate
 
@@ -70,7 +70,7 @@ def test_a_run_that_left_in_the_middle_of_an_epoch_equals_one_that_did_not(
     spec = make(epochs=3, **fields)
     whole = train(spec, tmp_path / "whole")
     for stop in stops:
-        with pytest.raises(LeavingError, match="left in epoch"):
+        with pytest.raises(PreemptedError, match="left in epoch"):
             train(spec, tmp_path / "parts", leave_before=stop)
     rows = train(spec, tmp_path / "parts")
     for name in ("method", "optimizer", "average"):
@@ -84,13 +84,13 @@ def test_a_run_that_left_in_the_middle_of_an_epoch_equals_one_that_did_not(
 @pytest.mark.usefixtures("_a_hundred_digits")
 def test_what_was_done_before_leaving_is_in_the_checkpoint_and_not_done_again(tmp_path: Path) -> None:
     spec = make(epochs=3)
-    with pytest.raises(LeavingError, match="left in epoch 2 before step 4 of 5"):
+    with pytest.raises(PreemptedError, match="left in epoch 2 before step 4 of 5"):
         train(spec, tmp_path, leave_before=8)
     state = checkpoint.load(tmp_path / "last.pt")
     assert (state.epoch, [row["epoch"] for row in state.history]) == (1, [1])
     assert state.partway is not None
     assert (state.partway["epoch"], state.partway["step"]) == (2, 3)
-    with pytest.raises(LeavingError, match="left in epoch 2 before step 5 of 5"):
+    with pytest.raises(PreemptedError, match="left in epoch 2 before step 5 of 5"):
         train(spec, tmp_path, leave_before=1)
     rows = train(spec, tmp_path)
     assert [(row["epoch"], row["replayed"]) for row in rows] == [(1, True), (2, False), (3, False)]
@@ -105,7 +105,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from arat_ray.training.loop import Context, fit
-from arat_ray.training.mid_epoch import LeavingError
+from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train, Validate
 
 train, validate, folder, rank = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
@@ -116,7 +116,7 @@ steps = itertools.count()
 try:
     fit(Train.model_validate(train), Validate.model_validate(validate),
         Context(folder, lambda row, replayed: False, rank=rank, world_size=2, leaves=lambda: next(steps) == 7))
-except LeavingError:
+except PreemptedError:
     dist.destroy_process_group()
     sys.exit(7)
 """

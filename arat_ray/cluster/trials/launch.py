@@ -22,7 +22,7 @@ from arat_ray.cluster.trials.worker_group import Agree, WorkerGroup
 from arat_ray.experiment.spec import Resources
 from arat_ray.training.loop import Context, NeverSavedError, Row, fit
 from arat_ray.training.memory import is_out_of_memory
-from arat_ray.training.mid_epoch import LeavingError
+from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import describe
 
@@ -67,7 +67,7 @@ def run_on_workers(config: TrialConfig) -> None:
         _groups[:] = [WorkerGroup(resources, workers=elastic.settle(resources, batch_size), work=_work)]
     for message in _groups[0].train(config):
         if "leaves" in message:
-            raise LeavingError(message["leaves"])
+            raise PreemptedError(message["leaves"])
         tune.report(message)
 
 
@@ -80,7 +80,7 @@ def _work(
     device = ray_train.torch.get_device() if resources.gpus_per_worker else torch.device("cpu")
     try:
         _fit(config, send, device, rank=world.get_world_rank(), world_size=world.get_world_size(), agree=agree)
-    except LeavingError as error:
+    except PreemptedError as error:
         send({"leaves": str(error)})
         raise  # the workers' run ends, and another one begins elsewhere
     except AloneError as error:
@@ -124,12 +124,12 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
             )
             try:
                 fit(train, validate, context)
-            except LeavingError as error:
+            except PreemptedError as error:
                 kept.flush()
                 given = preemption.notice or "the machine of one of its workers is taken away"
-                raise LeavingError(f"{given}; {error}") from error
+                raise PreemptedError(f"{given}; {error}") from error
         return
-    except LeavingError:
+    except PreemptedError:
         raise
     except (ValueError, RuntimeError, MemoryError) as error:
         memory = is_out_of_memory(error)

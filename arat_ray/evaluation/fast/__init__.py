@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.fast import apgd, fab, square
 from arat_ray.evaluation.fast.fold import fold, lean
-from arat_ray.evaluation.fast.unbroken import Survivors
+from arat_ray.evaluation.fast.unbroken import Unbroken
 
 __all__ = ["fold", "lean", "perturb"]
 
@@ -28,13 +28,13 @@ def perturb(
     images fall.
     """
     draw = torch.Generator().manual_seed(seed)
-    survivors = Survivors(model, x.contiguous(memory_format=torch.channels_last), y)
+    unbroken = Unbroken(model, x.contiguous(memory_format=torch.channels_last), y)
     if step.name == "square":
         for _ in range(step.restarts):
-            if len(rows := survivors.rows()):
+            if len(rows := unbroken.rows()):
                 square.attack(
                     search,
-                    survivors,
+                    unbroken,
                     rows,
                     queries=step.steps,
                     rescaled=step.rescaled,
@@ -42,19 +42,19 @@ def perturb(
                     epsilon=epsilon,
                     draw=draw,
                 )
-        return survivors.images()
+        return unbroken.images()
     for rank in range(2, 2 + (step.targets or 1)):  # 1 is the true class
         for _ in range(step.restarts):
-            rows = survivors.rows()
+            rows = unbroken.rows()
             if not len(rows):
                 break
             with torch.no_grad():
-                target = search(survivors.x[rows]).sort(dim=1).indices[:, -rank]
+                target = search(unbroken.x[rows]).sort(dim=1).indices[:, -rank]
             if step.name == "fab-t":
-                fab.attack(search, survivors, rows, target, steps=step.steps, norm=norm, epsilon=epsilon)
+                fab.attack(search, unbroken, rows, target, steps=step.steps, norm=norm, epsilon=epsilon)
             else:
                 loss = {"apgd-ce": apgd.cross_entropy, "apgd-dlr": apgd.dlr, "apgd-t": apgd.targeted_dlr}[step.name]
                 apgd.attack(
-                    search, survivors, rows, target, loss, steps=step.steps, norm=norm, epsilon=epsilon, draw=draw
+                    search, unbroken, rows, target, loss, steps=step.steps, norm=norm, epsilon=epsilon, draw=draw
                 )
-    return survivors.images()
+    return unbroken.images()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arat_ray.evaluation.fast.unbroken import Survivors, length
+from arat_ray.evaluation.fast.unbroken import Unbroken, length
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """logits [n, K], y [n], target class [n] -> what to climb [n]."""
@@ -71,7 +71,7 @@ class _Climb:
 
 def attack(
     search: nn.Module,
-    survivors: Survivors,
+    unbroken: Unbroken,
     rows: Tensor,
     target: Tensor,
     loss: Loss,
@@ -82,7 +82,7 @@ def attack(
     draw: torch.Generator,
 ) -> None:
     """One run from a random start on the images `rows` [n], towards the classes `target` [n] where the loss has one."""
-    x, y = survivors.x[rows], survivors.y[rows]
+    x, y = unbroken.x[rows], unbroken.y[rows]
     x_adv = _start(x, norm, epsilon, draw)
     logits, height, gradient = _climbing(search, x_adv, y, target, loss)
     ones = torch.ones_like(height)
@@ -103,7 +103,7 @@ def attack(
         rises=0 * ones,
         step_size=2 * epsilon * ones.view(-1, 1, 1, 1),
     )
-    fallen = survivors.take(rows, x_adv, logits.max(1).indices != y)
+    fallen = unbroken.take(rows, x_adv, logits.max(1).indices != y)
     until_check = max(int(0.22 * steps), 1)
     interval, since = until_check, 0
     for step in range(steps):
@@ -115,10 +115,10 @@ def attack(
         if step == steps - 1:
             with torch.no_grad():
                 wrong = search(now.x_adv).max(1).indices != now.y
-            survivors.take(now.rows, now.x_adv, wrong)
+            unbroken.take(now.rows, now.x_adv, wrong)
             return
         logits, height, now.gradient = _climbing(search, now.x_adv, now.y, now.target, loss)
-        fallen = survivors.take(now.rows, now.x_adv, logits.max(1).indices != now.y)
+        fallen = unbroken.take(now.rows, now.x_adv, logits.max(1).indices != now.y)
         now.rises += height > now.loss
         now.loss = height
         better = height > now.loss_best

@@ -9,16 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from arat_ray.evaluation.fast.unbroken import Survivors, length
+from arat_ray.evaluation.fast.unbroken import Unbroken, length
 
 ALPHA_MAX, OVERSHOOT, BACKWARD = 0.1, 1.05, 0.9
 
 
 def attack(
-    search: nn.Module, survivors: Survivors, rows: Tensor, target: Tensor, *, steps: int, norm: str, epsilon: float
+    search: nn.Module, unbroken: Unbroken, rows: Tensor, target: Tensor, *, steps: int, norm: str, epsilon: float
 ) -> None:
     """Walk on from the images `rows` [n] towards the classes `target` [n]."""
-    x, y = survivors.x[rows], survivors.y[rows]
+    x, y = unbroken.x[rows], unbroken.y[rows]
     z = x
     for _ in range(steps):
         difference, gradient = _difference(search, z, y, target)
@@ -32,7 +32,7 @@ def attack(
         if not is_adversarial.any():
             continue
         within = is_adversarial & (length(z - x, norm).flatten() <= epsilon)
-        fallen = survivors.take(rows, z, within)
+        fallen = unbroken.take(rows, z, within)
         z = torch.where(is_adversarial.view(-1, 1, 1, 1), x + BACKWARD * (z - x), z)
         if fallen.any():
             rows, x, y, target, z = (each[~fallen] for each in (rows, x, y, target, z))

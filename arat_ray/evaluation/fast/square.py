@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from arat_ray.evaluation.fast.unbroken import Survivors, length
+from arat_ray.evaluation.fast.unbroken import Unbroken, length
 from arat_ray.training.accuracy_counts import margins
 
 SHARE = 0.8
@@ -22,7 +22,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 def attack(
     search: nn.Module,
-    survivors: Survivors,
+    unbroken: Unbroken,
     rows: Tensor,
     *,
     queries: int,
@@ -32,13 +32,13 @@ def attack(
     draw: torch.Generator,
 ) -> None:
     """One run on the images `rows` [n]; `rescaled` shrinks the squares along `queries` instead of along 10,000."""
-    x, y = survivors.x[rows], survivors.y[rows]
+    x, y = unbroken.x[rows], unbroken.y[rows]
     attempt = _linf if norm == "linf" else _l2
     height, width = x.shape[2:]
     with torch.no_grad():
         best = (_stripes if norm == "linf" else _tiles)(x, epsilon, draw)
         margin = margins(search(best), y)
-        fallen = survivors.take(rows, best, margin <= 0)
+        fallen = unbroken.take(rows, best, margin <= 0)
         for query in range(queries):
             if fallen.any():
                 rows, x, y, best, margin = (each[~fallen] for each in (rows, x, y, best, margin))
@@ -49,7 +49,7 @@ def attack(
             side = round(math.sqrt(share * height * width))
             trial = attempt(x, best, side, epsilon, draw)
             found = margins(search(trial), y)
-            fallen = survivors.take(rows, trial, found <= 0)
+            fallen = unbroken.take(rows, trial, found <= 0)
             better = found < margin
             margin = torch.where(better, found, margin)
             best = torch.where(better.view(-1, 1, 1, 1), trial, best)

@@ -1,4 +1,4 @@
-"""Which images of a batch still stand, and the adversarial images of those that fell."""
+"""Unbroken images: which of a batch still stand, and the adversarial images of those that fell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Survivors:
+class Unbroken:
     """x [N, C, H, W] and y [N] under attack. The network itself has the last word on what has fallen."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
