@@ -164,7 +164,12 @@ def commands() -> str:
         context = None
         for word in words:
             context = click.Context(
-                command, info_name=word, parent=context, terminal_width=WIDTH, max_content_width=WIDTH
+                command,
+                info_name=word,
+                parent=context,
+                terminal_width=WIDTH,
+                max_content_width=WIDTH,
+                **arat_ray.context_settings,
             )
         assert context is not None
         parts += [f"## {' '.join(words)}", f"```\n{command.get_help(context).rstrip()}\n```"]
