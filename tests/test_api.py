@@ -29,6 +29,7 @@ from arat_ray.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "ray", "pyarrow", "pydantic", "optuna", "matplotlib", "numpy", "click", "yaml", "rich")
+SEARCH = ROOT / "search_spaces" / "quickstart.yaml"
 CALLS = ("load_experiment", "train", "tune", "evaluate", "load_front", "plot_front", "read", "Study")
 ATTACK = Pgd(norm="linf", epsilon=0.1, step_size=0.05, steps=2)
 NO_RAY = "import sys\nsys.modules['ray'] = None\n"
@@ -244,6 +245,12 @@ def test_finished_batches_are_kept_where_a_folder_is_named(tmp_path: Path) -> No
     assert arat_ray.evaluate(Grey(), **how).key == report.key
 
 
+def measured(study: Study, **how: Any) -> Any:
+    """The checkpoint of a study under arguments that a type checker would refuse."""
+    call: Any = arat_ray.evaluate
+    return call(study.checkpoint, **{"split": "test", "attack": ATTACK} | how)
+
+
 def test_errors_say_what_to_do_in_the_words_of_python(study: Study, tmp_path: Path) -> None:
     x, y = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
     net, other = Grey(), small(maximize=["clean_accuracy"])
@@ -260,6 +267,19 @@ def test_errors_say_what_to_do_in_the_words_of_python(study: Study, tmp_path: Pa
         (r"must give logits float32 \[N, K\]", lambda: arat_ray.evaluate(nn.Identity(), data=(x, y), **how)),
         (r"5 images of 4; choose 1 to 4", lambda: arat_ray.evaluate(net, data=(x, y), images=5, **how)),
         (r"says its radius and steps itself", lambda: arat_ray.evaluate(net, data=(x, y), attack=ATTACK, epsilon=0.1)),
+        (r"^split: must be 'train', 'validation' or 'test', not 'tset'", lambda: measured(study, split="tset")),
+        (r"^subset: must be 'stratified' or 'first', not 'firts'", lambda: measured(study, images=2, subset="firts")),
+        (r"^steps: must be above 0, not 0", lambda: measured(study, attack="pgd", epsilon=0.1, steps=0)),
+        (r"^seed: must be at least 0, not -1; batch_size: ", lambda: measured(study, batch_size=0, seed=-1)),
+        (r"^workers: must be above 0, not 0", lambda: measured(study, workers=0)),
+        (r"^unknown key 'imags'; did you mean 'images'\?", lambda: measured(study, imags=2)),
+        (r"^device tpu: torch knows no such device", lambda: measured(study, device="tpu")),
+        (r"^data: missing", lambda: arat_ray.evaluate(net, **how)),
+        (r"^there is no folder nowhere", lambda: arat_ray.Study("nowhere").checkpoints()),
+        (r"^there is no folder nowhere", lambda: arat_ray.Study("nowhere").evaluate(split="test", attack=ATTACK)),
+        (r"^budget.trials: must be at least 1, not 0", lambda: arat_ray.tune(SEARCH, trials=0)),
+        (r"^budget.hours: must be above 0.0, not -1", lambda: arat_ray.tune(SEARCH, hours=-1)),
+        (r"^there is no folder nowhere", lambda: arat_ray.tune(SEARCH, earlier="nowhere", results=tmp_path)),
         (r"is a folder; Study\(", lambda: arat_ray.evaluate(study.path, split="test", **how)),
         (r"experiment 'small': there is no `search:`; train\(", lambda: arat_ray.tune(small())),
         (r"^nowhere.yaml: cannot be read", lambda: arat_ray.load_experiment("nowhere.yaml")),

@@ -7,12 +7,14 @@ import copy
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from arat_ray.api.arguments import OfCheckpoint, OfNetwork, parse
 from arat_ray.api.inputs import AnyPath, as_path, in_python
 from arat_ray.api.measuring import Measured, device_of, reports
 from arat_ray.api.showing import batches, log, tell
@@ -108,101 +110,63 @@ def evaluate(target: nn.Module | AnyPath, *, attack: AnyAttack, epsilon: float |
         0.972
     """
     if isinstance(target, nn.Module):
-        return _of_network(target, attack=attack, epsilon=epsilon, **more)
+        return _of_network(target, parse(OfNetwork, more), attack=attack, epsilon=epsilon)
     path = as_path(target)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; Study({str(path)!r}).evaluate(...) measures the trials of a study")
-    (measured,) = _of_path(target, attack=attack, epsilon=epsilon, **more)
+    (measured,) = _of_path(path, parse(OfCheckpoint, more), attack=attack, epsilon=epsilon)
     return measured.report
 
 
 @in_python()
-def evaluate_study(study: AnyPath, *, front: bool = False, **how: Any) -> list[Report]:
+def evaluate_study(
+    study: Path, *, attack: AnyAttack, epsilon: float | str | None = None, front: bool = False, **more: Any
+) -> list[Report]:
     """Attack all complete trials of a study, or those on its front; the reports are added to its tables.
 
     The other arguments are those of `evaluate` for a checkpoint.
-
-    Example:
-        >>> arat_ray.Study("results/quickstart").evaluate(front=True, attack="pgd", epsilon=0.2, split="test")
     """
-    return [measured.report for measured in _of_path(study, front=front, **how)]
+    given = parse(OfCheckpoint, more)
+    return [measured.report for measured in _of_path(study, given, attack=attack, epsilon=epsilon, front=front)]
 
 
 def _of_path(
-    target: AnyPath,
-    *,
-    attack: AnyAttack,
-    split: SplitName,
-    epsilon: float | str | None = None,
-    front: bool = False,
-    data: AnyPath | None = None,
-    norm: str = "linf",
-    steps: int | None = None,
-    step_size: float | str | None = None,
-    images: int | None = None,
-    subset: Subset | None = None,
-    seed: int = 0,
-    batch_size: int = 256,
-    mode: str = "exact",
-    raw: bool = False,
-    device: str | None = None,
-    workers: int | None = None,
-    address: str | None = None,
-    records: AnyPath | None = None,
-    progress: bool = False,
+    path: Path, given: OfCheckpoint, *, attack: AnyAttack, epsilon: float | str | None, front: bool = False
 ) -> Iterator[Measured]:
     return reports(
-        as_path(target),
-        attack=_attack(attack, epsilon=epsilon, norm=norm, steps=steps, step_size=step_size, mode=mode),
-        split=split,
-        data=None if data is None else str(data),
+        path,
+        attack=_attack(attack, epsilon, given),
+        split=given.split,
+        data=given.located,
         front=front,
-        images=images,
-        subset=subset,
-        seed=seed,
-        batch_size=batch_size,
-        averaged=not raw,
-        device=device,
-        workers=workers,
-        address=address,
-        records=None if records is None else as_path(records),
+        images=given.images,
+        subset=given.subset,
+        seed=given.seed,
+        batch_size=given.batch_size,
+        averaged=not given.raw,
+        device=given.device,
+        workers=given.workers,
+        address=given.address,
+        records=given.kept,
         tell=tell,
         note=log.info,
-        progress=batches(progress),
+        progress=batches(given.progress),
         ray_ended=_interrupt,
     )
 
 
-def _of_network(
-    model: nn.Module,
-    *,
-    data: AnyImages,
-    attack: AnyAttack,
-    epsilon: float | str | None = None,
-    split: Literal["train", "test"] | None = None,
-    norm: str = "linf",
-    steps: int | None = None,
-    step_size: float | str | None = None,
-    images: int | None = None,
-    subset: Subset | None = None,
-    seed: int = 0,
-    batch_size: int = 256,
-    mode: str = "exact",
-    device: str | None = None,
-    records: AnyPath | None = None,
-    progress: bool = False,
-) -> Report:
-    chosen_attack = _attack(attack, epsilon=epsilon, norm=norm, steps=steps, step_size=step_size, mode=mode)
-    given = _image_set(data, split)
-    whole = len(given.labels)
+def _of_network(model: nn.Module, given: OfNetwork, *, attack: AnyAttack, epsilon: float | str | None) -> Report:
+    chosen_attack = _attack(attack, epsilon, given)
+    data = _image_set(given.data, given.split)
+    whole, images, subset = len(data.labels), given.images, given.subset
     if subset and images is None:
         raise ValueError(f"subset={subset!r} says which images, and not how many; add images=N")
-    if images is not None and not 0 < images <= whole:
+    if images is not None and images > whole:
         raise ValueError(f"{images} images of {whole}; choose 1 to {whole}")
-    indices = torch.arange(whole) if images is None else choose(given.labels, images, subset=subset or "stratified")
-    chosen = given._replace(images=given.images[indices], labels=given.labels[indices])
+    indices = torch.arange(whole) if images is None else choose(data.labels, images, subset=subset or "stratified")
+    chosen = data._replace(images=data.images[indices], labels=data.labels[indices])
     its_own = next((each.device.type for each in (*model.parameters(), *model.buffers())), None)
-    on = device_of(device or its_own)
+    on = device_of(given.device or its_own)
     network = copy.deepcopy(model).eval().to(on)
     report = accuracy.evaluate_network(
         network,
@@ -210,24 +174,24 @@ def _of_network(
         indices=indices,
         num_classes=_num_classes(network, chosen, on),
         attack=chosen_attack,
-        seed=seed,
-        batch_size=batch_size,
+        seed=given.seed,
+        batch_size=given.batch_size,
         device=on,
-        records=None if records is None else as_path(records),
-        progress=batches(progress),
+        records=given.kept,
+        progress=batches(given.progress),
         say=tell,
     )
     is_part = len(indices) < whole
-    return replace(report, split=split, subset=(subset or "stratified") if is_part else None)
+    return replace(report, split=given.split, subset=(subset or "stratified") if is_part else None)
 
 
-def _attack(
-    attack: AnyAttack, *, epsilon: float | str | None, norm: str, steps: int | None, step_size: Any, mode: str
-) -> Attack | Ensemble:
+def _attack(attack: AnyAttack, epsilon: float | str | None, given: OfNetwork | OfCheckpoint) -> Attack | Ensemble:
+    norm, steps, size, mode = given.norm, given.steps, given.step_size, given.mode
     if isinstance(attack, str):
         radius = None if epsilon is None else str(epsilon)
+        step_size = None if size is None else str(size)
         return attack_from(attack, norm=norm, epsilon=radius, steps=steps, step_size=step_size, mode=mode)
-    if (epsilon, norm, steps, step_size, mode) != (None, "linf", None, None, "exact"):
+    if (epsilon, norm, steps, size, mode) != (None, "linf", None, None, "exact"):
         raise ValueError(f"attack={attack!r} says its radius and steps itself; leave epsilon, norm, steps and mode out")
     return attack
 

@@ -119,7 +119,10 @@ def reports(
 
 def device_of(name: str | None) -> torch.device:
     """The device of this process by its name; a GPU where none is named and there is one."""
-    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"--device {name}: torch knows no such device; use cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no GPU on this machine; use --device cpu")
     return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def tune(
     max_failures: int | None = None,
     resume: bool = False,
     data: AnyPath | None = None,
-    earlier: Sequence[AnyPath] = (),
+    earlier: AnyPath | Sequence[AnyPath] = (),
     address: str | None = None,
     progress: bool = False,
 ) -> Study:
@@ -103,7 +104,7 @@ def tune(
         if not ready.search:
             raise ValueError(f"{file}: there is no `search:`; train(...) runs it once")
         limited = with_budget(ready, file, **given, max_failures=max_failures)
-        studies = [as_path(study) for study in earlier]
+        studies = [as_path(study) for study in ([earlier] if isinstance(earlier, str | os.PathLike) else earlier)]
         for study in studies:
             session.pull(study, mirror.TABLES, tell=tell)
         folder = as_path(results) / limited.name

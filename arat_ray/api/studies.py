@@ -62,12 +62,12 @@ class Study:
         """
         from arat_ray.api.showing import tell
         from arat_ray.evaluation.request import checkpoints_of
-        from arat_ray.storage import mirror, session
+        from arat_ray.storage import session
 
         def fetch(chosen: Sequence[Path]) -> None:
             session.pull(self.path, [str(path.relative_to(self.path)) for path in chosen], tell=tell)
 
-        session.pull(self.path, mirror.TABLES, tell=tell)
+        self._pull()
         return checkpoints_of(self.path, front=front, fetch=fetch)
 
     @property
@@ -93,4 +93,14 @@ class Study:
         """
         from arat_ray.api.evaluating import evaluate_study
 
+        self._pull()
         return evaluate_study(self.path, attack=attack, split=split, epsilon=epsilon, front=front, **more)
+
+    def _pull(self) -> None:
+        """Have the tables here. ValueError where it is no study."""
+        from arat_ray.api.showing import tell
+        from arat_ray.results import reader
+        from arat_ray.storage import mirror, session
+
+        session.pull(self.path, mirror.TABLES, tell=tell)
+        reader.metadata(self.path)

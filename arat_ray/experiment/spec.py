@@ -13,10 +13,11 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
-from arat_ray.experiment.errors import shown
+from arat_ray.experiment.errors import explain, shown
 from arat_ray.experiment.search import Domain, flag
-from arat_ray.spec import Spec, did_you_mean
+from arat_ray.spec import Spec
 from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
+from arat_ray.text import did_you_mean
 from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
@@ -271,11 +272,15 @@ class Experiment(Spec):
     def with_budget(self, **given: float | None) -> Experiment:
         """The same experiment, with these budgets instead of the file's where they are given.
 
-        Raises ValueError for a budget in usd where no price is known.
+        Raises ValueError for a budget that is none, and for one in usd where no price is known.
         """
-        if given.get("usd") is not None and self.resources.price is None:
+        given = {key: value for key, value in given.items() if value is not None}
+        try:
+            budget = Budget.model_validate(self.budget.model_dump() | given)
+        except ValidationError as error:
+            raise ValueError("; ".join(explain(error, given, prefix="budget"))) from None
+        if "usd" in given and self.resources.price is None:
             raise ValueError(f"--budget-usd {given['usd']:g} needs a price; {PRICE}")
-        budget = self.budget.model_copy(update={key: value for key, value in given.items() if value is not None})
         return self.model_copy(update={"budget": budget})
 
     def without_search(self) -> Experiment:
