@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from arat_ray.text import did_you_mean as did_you_mean
+from arat_ray.text import did_you_mean
 
 _POINT = "; is it the end of a number? Decimals follow a point, as in 0.1"
 _FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")

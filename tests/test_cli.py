@@ -28,6 +28,7 @@ from torch import Tensor
 
 from arat_ray.cli import main
 from arat_ray.cli.studies import _again
+from arat_ray.digests import sha256_of
 from arat_ray.exit_codes import INTERRUPTED, NOT_SAVED
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
@@ -413,7 +414,7 @@ def test_evaluations_are_printed_and_added_to_the_study(trained: Path) -> None:
     assert [(row["attack"], row["images"]) for row in printed] == [("none", 50), ("pgd-2", 50)]
     assert printed[0]["correct"] >= printed[1]["correct"]
     added = _evaluations(trained)[len(before) :]
-    assert [row["checkpoint_sha256"] for row in added] == [checkpoint.sha256(last(trained))] * 2
+    assert [row["checkpoint_sha256"] for row in added] == [sha256_of(last(trained))] * 2
     assert [row["correct"] for row in added] == [row["correct"] for row in printed]
     text = call("evaluate", last(trained), *PGD, "--images", "50").output
     assert "of 50 test images" in text
@@ -580,12 +581,12 @@ def test_an_export_says_how_far_its_logits_are_and_replaces_a_file_only_when_tol
     assert re.match(r"logits differ by at most \S+ where the largest is .* training images of digits\n", written.output)
     assert written.output.endswith(f"wrote {output} and {output}.json\n")
     facts = json.loads((tmp_path / f"{output.name}.json").read_text())
-    assert facts["checkpoint_sha256"] == checkpoint.sha256(last(trained))
-    assert facts["sha256"] == checkpoint.sha256(output)
+    assert facts["checkpoint_sha256"] == sha256_of(last(trained))
+    assert facts["sha256"] == sha256_of(output)
     assert f"{output} exists; choose another name, or --force" in refused("export", last(trained), "-o", output)
     output.write_text("old")
     assert call("export", last(trained), "-o", output, "--force").exit_code == 0
-    assert json.loads((tmp_path / f"{output.name}.json").read_text())["sha256"] == checkpoint.sha256(output)
+    assert json.loads((tmp_path / f"{output.name}.json").read_text())["sha256"] == sha256_of(output)
 
 
 def test_export_refuses_names_that_it_cannot_write(trained: Path, tmp_path: Path) -> None:
@@ -607,10 +608,10 @@ def test_export_refuses_names_that_it_cannot_write(trained: Path, tmp_path: Path
 
 
 def test_training_again_what_is_complete_computes_nothing_new(trained: Path) -> None:
-    digest = checkpoint.sha256(last(trained))
+    digest = sha256_of(last(trained))
     result = call("train", write(trained.parent.parent), "--results", trained.parent)
     assert result.exit_code == 0
-    assert checkpoint.sha256(last(trained)) == digest
+    assert sha256_of(last(trained)) == digest
     assert reader.read(trained, "epochs")["epoch"].to_pylist() == [1, 2]
 
 

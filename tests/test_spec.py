@@ -8,7 +8,8 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from arat_ray.spec import Pixels, Spec, did_you_mean
+from arat_ray.spec import Pixels, Spec
+from arat_ray.text import did_you_mean
 from arat_ray.training.data.locations import DataPath
 
 

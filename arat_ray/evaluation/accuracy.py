@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from arat_ray.digests import sha256_of
 from arat_ray.evaluation import autoattack, reliability
 from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
@@ -181,7 +182,7 @@ def evaluate(
     return replace(
         report,
         checkpoint=path,
-        checkpoint_sha256=checkpoint.sha256(path),
+        checkpoint_sha256=sha256_of(path),
         epoch=state.epoch,
         weights=state.weights if averaged else None,
         split=split,

@@ -16,8 +16,9 @@ from arat_ray.results import reader
 from arat_ray.results.log import log_evaluation
 from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import Table
-from arat_ray.spec import did_you_mean, parse_fraction
+from arat_ray.spec import parse_fraction
 from arat_ray.storage.names import below
+from arat_ray.text import did_you_mean
 from arat_ray.training.attacks import Attack, Pgd
 
 ATTACKS = (*ENSEMBLES, "pgd", "fgsm")

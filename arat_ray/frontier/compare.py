@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from arat_ray.digests import sha256_of
 from arat_ray.frontier.evaluations import (
     AVERAGES,
     Asked,
@@ -25,7 +26,6 @@ from arat_ray.frontier.evaluations import (
     listed,
     read,
     refuse_unknown,
-    sha256,
 )
 from arat_ray.results import reader
 from arat_ray.storage.names import below
@@ -243,7 +243,7 @@ def _of_checkpoint(study: Path, path: Path, asked: Asked) -> list[Evaluation]:
         raise ValueError(
             f"{path} belongs to no study, so no evaluation of it is kept: it is not STUDY/checkpoints/TRIAL/FILE"
         )
-    rows, digest, words = read(study), sha256(path), f" with {asked}" if asked else ""
+    rows, digest, words = read(study), sha256_of(path), f" with {asked}" if asked else ""
     of_file = [row for row in rows if row.checkpoint_sha256 == digest]
     fitting = [row for row in of_file if asked.fits(row)]
     fitting = [row for row in fitting if row.checkpoint in AVERAGES] or fitting  # raw weights are not deployed

@@ -6,7 +6,6 @@ same weights on the same images: its clean accuracy.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray import text
+from arat_ray.digests import sha256_of
 from arat_ray.results import reader
 from arat_ray.text import did_you_mean
 
@@ -235,7 +235,7 @@ def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averag
     rows = [row for row in rows if row.checkpoint in (stem, *AVERAGES)]
     if len({row.checkpoint_sha256 for row in rows}) > 1:
         path = study / checkpoint
-        digest = sha256(path) if path.is_file() else rows[-1].checkpoint_sha256
+        digest = sha256_of(path) if path.is_file() else rows[-1].checkpoint_sha256
         rows = [row for row in rows if row.checkpoint_sha256 == digest]
     averages = [row for row in rows if row.checkpoint in AVERAGES]
     is_raw = is_averaged and stem == "last"  # best.pt may be older than the average
@@ -255,12 +255,6 @@ def _with_evaluations(trials: pa.Table, found: Mapping[str, Evaluation]) -> pa.T
         trials = reader.replace(trials, name, columns[name])
     trials = reader.replace(trials, "config", [row.warnings for row in rows])
     return trials.rename_columns(["warnings" if name == "config" else name for name in trials.column_names])
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, as `checkpoint_sha256` has it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def command(target: Path, study: Path, asked: Asked) -> str:

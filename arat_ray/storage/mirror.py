@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from arat_ray import locks
+from arat_ray.digests import sha256_of
 from arat_ray.storage import manifest, objects
 from arat_ray.storage.manifest import Entry
 from arat_ray.storage.names import all_below
@@ -141,7 +142,7 @@ class Mirror:
         path = self.folder / name
         settled = time.time_ns() - remote.mtime_ns > UNSETTLED_S * 1e9
         with self._fetched(name) as temporary:
-            sha256, local = _sha256(temporary), manifest.stat_of(temporary)
+            sha256, local = sha256_of(temporary), manifest.stat_of(temporary)
             # A process killed before the last line leaves the old file, to be replaced, or the new one, known as such.
             manifest.write(path, Entry(manifest.stat_of(path), None, sha256))
             temporary.replace(path)
@@ -167,7 +168,7 @@ class Mirror:
     def _is_own(self, name: str, entry: Entry) -> bool:
         """Whether the object that is there now came from here, so that the file is its successor."""
         with self._fetched(name) as temporary:
-            return _sha256(temporary) in (entry.sha256, _sha256(self.folder / name))
+            return sha256_of(temporary) in (entry.sha256, sha256_of(self.folder / name))
 
     def _push(self, name: str, snapshot: _Snapshot) -> None:
         path = self.folder / name
@@ -217,11 +218,6 @@ def _snapshot(path: Path) -> Iterator[_Snapshot]:
             digest.update(chunk)
         content.seek(0)
         yield _Snapshot(stat, content, digest.hexdigest())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_clean(path: Path) -> bool:

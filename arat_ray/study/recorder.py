@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from arat_ray.experiment import constraints
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
+from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import reader
 from arat_ray.study.budget import Watch
@@ -194,9 +195,9 @@ class Recorder:
         else:
             self.interrupt(number, "interrupted")
             return
-        competes = row["status"] == "complete" and row.get("feasible") is not False
         failure = row["error"] if row["status"] == "failed" else None
-        self.watch.ended(row["trial_id"], [row[goal] for goal in goals] if competes else None, error=failure)
+        measured = [row[goal] for goal in goals] if competes(row, goals) else None
+        self.watch.ended(row["trial_id"], measured, error=failure)
         self._end(number)
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}

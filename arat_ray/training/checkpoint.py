@@ -9,7 +9,6 @@ workers as far as rounding allows.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import pickle
@@ -214,9 +213,3 @@ def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:
             f"the weights are not of the model that the checkpoint names, {checkpoint.train['model']}: {first}"
         ) from error
     return deployed(method.model).eval()
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint, loop
 from arat_ray.training.loop import Context, Row, fit
 from tests.disks import fill, small_disk
@@ -25,11 +26,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_the_old_checkpoint_stays_and_no_half_file_does(disk: Path) -> None:
     run(make(epochs=1), MEASURED, disk)
     state = last(disk)
-    before = checkpoint.sha256(disk / checkpoint.LAST)
+    before = sha256_of(disk / checkpoint.LAST)
     fill(disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(state, disk / checkpoint.LAST)
-    assert checkpoint.sha256(disk / checkpoint.LAST) == before
+    assert sha256_of(disk / checkpoint.LAST) == before
     assert sorted(path.name for path in disk.iterdir()) == ["ballast", "best.pt", "last.pt"]
 
 

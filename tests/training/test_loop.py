@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint
 from arat_ray.training.loop import Context, DivergenceError, Row, fit
 from arat_ray.training.run import Train, Validate
@@ -123,7 +124,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(
 ) -> None:
     """The last update of an epoch ruins them: no loss has shown it yet."""
     train(make(), tmp_path, stop_after=1)
-    before = checkpoint.sha256(tmp_path / checkpoint.LAST), checkpoint.sha256(tmp_path / checkpoint.BEST)
+    before = sha256_of(tmp_path / checkpoint.LAST), sha256_of(tmp_path / checkpoint.BEST)
     step, steps = torch.optim.SGD.step, []
 
     def ruin(self: torch.optim.SGD, *arguments: Any) -> None:
@@ -136,7 +137,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(
     monkeypatch.setattr(torch.optim.SGD, "step", ruin)
     with pytest.raises(DivergenceError, match="the weights became infinite or nan in epoch 2; lower"):
         train(make(), tmp_path)
-    assert (checkpoint.sha256(tmp_path / checkpoint.LAST), checkpoint.sha256(tmp_path / checkpoint.BEST)) == before
+    assert (sha256_of(tmp_path / checkpoint.LAST), sha256_of(tmp_path / checkpoint.BEST)) == before
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 `fold` makes a network that computes the same with fewer passes over memory; the attacks search on it. An image has
 fallen when the network itself, as it is, confirms it, and costs nothing from then on. bf16 is left out on purpose: what
-survives a search in bf16 would have to be attacked again in fp32, and survivors are what an evaluation spends its time
-on (a robust image costs 7,850 forward passes, one that falls to APGD about 200).
+a search in bf16 leaves unbroken would have to be attacked again in fp32, and those images take most of the time (a
+robust image costs 7,850 forward passes, one that falls to APGD about 200).
 """
 
 from __future__ import annotations

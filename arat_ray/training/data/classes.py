@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
-from arat_ray.spec import did_you_mean
-from arat_ray.text import plain
+from arat_ray.text import did_you_mean, plain
 
 SHOWN = 60
 """Characters of a foreign value that a message repeats."""

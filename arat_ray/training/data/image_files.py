@@ -14,8 +14,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from arat_ray.spec import did_you_mean
 from arat_ray.storage.datasets import cached
+from arat_ray.text import did_you_mean
 from arat_ray.training.data import class_folders, classes, labels, parquet_files
 from arat_ray.training.data.decoding import pixels
 from arat_ray.training.data.images import Images, ImageSet, Shape, Split

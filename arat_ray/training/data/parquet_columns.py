@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arat_ray.spec import did_you_mean
-from arat_ray.text import plain
+from arat_ray.text import did_you_mean, plain
 from arat_ray.training.data.classes import shown
 
 if TYPE_CHECKING:

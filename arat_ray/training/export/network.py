@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint as checkpoints
 from arat_ray.training.checkpoint import Checkpoint
 from arat_ray.training.data.images import ImageSet
@@ -96,9 +97,9 @@ def _export(source: Path, path: Path, form: Format, *, averaged: bool, overwrite
         compared = Comparison(len(x), images, difference, logits.abs().max().item(), form.tolerance)
         if not difference <= form.tolerance * compared.largest_logit:  # NaN is not, either
             raise ValueError(f"{path}: not written, because it computes something else: {compared}")
-        facts = {"format": FORMAT, "file": path.name, "sha256": checkpoints.sha256(draft)}
+        facts = {"format": FORMAT, "file": path.name, "sha256": sha256_of(draft)}
         facts |= _describe(state, averaged=averaged, classes=known.classes if known else None)
-        facts |= {"checkpoint_sha256": checkpoints.sha256(source), "verified": compared._asdict()}
+        facts |= {"checkpoint_sha256": sha256_of(source), "verified": compared._asdict()}
         draft_description.write_text(json.dumps(facts, indent=2) + "\n")
         os.replace(draft, path)
         os.replace(draft_description, description)

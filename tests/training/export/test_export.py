@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import arat_ray
+from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint
 from arat_ray.training.export import formats
 from arat_ray.training.export import network as export
@@ -234,7 +235,7 @@ def test_the_json_says_what_the_network_is(on_digits: Path, tmp_path: Path) -> N
     assert facts == {
         "format": 1,
         "file": "model.safetensors",
-        "sha256": checkpoint.sha256(path),
+        "sha256": sha256_of(path),
         "architecture": {"name": "resnet18", "width": 4, "norm": "batch", "strides": [1, 2, 2, 2]},
         "dataset": "digits",
         "num_classes": 10,
@@ -255,7 +256,7 @@ def test_the_json_says_what_the_network_is(on_digits: Path, tmp_path: Path) -> N
         "robustbench": None,
         "torch": torch.__version__,
         "arat_ray": arat_ray.__version__,
-        "checkpoint_sha256": checkpoint.sha256(on_digits / "last.pt"),
+        "checkpoint_sha256": sha256_of(on_digits / "last.pt"),
         "verified": written.comparison._asdict(),
     }
     assert written.comparison.largest_difference == 0
