@@ -5,28 +5,16 @@ A spec stands beside the code that it configures; this module only holds what al
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
+from arat_ray.pixels import parse_fraction
 from arat_ray.text import did_you_mean
 
 _POINT = "; is it the end of a number? Decimals follow a point, as in 0.1"
-_FRACTION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*")
-
-
-def parse_fraction(value: object) -> object:
-    """`"8/255"` as a float; anything else unchanged."""
-    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return value
-    numerator, denominator = float(match[1]), float(match[2])
-    if denominator == 0:
-        raise PydanticCustomError("fraction", "{value} divides by zero", {"value": value})
-    return numerator / denominator
 
 
 def _is_numeric(annotation: Any) -> bool:

@@ -13,6 +13,7 @@ from arat_ray.api.inputs import as_path
 from arat_ray.evaluation.accuracy import SplitName
 from arat_ray.evaluation.ensembles import Mode
 from arat_ray.experiment.errors import explain
+from arat_ray.pixels import Norm
 from arat_ray.spec import Spec
 from arat_ray.training.data.subset import Subset
 
@@ -20,7 +21,7 @@ Kind = TypeVar("Kind", bound=Spec)
 
 
 class _Arguments(Spec):
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     steps: PositiveInt | None = None
     step_size: float | str | None = None
     mode: Mode = "exact"

@@ -22,6 +22,7 @@ from arat_ray.evaluation import accuracy
 from arat_ray.evaluation.accuracy import Report, SplitName
 from arat_ray.evaluation.ensembles import Ensemble, Mode
 from arat_ray.evaluation.request import attack_from
+from arat_ray.pixels import Norm
 from arat_ray.training.accuracy_counts import to_unit
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data import splits
@@ -30,7 +31,7 @@ from arat_ray.training.data.splits import Dataset
 from arat_ray.training.data.subset import Subset, choose
 
 AnyAttack = str | Attack | Ensemble
-"""autoattack, apgd, square, autoattack-10-steps, pgd or fgsm, beside an epsilon; or a spec, which has its own."""
+"""A word that `arat-ray evaluate --attack` takes, beside an epsilon; or a spec, which has its own."""
 AnyImages = Dataset | ImageSet | tuple[Tensor | npt.NDArray[Any], Tensor | npt.NDArray[Any]]
 """A data set spec, an ImageSet, or x [N, C, H, W] (uint8 0 to 255, or float32 in [0, 1]) and y [N]."""
 
@@ -43,7 +44,7 @@ def evaluate(
     attack: AnyAttack,
     epsilon: float | str | None = None,
     split: Literal["train", "test"] | None = None,
-    norm: Literal["linf", "l2"] = "linf",
+    norm: Norm = "linf",
     steps: int | None = None,
     step_size: float | str | None = None,
     images: int | None = None,
@@ -63,7 +64,7 @@ def evaluate(
     attack: AnyAttack,
     epsilon: float | str | None = None,
     data: AnyPath | None = None,
-    norm: Literal["linf", "l2"] = "linf",
+    norm: Norm = "linf",
     steps: int | None = None,
     step_size: float | str | None = None,
     images: int | None = None,
@@ -91,12 +92,12 @@ def evaluate(target: nn.Module | AnyPath, *, attack: AnyAttack, epsilon: float |
     (train or test), an `ImageSet`, or tensors or arrays (x, y): x uint8 from 0 to 255, or float32 in [0, 1]; y [N] from
     0 to K - 1. Nothing is saved, unless `records` names a folder for finished batches.
 
-    `attack` is autoattack, apgd, square, autoattack-10-steps, pgd or fgsm, with the radius `epsilon` in pixel units
-    (0.031 or "8/255") in `norm`; `steps` (20) and `step_size` (epsilon / 4) are for pgd. Or it is a spec, such as
-    `Pgd(norm="linf", epsilon=8 / 255, step_size=2 / 255, steps=20)`, which says all of that. autoattack is AutoAttack's
-    standard version, the reference code's verdicts bit for bit for the same `batch_size` and `seed`, or with
-    `mode="fast"` up to rounding in less time. `images` measures so many, drawn by class, or with `subset="first"` the
-    first.
+    `attack` is autoattack, apgd, square, autoattack-10-steps, pgd, fgsm or another that `arat-ray evaluate --attack`
+    takes, with the radius `epsilon` in pixel units (0.031 or "8/255") in `norm`; `steps` (20) and `step_size` (epsilon
+    / 4) are for pgd. Or it is a spec, such as `Pgd(norm="linf", epsilon=8 / 255, step_size=2 / 255, steps=20)`, which
+    says all of that. autoattack is AutoAttack's standard version, the reference code's verdicts bit for bit for the
+    same `batch_size` and `seed`, or with `mode="fast"` up to rounding in less time. `images` measures so many, drawn by
+    class, or with `subset="first"` the first.
 
     The report has `clean` and `robust` (each with `accuracy`, a fraction in [0, 1], `interval`, `correct`, `images`),
     `examples` (the verdict on each image: `broken_by`, `margins` [N]), and `warnings`: signs of masked gradients.

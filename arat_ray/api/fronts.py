@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from arat_ray.api.inputs import AnyPath, as_path, in_python
 from arat_ray.api.showing import tell
 from arat_ray.frontier import pareto
-from arat_ray.frontier.evaluations import Asked, radius
+from arat_ray.frontier.evaluations import Asked
 from arat_ray.frontier.pareto import Front
+from arat_ray.pixels import radius
 from arat_ray.results import reader
 from arat_ray.storage import mirror, session
 

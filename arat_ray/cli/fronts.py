@@ -49,7 +49,8 @@ def _choosing_evaluations(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
-    from arat_ray.frontier.evaluations import Asked, radius
+    from arat_ray.frontier.evaluations import Asked
+    from arat_ray.pixels import radius
 
     return Asked(epsilon=None if epsilon is None else radius(epsilon), **conditions)
 

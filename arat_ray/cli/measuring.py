@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray import disk
+from arat_ray.attack_names import attack_words
 from arat_ray.cli.common import (
     FOLDER,
     PATH,
@@ -45,7 +46,7 @@ OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, er
     "attack_name",
     metavar="NAME",
     required=True,
-    help="autoattack, apgd, square, autoattack-10-steps, pgd or fgsm.",
+    help=f"{', '.join(attack_words()[:-1])} or {attack_words()[-1]}.",
 )
 @click.option("--epsilon", help="Radius in pixel units, such as 8/255; needed.")
 @click.option("--split", type=Word(["train", "validation", "test"]), required=True, help="Which images.")

@@ -89,11 +89,12 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
             _show_front(ended, folder)
             return
         echo(f"checkpoint: {shown(ended)}")
-        from arat_ray.frontier.evaluations import pixels
+        from arat_ray.pixels import format_pixels
 
         attack = experiment.validation.attack
         norm = ["--norm", attack.norm] if attack.norm != "linf" else []
-        words = ["--attack", "autoattack", *norm, "--epsilon", pixels(attack.epsilon), "--split", "test", *again(data)]
+        epsilon = format_pixels(attack.epsilon)
+        words = ["--attack", "autoattack", *norm, "--epsilon", epsilon, "--split", "test", *again(data)]
         echo(f"measure it: {command('arat-ray', 'evaluate', shown(ended), *words)}")
 
 

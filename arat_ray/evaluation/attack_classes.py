@@ -31,6 +31,7 @@ def _installed() -> tuple[str, str]:
 PACKAGE, NUMBER = _installed()
 VERSION = f"{PACKAGE} {NUMBER}"
 _apgd, _fab, _square = (import_module(f"{PACKAGE}.{name}") for name in ("autopgd_base", "fab_pt", "square"))
+APGD, SQUARE = ("apgd-ce", "apgd-dlr", "apgd-t"), "square"
 NORMS = {"linf": "Linf", "l2": "L2"}
 LOG = logging.getLogger(__name__)
 

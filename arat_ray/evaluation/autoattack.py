@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from arat_ray.evaluation import fast
-from arat_ray.evaluation.attack_classes import Step, perturb
+from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.ensembles import Plan
 from arat_ray.evaluation.records import Records, images_sha256, network_sha256
 from arat_ray.evaluation.reliability import Signs, probe
 from arat_ray.training.accuracy_counts import margins, to_unit
-from arat_ray.training.attacks import Pgd
+from arat_ray.training.attacks import Attack, Pgd
 from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.randomness import Noise, generator
 
@@ -34,7 +34,7 @@ CLEAN = "clean"
 class Job(NamedTuple):
     """One attack on one batch; without a step, the batch as it is."""
 
-    step: Step | Pgd | None
+    step: Step | Attack | None
     number: int
     indices: Tensor  # int64 [n], ascending positions in the data
 
@@ -90,25 +90,23 @@ class Attacker:
         x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
         network, search = self._networks()
         x_adv, signs = x, torch.empty(0, dtype=torch.bool)
-        ball: dict[str, Any] = {"norm": self.plan.norm, "epsilon": self.plan.epsilon}
         if job.step is None:
-            pgd = Pgd(**ball, step_size=self.plan.epsilon / 4, steps=20)
             draw = generator(device, self.seed, "probe", job.number)
-            beside = None if isinstance(self.plan.steps[0], Pgd) else (pgd, draw)
-            signs = torch.stack(probe(search, x, y, pgd=beside))
-        elif isinstance(job.step, Pgd):
-            noise = Noise(generator(device, self.seed, "attack", job.number), len(x))
-            x_adv = job.step(network, x, y, noise=noise)
-        elif self.plan.mode == "exact":
-            x_adv = perturb(job.step, network, x, y, **ball, seed=self.seed)
+            signs = torch.stack(probe(search, x, y, pgd=(self._pgd(), draw) if self.plan.is_ensemble else None))
         else:
-            x_adv = fast.perturb(job.step, search, network, x, y, **ball, seed=self.seed)
+            noise = Noise(generator(device, self.seed, "attack", job.number), len(x))
+            x_adv = self.plan.bound(job.step, seed=self.seed, search=search)(network, x, y, noise=noise)
         with torch.no_grad():
             logits = network(x_adv)
         broken = logits.max(1).indices != y  # of equal logits, the reference's choice
         kept = x_adv[broken] if self.keep_images and job.step else x_adv.new_empty(0)
         wall_s = time.perf_counter() - began
         return Verdicts(broken.cpu(), margins(logits, y).cpu(), kept.cpu(), signs.cpu(), wall_s)
+
+    def _pgd(self) -> Pgd:
+        """PGD-20, with which the ensembles are compared."""
+        epsilon = self.plan.epsilon
+        return Pgd(norm=self.plan.norm, epsilon=epsilon, step_size=epsilon / 4, steps=20)
 
     def _networks(self) -> tuple[nn.Module, nn.Module]:
         """Copies, frozen because attacks need gradients of the input only: one for verdicts, one to search on."""
@@ -220,7 +218,7 @@ def run(
 class _Clock:
     """How long it will take, from the passes that are done and those that would be left if no more images fell."""
 
-    def __init__(self, steps: Sequence[Step | Pgd]) -> None:
+    def __init__(self, steps: Sequence[Step | Attack]) -> None:
         self.passes = [0, *(step.passes for step in steps)]
         self.began, self.done = time.perf_counter(), 0
 

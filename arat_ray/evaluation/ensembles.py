@@ -6,23 +6,57 @@ Croce and Hein (https://arxiv.org/abs/2003.01690), the number that papers and Ro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-from arat_ray.evaluation.attack_classes import VERSION, Step
+from arat_ray.attack_names import EnsembleName
+from arat_ray.evaluation import fast
+from arat_ray.evaluation.attack_classes import VERSION, Step, perturb
+from arat_ray.pixels import Norm, format_pixels
 from arat_ray.spec import Pixels, Spec
-from arat_ray.training.attacks import Attack, Pgd, check_pixel_units, format_pixels
+from arat_ray.training.attacks import Adversary, Attack, AttackSpec, check_pixel_units
+from arat_ray.training.randomness import Noise
 from arat_ray.version import __version__
 
 Mode = Literal["exact", "fast"]
-EnsembleName = Literal["autoattack", "autoattack-10-steps", "apgd", "square"]
-ENSEMBLES: dict[EnsembleName, str] = {
-    "autoattack": "APGD on the cross-entropy, targeted APGD, targeted FAB, Square, as the standard version has them",
-    "autoattack-10-steps": "the same four with 10 steps in the place of 100, as torchattacks has them: it flatters",
-    "apgd": "the first two of autoattack, which find nearly all that it finds at a third of its cost or less",
-    "square": "the last of autoattack, 5,000 queries without a gradient: it finds what gradients are masked for",
-}
+VERSIONS: dict[Mode, str] = {"exact": f"{VERSION}, exact", "fast": f"arat-ray {__version__}, fast"}
+"""Whose code attacks, and how: exactly as its authors run it, or the same up to rounding."""
+
+
+@dataclass(frozen=True)
+class BoundStep:
+    """A step of AutoAttack with its ball, its seed and, in fast mode, the network that it searches on.
+
+    It draws its random numbers from the seed, as the reference code does.
+    """
+
+    step: Step
+    norm: Norm
+    epsilon: float
+    mode: Mode
+    seed: int
+    search: nn.Module
+
+    @property
+    def label(self) -> str:
+        return self.step.label
+
+    @property
+    def version(self) -> str:
+        return VERSIONS[self.mode]
+
+    @property
+    def passes(self) -> int:
+        return self.step.passes
+
+    def __call__(self, logits: nn.Module, x: Tensor, y: Tensor, *, noise: Noise | None) -> Tensor:
+        del noise
+        if self.mode == "exact":
+            return perturb(self.step, logits, x, y, norm=self.norm, epsilon=self.epsilon, seed=self.seed)
+        return fast.perturb(self.step, self.search, logits, x, y, norm=self.norm, epsilon=self.epsilon, seed=self.seed)
 
 
 class Plan(Spec):
@@ -30,20 +64,30 @@ class Plan(Spec):
 
     label: str
     """The name under which the accuracy is reported."""
-    norm: Literal["linf", "l2"]
+    norm: Norm
     epsilon: Pixels
-    steps: tuple[Step | Pgd, ...]
+    steps: tuple[Step | AttackSpec, ...]
     mode: Mode = "exact"
 
     def __str__(self) -> str:
         return f"{self.label} {self.norm} {format_pixels(self.epsilon)}{', fast mode' * (self.mode == 'fast')}"
 
     @property
+    def is_ensemble(self) -> bool:
+        """Whether AutoAttack's attacks measure, and not an attack of training."""
+        return isinstance(self.steps[0], Step)
+
+    @property
     def version(self) -> str:
-        """Whose code attacks, and how: exactly as its authors run it, or the same up to rounding."""
-        if isinstance(self.steps[0], Pgd):
-            return Pgd.version
-        return f"{VERSION}, exact" if self.mode == "exact" else f"arat-ray {__version__}, fast"
+        """Of the code that attacks."""
+        first = self.steps[0]
+        return VERSIONS[self.mode] if isinstance(first, Step) else first.version
+
+    def bound(self, step: Step | Attack, *, seed: int, search: nn.Module) -> Adversary:
+        """One of the steps as it is called; `search` is the folded network, on which fast mode searches."""
+        if not isinstance(step, Step):
+            return step
+        return BoundStep(step, self.norm, self.epsilon, self.mode, seed, search)
 
 
 class Ensemble(Spec):
@@ -53,7 +97,7 @@ class Ensemble(Spec):
     """
 
     name: EnsembleName
-    norm: Literal["linf", "l2"]
+    norm: Norm
     epsilon: Pixels = Field(gt=0)
     mode: Mode = "exact"
 

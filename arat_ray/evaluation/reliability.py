@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arat_ray.evaluation.attack_classes import APGD, SQUARE
 from arat_ray.training.accuracy_counts import margins
-from arat_ray.training.attacks import Loss, Pgd
+from arat_ray.training.attacks import Attack, Loss
 from arat_ray.training.randomness import Noise
 
 UNSTABLE = 1e-4
@@ -35,7 +36,7 @@ class Signs(NamedTuple):
     pgd: Tensor  # bool [N]: PGD-20 broke it
 
 
-def probe(model: nn.Module, x: Tensor, y: Tensor, *, pgd: tuple[Pgd, torch.Generator] | None) -> Signs:
+def probe(model: nn.Module, x: Tensor, y: Tensor, *, pgd: tuple[Attack, torch.Generator] | None) -> Signs:
     """The signs of x [N, C, H, W] and y [N], and the success of a PGD with its random numbers, if one is given."""
     with torch.no_grad():
         logits, again = model(x), model(x)
@@ -86,7 +87,7 @@ def warnings(signs: Signs, clean_correct: Tensor, broken_by: Sequence[str | None
             "where PGD, FGSM and apgd-ce are blind"
         )
     by = Counter(broken_by)
-    by_apgd = sum(by[name] for name in attacks if name.startswith("apgd"))
+    by_apgd = sum(by[name] for name in APGD)
     if by_apgd - by_pgd > FAR * n:
         found.append(
             f"masked gradients: PGD-20 leaves {by_apgd - by_pgd} of {n} images more than APGD does; do not trust what "
@@ -96,7 +97,7 @@ def warnings(signs: Signs, clean_correct: Tensor, broken_by: Sequence[str | None
     missed = int((signs.pgd & unbroken).sum())
     if _is_many(missed, n):
         found.append(f"too weak: PGD-20 broke {missed} of {n} images that {', '.join(attacks)} left unbroken")
-    if len(attacks) > 1 and _is_many(by["square"], n):
+    if len(attacks) > 1 and _is_many(by[SQUARE], n):
         found.append(
             f"masked gradients: Square broke {by['square']} of {n} images that attacks with gradients had left; more "
             "queries, or an attack made for this network, may break more"

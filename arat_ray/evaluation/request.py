@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from arat_ray import locks
+from arat_ray.attack_names import ENSEMBLES, attack_words
 from arat_ray.evaluation.accuracy import Report
-from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
+from arat_ray.evaluation.ensembles import Ensemble
+from arat_ray.pixels import radius
 from arat_ray.results import reader
 from arat_ray.results.log import log_evaluation
 from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import Table
-from arat_ray.spec import parse_fraction
 from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean
-from arat_ray.training.attacks import Attack, Pgd
-
-ATTACKS = (*ENSEMBLES, "pgd", "fgsm")
+from arat_ray.training.attacks import SPECS, Attack, spec_of
 
 
 def attack_from(
@@ -34,31 +32,26 @@ def attack_from(
     mode: str = "exact",
 ) -> Attack | Ensemble:
     """The attack of command-line words. Raises ValueError naming the word that is missing or cannot be."""
-    if name not in ATTACKS:
-        raise ValueError(f"--attack: no attack {name!r}{did_you_mean(name, ATTACKS)}")
+    if name not in attack_words():
+        raise ValueError(f"--attack: no attack {name!r}{did_you_mean(name, attack_words())}")
     if epsilon is None:
         raise ValueError("--epsilon is missing: the radius in pixel units, such as 8/255; no radius is usual enough")
-    if name != "pgd" and (steps is not None or step_size is not None):
-        raise ValueError(f"--steps and --step-size are for pgd; what {name} does is in its name")
+    given = {key: value for key, value in (("steps", steps), ("step_size", step_size)) if value is not None}
+    for key in given:
+        if name not in (takers := [other for other, spec in SPECS.items() if key in spec.model_fields]):
+            option = f"--{key.replace('_', '-')}"
+            raise ValueError(f"{option} is for {', '.join(takers)}; what {name} does is in its name")
     if mode != "exact" and name not in ENSEMBLES:
         raise ValueError(f"--mode {mode} is for {', '.join(ENSEMBLES)}; leave it out with {name}")
+    ball = {"norm": norm, "epsilon": radius(epsilon)}
     try:
-        radius = float(str(parse_fraction(epsilon)))
-        if not isfinite(radius):
-            raise ValueError
-        words: dict[str, Any] = {"name": name, "norm": norm, "epsilon": radius}
         if name in ENSEMBLES:
-            return Ensemble.model_validate(words | {"mode": mode})
-        if name == "fgsm":
-            return Pgd.model_validate(words | {"name": "pgd", "step_size": radius, "steps": 1, "start": "center"})
-        size = step_size if step_size is not None else radius / 4
-        return Pgd.model_validate(words | {"step_size": size, "steps": steps or 20})
+            return Ensemble.model_validate({"name": name, "mode": mode, **ball})
+        return spec_of(name).asked(name, ball | given)
     except ValidationError as error:
         problem = error.errors()[0]
         option = "--" + "-".join(map(str, problem["loc"] or ("epsilon",))).replace("_", "-")
-        raise ValueError(f"{option}: {problem['msg']}") from error
-    except ValueError:
-        raise ValueError(f"--epsilon: {epsilon!r} is no number; write it as 8/255 or 0.031") from None
+        raise ValueError(f"{option}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def checkpoints_of(

@@ -210,8 +210,7 @@ def trial_flops(train: Train, validation: Validate, training_images: int, *, unt
     epochs = train.epochs if until is None else until
     measured = epochs // validation.every + (epochs == train.epochs and epochs % validation.every > 0)
     return forward_flops(train.model, train.dataset) * (
-        epochs * training_images * passes(train)
-        + measured * validation.images * (1 + validation.attack.steps * BACKWARD)
+        epochs * training_images * passes(train) + measured * validation.images * (1 + validation.attack.passes)
     )
 
 
@@ -225,9 +224,9 @@ def expected_flops(train: Train, validation: Validate, training_images: int, sto
 
 def passes(train: Train) -> int:
     """A training step's FLOPs per image, over those of one forward pass."""
-    attack_steps = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.steps
+    attacking = 0 if train.attack is None or isinstance(train.method, StandardSpec) else train.attack.passes
     losses = 2 if train.weight_perturbation else 1
-    return attack_steps * BACKWARD + losses * train.method.passes * (1 + BACKWARD)
+    return attacking + losses * train.method.passes * (1 + BACKWARD)
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from arat_ray.experiment.errors import shown
-from arat_ray.spec import Spec, parse_fraction
+from arat_ray.pixels import parse_fraction
+from arat_ray.spec import Spec
 
 if TYPE_CHECKING:
     import optuna

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from arat_ray.experiment.errors import shown
 from arat_ray.experiment.spec import Experiment
-from arat_ray.training.attacks import Attack, format_pixels
+from arat_ray.pixels import format_pixels
+from arat_ray.training.attacks import Attack
 from arat_ray.training.data.images import Shape
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.schedules import Piecewise
@@ -81,7 +82,7 @@ def _in_optimizer(train: Train) -> Iterator[str]:
 
 def _in_attack(where: str, attack: Attack, shape: Shape) -> Iterator[str]:
     """Radii and steps that can hardly be meant for images [C, H, W] in [0, 1]."""
-    epsilon, step = attack.epsilon, attack.step_size
+    epsilon, step, steps = attack.epsilon, getattr(attack, "step_size", None), getattr(attack, "steps", 1)
     to_grey = 0.5 if attack.norm == "linf" else 0.5 * math.sqrt(math.prod(shape))
     if epsilon >= to_grey:
         yield f"{where}.epsilon: {epsilon:g} in {attack.norm} makes any image plain grey; 8/255 in linf is usual"
@@ -89,15 +90,15 @@ def _in_attack(where: str, attack: Attack, shape: Shape) -> Iterator[str]:
         yield f"{where}.epsilon: {format_pixels(epsilon)} is a radius of linf; in l2 128/255 is usual"
     if attack.norm == "linf" and epsilon < GREY_LEVEL / 2:
         yield f"{where}.epsilon: {epsilon:g} is less than half a grey level, 1/510; 8/255 is usual"
-    if step > 4 * epsilon:
+    if step is not None and step > 4 * epsilon:
         yield (
             f"{where}.step_size: {format_pixels(step)} leaps to and fro over the ball, whose epsilon is "
             f"{format_pixels(epsilon)}; a quarter of that is usual"
         )
-    if attack.steps * step < epsilon / 4:
-        yield f"{where}.steps: {attack.steps} of {step:.3g} go less than a quarter of the way to epsilon {epsilon:.3g}"
-    if attack.steps > STEPS_AT_MOST:
-        yield f"{where}.steps: {attack.steps} are far more than any attack takes; 10 to 100 are usual"
+    if step is not None and steps * step < epsilon / 4:
+        yield f"{where}.steps: {steps} of {step:.3g} go less than a quarter of the way to epsilon {epsilon:.3g}"
+    if steps > STEPS_AT_MOST:
+        yield f"{where}.steps: {steps} are far more than any attack takes; 10 to 100 are usual"
 
 
 def _weaker(trained: Attack, measured: Attack) -> Iterator[str]:
@@ -107,8 +108,9 @@ def _weaker(trained: Attack, measured: Attack) -> Iterator[str]:
             f"validate.attack.norm: {measured.norm} is not the norm that is trained against, {trained.norm}; what is "
             "reported is robustness of another kind"
         )
-    if measured.steps < trained.steps:
+    steps, trained_steps = (getattr(attack, "steps", None) for attack in (measured, trained))
+    if measured.name == trained.name and steps is not None and trained_steps is not None and steps < trained_steps:
         yield (
-            f"validate.attack.steps: {measured.steps} are fewer than the {trained.steps} trained with, so accuracies "
-            f"look better than they are; use {2 * trained.steps}"
+            f"validate.attack.steps: {steps} are fewer than the {trained_steps} trained with, so accuracies "
+            f"look better than they are; use {2 * trained_steps}"
         )

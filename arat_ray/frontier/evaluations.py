@@ -6,11 +6,10 @@ same weights on the same images: its clean accuracy.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose, isfinite
+from math import isclose
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray import text
+from arat_ray.attack_names import attack_words, name_and_steps
 from arat_ray.digests import sha256_of
+from arat_ray.pixels import format_pixels
 from arat_ray.results import reader
 from arat_ray.text import did_you_mean
 
 CONDITIONS = ("attack", "norm", "epsilon", "split", "images")
 AVERAGES = ("swa", "ema")
 NO_ATTACK = "none"
-ATTACKS = ("autoattack", "autoattack-10-steps", "apgd", "square", "pgd", "fgsm")
-"""By the names that `evaluate --attack` takes."""
 
 
 class Evaluation(NamedTuple):
@@ -59,7 +58,7 @@ class Evaluation(NamedTuple):
 
     def __str__(self) -> str:
         """`pgd-20 linf 8/255, test split, 1,000 images`."""
-        parts = [self.attack, self.norm, None if self.epsilon is None else pixels(self.epsilon)]
+        parts = [self.attack, self.norm, None if self.epsilon is None else format_pixels(self.epsilon)]
         fast = ", fast mode" if self.mode == "fast" else ""
         return f"{' '.join(filter(None, parts))}{fast}, {self.split} split, {self.images:,} images"
 
@@ -89,37 +88,17 @@ class Asked:
     def __str__(self) -> str:
         """As the options were written: `--attack pgd --epsilon 8/255`."""
         words = {name: value for name, value in vars(self).items() if value is not None}
-        return " ".join(f"--{name} {pixels(v) if isinstance(v, float) else v}" for name, v in words.items())
+        return " ".join(f"--{name} {format_pixels(v) if isinstance(v, float) else v}" for name, v in words.items())
 
     def fits(self, row: Evaluation) -> bool:
         return (
-            (self.attack in (None, row.attack) or (self.attack == "pgd" and row.attack.startswith("pgd-")))
+            self.attack in (None, row.attack, name_and_steps(row.attack)[0])
             and self.split in (None, row.split)
             and self.norm in (None, row.norm)
             and (self.epsilon is None or isclose(self.epsilon, row.epsilon or 0, rel_tol=1e-4))
             and self.images in (None, row.images)
             and self.mode in (None, row.mode)
         )
-
-
-def radius(words: str) -> float:
-    """The number that --epsilon says, as 8/255 or 0.2."""
-    above, slash, below = words.partition("/")
-    try:
-        value = float(above) / (float(below) if slash else 1)
-    except (ValueError, ZeroDivisionError):
-        value = 0.0
-    if not (isfinite(value) and value > 0):
-        raise ValueError(f"--epsilon: {words!r} is no radius; write it as 8/255 or 0.031")
-    return value
-
-
-def pixels(value: float) -> str:
-    """8/255 for 0.03137 and 0.2 for 0.2, which is meant as 0.2 and not as 51/255."""
-    levels = value * 255
-    is_decimal = abs(value - round(value, 3)) < 1e-9
-    is_level = abs(levels - round(levels)) < 1e-6 and value < 1 and not is_decimal
-    return f"{round(levels)}/255" if is_level else f"{value:g}"
 
 
 def read(study: Path) -> list[Evaluation]:
@@ -186,10 +165,12 @@ def refuse_unknown(asked: Asked, rows: Iterable[Evaluation]) -> None:
     """An attack that was neither measured nor can be is misspelled."""
     there = sorted({row.attack for row in rows})
     name = asked.attack
-    if name is None or name in (*there, *ATTACKS) or re.fullmatch(r"pgd-[1-9]\d*", name):
+    if name is None or name in there or name_and_steps(name)[0] in attack_words():
         return
     evaluated = ", ".join(there) or "nothing yet"
-    raise ValueError(f"--attack: no attack {name!r} (evaluated: {evaluated}){did_you_mean(name, [*there, *ATTACKS])}")
+    raise ValueError(
+        f"--attack: no attack {name!r} (evaluated: {evaluated}){did_you_mean(name, [*there, *attack_words()])}"
+    )
 
 
 def _refuse_half_a_question(asked: Asked, studies: Iterable[Path]) -> None:
@@ -259,27 +240,27 @@ def _with_evaluations(trials: pa.Table, found: Mapping[str, Evaluation]) -> pa.T
 
 def command(target: Path, study: Path, asked: Asked) -> str:
     """What would measure it; an epsilon that is not asked for is that of the study's own measurements."""
-    attack, _, steps = (asked.attack or "ATTACK").partition("pgd-")
+    attack, steps = name_and_steps(asked.attack or "ATTACK")
     epsilon = (
         {asked.epsilon} if asked.epsilon else set(reader.read(study, "trials", ["epsilon"])["epsilon"].to_pylist())
     )
-    words: dict[str, Any] = {
-        "attack": "pgd" if steps else attack,
+    conditions: dict[str, Any] = {
+        "attack": attack,
         "steps": steps,
         "norm": asked.norm,
-        "epsilon": pixels(*epsilon) if len(epsilon) == 1 and None not in epsilon else "EPSILON",
+        "epsilon": format_pixels(*epsilon) if len(epsilon) == 1 and None not in epsilon else "EPSILON",
         "split": asked.split or "SPLIT",
         "images": asked.images,
         "mode": asked.mode,
     }
-    options = [word for name, value in words.items() if value for word in (f"--{name}", value)]
+    options = [word for name, value in conditions.items() if value for word in (f"--{name}", value)]
     return text.command("arat-ray", "evaluate", target, *options)
 
 
 def with_autoattack(study: Path, *, norm: str | None, epsilon: float, split: str) -> str:
     """The command that measures the front of a study under the attack that papers report."""
     words = ["--front", "--attack", "autoattack", *(["--norm", norm] if norm not in (None, "linf") else [])]
-    return text.command("arat-ray", "evaluate", study, *words, "--epsilon", pixels(epsilon), "--split", split)
+    return text.command("arat-ray", "evaluate", study, *words, "--epsilon", format_pixels(epsilon), "--split", split)
 
 
 def listed(rows: Iterable[Evaluation]) -> str:

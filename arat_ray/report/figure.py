@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from arat_ray.frontier.dominance import Floats
-from arat_ray.frontier.evaluations import pixels
 from arat_ray.frontier.pareto import Front, Searched
+from arat_ray.pixels import format_pixels
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import line
 
@@ -260,7 +260,7 @@ def attack_label(measured: _Attacked) -> str:
     if measured.norm:
         parts.append(measured.norm.capitalize())
     if measured.epsilon is not None:
-        radius = pixels(measured.epsilon)
+        radius = format_pixels(measured.epsilon)
         parts.append(f"{radius} ({measured.epsilon:.3f})" if "/" in radius else radius)
     return ", ".join(parts)
 

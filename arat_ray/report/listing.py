@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arat_ray.frontier.evaluations import pixels
+from arat_ray.pixels import format_pixels
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, short_param
 from arat_ray.text import did_you_mean
@@ -120,7 +120,7 @@ def print_table(listing: Listing, console: Console) -> None:
 def measured(conditions: Mapping[str, Any]) -> str:
     """`pgd-20 linf 8/255, validation, 5,000 images`, as far as it is known."""
     attack = [conditions.get("attack"), conditions.get("norm")]
-    attack += [pixels(conditions["epsilon"])] if conditions.get("epsilon") is not None else []
+    attack += [format_pixels(conditions["epsilon"])] if conditions.get("epsilon") is not None else []
     images = f"{conditions['images']:,} images" if conditions.get("images") else None
     return ", ".join(filter(None, [" ".join(filter(None, attack)), conditions.get("split"), images]))
 

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from arat_ray.spec import Spec
 from arat_ray.training import presets
-from arat_ray.training.attacks import Attack
+from arat_ray.training.attacks import AttackSpec
 from arat_ray.training.averaging import Averaging
 from arat_ray.training.data.images import Shape
 from arat_ray.training.data.policies import Policy
@@ -54,7 +54,7 @@ class Train(Spec):
     """The network."""
     method: MethodSpec
     """The defence."""
-    attack: Attack | None = None
+    attack: AttackSpec | None = None
     """The inner maximisation; only standard training does without."""
     epochs: int = Field(ge=1)
     """Passes over the training images."""
@@ -115,7 +115,7 @@ class Train(Spec):
         if noisy and self.attack is not None and self.attack.norm != "linf":
             raise ValueError("method.noisy_center is defined for attack.norm linf only; set noisy_center: false")
         climbs_kl = isinstance(self.method, TradesSpec | LbgatSpec)
-        if climbs_kl and self.attack is not None and self.attack.start == "center":
+        if climbs_kl and self.attack is not None and self.attack.starts_at_x:
             raise ValueError(
                 f"attack.start: center with method {self.method.name!r} is no attack: KL(p(x) || p(x')) has no "
                 "gradient at x' = x; use normal or uniform"
@@ -180,7 +180,7 @@ class Validate(Spec):
     checkpoints are kept either way, last.pt and best.pt."""
     seed: int = Field(0, ge=0)
     """Chooses the images held out; apart from `train.seed`, so that all trials and seeds share one split."""
-    attack: Attack
+    attack: AttackSpec
     """The attack of the robust accuracy."""
     batch_size: int = Field(256, ge=1)
     """Images at a time; no part of the result."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from arat_ray.attack_names import EnsembleName
 from arat_ray.evaluation.attack_classes import Step
-from arat_ray.evaluation.ensembles import Ensemble, EnsembleName, Plan
+from arat_ray.evaluation.ensembles import Ensemble, Plan
 from arat_ray.training import checkpoint
 from arat_ray.training.data import splits
 from arat_ray.training.data.splits import Digits, ImageSet

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from arat_ray.attack_names import ENSEMBLES
 from arat_ray.evaluation.accuracy import evaluate
 from arat_ray.evaluation.autoattack import Attacker, run
-from arat_ray.evaluation.ensembles import ENSEMBLES, Ensemble
+from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.evaluation.request import attack_from, record
 from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Pgd
@@ -126,7 +127,7 @@ def test_a_checkpoint_outside_of_a_study_is_measured_and_not_recorded(trained: P
     ("words", "message"),
     [
         ({"epsilon": "8"}, r"--epsilon: .*did you mean 8/255"),
-        ({"epsilon": "abc"}, r"--epsilon: 'abc' is no number"),
+        ({"epsilon": "abc"}, r"--epsilon: 'abc' is no radius"),
         ({"epsilon": "0"}, r"--epsilon: "),
         ({"epsilon": "8/255", "step_size": "nonsense"}, r"--step-size: "),
     ],

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from arat_ray.attack_names import EnsembleName
 from arat_ray.evaluation import autoattack
-from arat_ray.evaluation.ensembles import EnsembleName
 from arat_ray.evaluation.reliability import Signs, probe, warnings
 from tests.evaluation.nets import digits, nearest_mean, plan
 from tests.evaluation.test_autoattack import attacker

@@ -254,7 +254,7 @@ budget: {trials: 4}
 """
     )
     read = load(path)
-    assert read.validation.attack.steps == 20
+    assert read.validation.attack.label == "pgd-20"
     assert read.search["optimizer.weight_decay"].kind == "float"
     assert read.first == [{"attack.epsilon": 8 / 255, "optimizer.weight_decay": 5e-4}]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from arat_ray.frontier import evaluations
 from arat_ray.frontier.dominance import wilson
-from arat_ray.frontier.evaluations import Asked, pixels, radius, read
+from arat_ray.frontier.evaluations import Asked, read
 from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.report import text as show
 from arat_ray.report.figure import plot_front
@@ -255,24 +253,6 @@ def test_a_row_without_its_clean_accuracy_is_no_evaluation(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("8/255", 8 / 255), ("0.2", 0.2), ("7.5/255", 7.5 / 255), (" 1 / 4 ", 0.25)]
-)
-def test_a_radius_is_a_fraction_or_a_number(text: str, value: float) -> None:
-    assert radius(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "8/", "8/0", "abc", "nan", "inf", "0", "-1", "1/2/3"])
-def test_what_is_no_radius_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"--epsilon: {text!r} is no radius; write it as 8/255")):
-        radius(text)
-
-
-@pytest.mark.parametrize(("value", "text"), [(8 / 255, "8/255"), (0.2, "0.2"), (128 / 255, "128/255"), (0.5, "0.5")])
-def test_a_radius_is_written_as_it_was_meant(value: float, text: str) -> None:
-    assert pixels(value) == text
-
-
-@pytest.mark.parametrize(
     ("word", "meant"),
     [
         ("autoatack", "did you mean 'autoattack'?"),
@@ -291,12 +271,6 @@ def test_an_attack_that_is_none_is_answered_with_what_was_meant_and_what_there_i
     study = write(tmp_path, trial(0))
     evaluated(study, "t0", clean=800, robust=300, attack="pgd-20")
     assert refused(study, attack=word, split=split) == f"--attack: no attack {word!r} (evaluated: pgd-20); {meant}"
-
-
-def test_the_names_of_attacks_are_those_that_evaluate_takes() -> None:
-    from arat_ray.evaluation.request import ATTACKS
-
-    assert set(evaluations.ATTACKS) == set(ATTACKS)
 
 
 def test_the_command_that_measures_can_be_pasted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from arat_ray.training.attacks import Pgd, format_pixels
+from arat_ray.training.attacks import Pgd
 from arat_ray.training.models import Tiny
 from arat_ray.training.randomness import Noise, generator
 
@@ -278,20 +278,3 @@ def test_radius_and_step_may_be_written_as_fractions() -> None:
     assert attack.step_size == 2 / 255
     assert attack.label == "pgd-20"
     assert str(attack) == "pgd-20 linf 8/255"
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        (8 / 255, "8/255"),
-        (2 / 255, "2/255"),
-        (0.5 / 255, "0.5/255"),
-        (128 / 255, "128/255"),
-        (0.3, "0.3"),
-        (0.5, "0.5"),
-        (2.0, "2"),
-        (0.0123, "0.0123"),
-    ],
-)
-def test_radii_are_written_as_papers_write_them(value: float, written: str) -> None:
-    assert format_pixels(value) == written
