@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray.results import reader
+from arat_ray.results.added_columns import with_columns
 from arat_ray.results.table import part_name, write_part
 
 Key = tuple[Any, ...]
@@ -42,7 +43,7 @@ def read_what_is_whole(folder: Path, schema: pa.Schema) -> Old:
             continue
         if unknown := [field.name for field in part.schema if field not in list(schema)]:
             raise ValueError(f"{parts[number]} has columns of another version of arat-ray: {', '.join(unknown)}")
-        tables.append(_with_columns(part, schema))
+        tables.append(with_columns(part, schema))
     return Old(pa.concat_tables(tables), damaged)
 
 
@@ -130,15 +131,6 @@ def _sync(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with these columns and metadata, those that it lacks empty."""
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _with_times(row: Mapping[str, Any], times: Sequence[str]) -> dict[str, Any]:

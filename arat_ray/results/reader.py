@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arat_ray.json_files import parse_json
+from arat_ray.results.added_columns import of_today, with_columns
 from arat_ray.results.schema import Metadata
 from arat_ray.text import command, did_you_mean
 
@@ -41,11 +42,14 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def read(study: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A table of a study, all parts in order; ValueError where there is none or it lacks a column."""
+    """A table of a study, all parts in order; ValueError where there is none or no such column.
+
+    Columns that were added after it was written are null.
+    """
     try:
-        return _read_parts(_parts(study, table), columns)
+        return _read_parts(study, table, columns)
     except FileNotFoundError:  # the folder was rewritten between listing and opening
-        return _read_parts(_parts(study, table), columns)
+        return _read_parts(study, table, columns)
 
 
 def read_part(part: Path) -> pa.Table:
@@ -55,10 +59,8 @@ def read_part(part: Path) -> pa.Table:
 
 
 def schema(study: Path, table: str = "trials") -> pa.Schema:
-    """Columns and file metadata of a table, from the footer of its newest part."""
-    part = _parts(study, table)[-1]
-    with whole(part):
-        return pq.read_schema(part)
+    """Columns of a table, also those that were added since, and the file metadata of its newest part."""
+    return _schema(_parts(study, table), table)
 
 
 def metadata(study: Path) -> Metadata:
@@ -101,9 +103,9 @@ def read_rows(study: Path, table: str, columns: Sequence[str], *, where: tuple[s
     Parts without any are hardly read.
     """
     try:
-        return _read_rows(_parts(study, table), columns, *where)
+        return _read_rows(study, table, columns, *where)
     except FileNotFoundError:  # the folder was rewritten between listing and opening
-        return _read_rows(_parts(study, table), columns, *where)
+        return _read_rows(study, table, columns, *where)
 
 
 def latest_attempt(trials: pa.Table) -> npt.NDArray[np.bool_]:
@@ -139,19 +141,18 @@ def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
     return pa.py_buffer(np.packbits(mask, bitorder="little").tobytes())
 
 
-def _read_parts(parts: Sequence[Path], columns: Sequence[str] | None) -> pa.Table:
-    tables = []
+def _read_parts(study: Path, table: str, columns: Sequence[str] | None) -> pa.Table:
+    parts = _parts(study, table)
+    wanted, tables = _selected(parts, table, columns), []
     for part in parts:
         with whole(part), pq.ParquetFile(part) as file:
-            for name in columns or ():
-                if name not in file.schema_arrow.names:
-                    raise ValueError(f"{part} has no column {name!r}{did_you_mean(name, file.schema_arrow.names)}")
-            tables.append(file.read(columns=columns))
+            tables.append(_read_columns(file, wanted))
     return pa.concat_tables(tables)
 
 
-def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, values: Collection[str]) -> pa.Table:
-    tables = []
+def _read_rows(study: Path, table: str, columns: Sequence[str], name: str, values: Collection[str]) -> pa.Table:
+    parts = _parts(study, table)
+    wanted, tables = _selected(parts, table, columns), []
     for part in parts:
         with whole(part), pq.ParquetFile(part, read_dictionary=[name]) as file:
             masks = [np.zeros(0, dtype=bool)]
@@ -162,12 +163,33 @@ def _read_rows(parts: Sequence[Path], columns: Sequence[str], name: str, values:
                 )
                 masks.append(np.array([word in values for word in words], dtype=bool)[codes])
             mask = np.concatenate(masks)
-            tables.append(
-                keep(file.read(columns=columns), mask)
-                if mask.any()
-                else file.schema_arrow.empty_table().select(columns)
-            )
-    return pa.concat_tables(tables)
+            if mask.any():
+                tables.append(keep(_read_columns(file, wanted), mask))
+    return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+
+def _schema(parts: Sequence[Path], table: str) -> pa.Schema:
+    with whole(parts[-1]):
+        return of_today(pq.read_schema(parts[-1]), table)
+
+
+def _selected(parts: Sequence[Path], table: str, columns: Sequence[str] | None) -> pa.Schema:
+    """Of the table's columns these, all where it is None; ValueError where there is no such one."""
+    there = _schema(parts, table)
+    for name in columns or ():
+        if name not in there.names:
+            raise ValueError(f"{parts[-1]} has no column {name!r}{did_you_mean(name, there.names)}")
+    return there if columns is None else pa.schema([there.field(name) for name in columns], there.metadata)
+
+
+def _read_columns(file: pq.ParquetFile, wanted: pa.Schema) -> pa.Table:
+    """The wanted columns of a part, null where it was written before they were added."""
+    there = set(file.schema_arrow.names)
+    table = file.read(columns=[name for name in wanted.names if name in there])
+    if table.num_columns == len(wanted):
+        return table
+    fields = [table.schema.field(field.name) if field.name in there else field for field in wanted]
+    return with_columns(table, pa.schema(fields, table.schema.metadata))
 
 
 def _parts(study: Path, table: str) -> list[Path]:

@@ -17,6 +17,8 @@ from arat_ray.json_files import parse_json
 SCHEMA_VERSION = 1
 ACCURACIES = ("clean_accuracy", "robust_accuracy")
 STATUSES = ("running", "complete", "stopped", "failed", "pruned")
+PARAM = "param_"
+"""How the columns of `trials` begin that say what was sampled."""
 
 PART_ROWS = {"trials": 1_000, "epochs": 20_000, "decisions": 1_000, "evaluations": 50_000, "examples": 50_000}
 """Of each table, how many rows a part holds when the next one begins.
@@ -183,7 +185,7 @@ def trials_schema(params: Mapping[str, pa.DataType]) -> pa.Schema:
     """The `trials` table of one search space: after `seed`, a nullable `param_<name>` for each knob."""
     fields = list(TABLES["trials"].schema)
     after_seed = TABLES["trials"].schema.get_field_index("seed") + 1
-    fields[after_seed:after_seed] = [pa.field(f"param_{name}", params[name]) for name in params]
+    fields[after_seed:after_seed] = [pa.field(f"{PARAM}{name}", params[name]) for name in params]
     return pa.schema(fields)
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arat_ray.results import reader
+from arat_ray.results.added_columns import is_of_before, with_columns
 from arat_ray.results.index import Index, Key
 from arat_ray.text import did_you_mean
 
@@ -29,7 +30,8 @@ class Table:
     """One table in one folder, keyed by some of its columns. One writer at a time; any number of readers.
 
     Rows of sealed parts are not kept in memory, only where they are. Opening a folder that has parts goes on
-    with them; ValueError where their columns differ from `schema`.
+    with them, and writes those again that lack a column of `schema`, null there, so that all who read the files see
+    the same columns in each. ValueError where parts have columns that are none of `schema`.
     """
 
     def __init__(
@@ -137,12 +139,17 @@ class Table:
         return {key: i for i, key in enumerate(zip(*(part[name].to_pylist() for name in self.key), strict=True))}
 
     def _continue(self, parts: Sequence[Path]) -> None:
+        of_before = []
         for number, path in enumerate(parts):
             with reader.whole(path), pq.ParquetFile(path) as file:
-                _check_same_columns(path, file.schema_arrow, self.schema)
+                if is_of_before(path, file.schema_arrow, self.schema, self.key):
+                    of_before.append(path)
                 keys = file.read(columns=list(self.key))
             self._begin(number)
             self._place = self._places(keys)
+        for path in reversed(of_before):  # whoever reads the last one's columns, meanwhile or for good, knows all
+            part = reader.read_part(path)
+            write_part(path, with_columns(part, self.schema.with_metadata(part.schema.metadata)))
         with reader.whole(parts[-1]):
             self._tail = self._read(self._tail_number)
 
@@ -202,13 +209,3 @@ def _check(name: str, value: Any, column_type: pa.DataType) -> None:
     except (ValueError, TypeError, NotImplementedError, OverflowError):  # the Arrow errors are among them
         pass
     raise ValueError(f"column {name!r} is {column_type} and cannot hold {value!r}")
-
-
-def _check_same_columns(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:
-    for i in range(max(len(found), len(wanted))):
-        there, here = (schema.field(i) if i < len(schema) else "missing" for schema in (found, wanted))
-        if there != here:
-            raise ValueError(
-                f"{path} has other columns: column {i + 1} is {there} there and {here} here; "
-                "another search space needs another folder"
-            )

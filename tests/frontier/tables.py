@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from arat_ray.results import reader
-from arat_ray.results.schema import TABLES
+from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import Table
 
 CLEAN = {"attack": "none", "attack_version": "arat-ray", "norm": None, "epsilon": None}
@@ -18,7 +18,9 @@ VERDICTS = {"x": (False, None), "c": (True, "apgd-ce"), "r": (True, None)}
 
 def add(study: Path, table: str, *rows: Mapping[str, Any]) -> None:
     kind = TABLES[table]
-    into = Table(study / table, kind.schema, kind.key, metadata=reader.metadata(study).encode())
+    into = Table(
+        study / table, kind.schema, kind.key, part_rows=PART_ROWS[table], metadata=reader.metadata(study).encode()
+    )
     for row in rows:
         into.upsert(row)
     into.flush()

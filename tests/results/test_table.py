@@ -155,10 +155,29 @@ def test_any_sequence_of_upserts_flushes_and_restarts_gives_the_dictionary(tmp_p
 def test_a_folder_with_other_columns_is_refused_by_the_first_that_differs(tmp_path: Path) -> None:
     Table(tmp_path, SCHEMA, KEY)
     other = SCHEMA.set(2, pa.field("loss", pa.int64()))
-    with pytest.raises(ValueError, match=r"column 3 is .*loss: double.* there and .*loss: int64.* here"):
+    with pytest.raises(ValueError, match=r"'loss' is double there and int64 here"):
         Table(tmp_path, other, KEY)
-    with pytest.raises(ValueError, match="column 5 is missing there"):
-        Table(tmp_path, SCHEMA.append(pa.field("balance", pa.float64())), KEY)
+    with pytest.raises(ValueError, match="'at', which this arat-ray does not know: a newer one wrote it"):
+        Table(tmp_path, SCHEMA.remove(3), KEY)
+    with pytest.raises(ValueError, match="'balance' is missing there and int64 not null here"):
+        Table(tmp_path, SCHEMA.append(pa.field("balance", pa.int64(), nullable=False)), (*KEY, "balance"))
+
+
+def test_a_column_that_was_added_is_null_in_older_rows_and_the_others_stay_as_they_were(tmp_path: Path) -> None:
+    table = Table(tmp_path, SCHEMA, KEY, part_rows=2, metadata={"revision": "4f2a"})
+    fill(table, range(5))
+    table.flush()
+    added = SCHEMA.insert(2, pa.field("balance", pa.float64()))
+    table = Table(tmp_path, added, KEY, part_rows=2, metadata={"revision": "5a3b"})
+    assert [row["loss"] for row in rows(tmp_path)] == [0.5] * 5
+    assert [row["balance"] for row in rows(tmp_path)] == [None] * 5
+    table.upsert({"name": "a", "epoch": 1, "balance": 0.25})
+    table.upsert({"name": "a", "epoch": 5, "balance": 0.75})
+    table.flush()
+    assert [row["balance"] for row in rows(tmp_path)] == [None, 0.25, None, None, None, 0.75]
+    before = snapshot(tmp_path)
+    Table(tmp_path, added, KEY, part_rows=2)
+    assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize(
