@@ -18,6 +18,7 @@ import ray
 from arat_ray.cluster.node_affinity import task_on
 from arat_ray.cluster.trials import heartbeat
 from arat_ray.cluster.trials.heartbeat import Beat
+from arat_ray.cluster.trials.stranded import remove_stranded
 from arat_ray.experiment.spec import Resources
 from arat_ray.units import duration
 
@@ -55,9 +56,10 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
         read: Callable[[str, int], list[Beat]] = heartbeat.beats,
         kill: Callable[[Iterable[Beat]], None] | None = None,
+        make_room: Callable[[], int] = remove_stranded,
     ) -> None:
         self.study, self.resources, self.log = study, resources, log
-        self._clock, self._read, self._kill = clock, read, kill or kill_workers
+        self._clock, self._read, self._kill, self._make_room = clock, read, kill or kill_workers, make_room
         self._watched: dict[int, Watched] = {}
         self._killed: dict[int, str] = {}
         self._longest = 0.0
@@ -103,6 +105,8 @@ class Watchdog:
                 waiting.append(number)
             elif now - watched.heard_at > limit_s:
                 self._put_down(number, watched, now)
+        if waiting:
+            self._make_room()
         self._tell_of(waiting, now)
 
     def _listen(self, number: int, watched: Watched, now: float) -> None:

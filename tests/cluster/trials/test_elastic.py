@@ -84,11 +84,17 @@ def test_what_cannot_be_elastic_is_refused(
 
 CLUSTER = """
 import sys
+import ray
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-node = cluster.add_node(num_cpus=1)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "memory": 1024, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
 print(cluster.address, flush=True)
 sys.stdin.readline()
+ray.init(cluster.address, log_to_driver=False)
+groups = ray.util.placement_group_table().values()
+actor, = [group for group in groups if group["state"] == "CREATED" and "memory" in group["bundles"][0]]
+ray.shutdown()
+node, = [node for node in nodes if node.node_id == actor["bundles_to_node_id"][0]]
 cluster.remove_node(node, allow_graceful=False)
 sys.stdin.read()
 cluster.shutdown()
@@ -97,7 +103,7 @@ cluster.shutdown()
 
 @pytest.fixture
 def host() -> Iterator[subprocess.Popen[str]]:
-    """Two nodes of one CPU each; a line takes one of them away."""
+    """Two nodes of one CPU each; a line takes away the one with the trial's actor, which no dashboard tells of."""
     host = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     yield host
     host.communicate("\n", timeout=120)

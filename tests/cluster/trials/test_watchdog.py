@@ -20,7 +20,7 @@ class Stage:
     """A watchdog among a clock, workers that beat or not, and what it says and kills."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **resources: Any) -> None:
-        self.now, self.said, self.killed = 0.0, list[str](), list[int]()
+        self.now, self.said, self.killed, self.made_room = 0.0, list[str](), list[int](), 0
         self.alive: dict[int, list[Beat]] = {}
         monkeypatch.setattr(heartbeat, "forget", lambda study, number: self.alive.pop(number, None))
         monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4}}, {"Alive": False}])
@@ -31,10 +31,15 @@ class Stage:
             clock=lambda: self.now,
             read=lambda study, number: self.alive.get(number, []),
             kill=self._kill,
+            make_room=self._make_room,
         )
 
     def _kill(self, workers: Iterable[Beat]) -> None:
         self.killed += [beat.pid for beat in workers]
+
+    def _make_room(self) -> int:
+        self.made_room += 1
+        return 0
 
     def beat(self, number: int, *, trouble: str | None = None, workers: int = 1) -> None:
         self.alive[number] = [Beat(int(self.now) + 1, "node", 100 * number + n, trouble) for n in range(workers)]
@@ -157,6 +162,16 @@ def test_a_trial_without_room_is_told_of_and_told_of_again_ever_more_seldom(stag
     assert "for 1 worker(s) with 8 CPU and 0 GPU; the cluster" in at.said[0]
     assert at.said[0].endswith("the cluster has 1 node(s) (4 CPU, 0 GPU) and has lost 1")
     assert not at.killed
+
+
+def test_while_a_trial_waits_for_room_what_others_left_behind_is_removed(stage: Callable[..., Stage]) -> None:
+    at = stage()
+    at.watchdog.start(0)
+    at.beat(0)
+    at.pass_by(30)
+    assert at.made_room == 0
+    at.pass_by(30, pending=[1], room=2)
+    assert at.made_room == 6
 
 
 def test_a_trial_that_waits_behind_others_is_not_told_of(stage: Callable[..., Stage]) -> None:
