@@ -1,6 +1,10 @@
 """Pareto dominance, hypervolume, and the interval of an accuracy: mathematics on arrays of points.
 
 Every goal is maximised. A point dominates another when it is as good in every goal and better in one.
+
+moocore has both, and only the volume of three goals and more is left to it, 1 ms in the place of 28 s for 300 points of
+five goals: importing it takes 20 ms of the 240 ms of CPU time of `arat-ray pareto`, it knows no NaN, and a third of its
+areas differ from ours in the last bit.
 """
 
 from __future__ import annotations
@@ -54,9 +58,8 @@ def _sweep(points: Floats) -> Mask:
 def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """The exact volume that points [N, G] dominate above the reference [G].
 
-    Points that are not better than the reference in every goal contribute nothing. A sweep for two goals; for
-    more, slices along the last goal, each the hypervolume of the others (While et al. 2006,
-    https://doi.org/10.1109/TEVC.2005.851275).
+    Points that are not better than the reference in every goal contribute nothing. A sweep for two goals; for more,
+    Fonseca et al. 2006, https://doi.org/10.1109/CEC.2006.1688440, by moocore.
     """
     points, corner = np.asarray(points, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if points.size == 0:
@@ -73,12 +76,14 @@ def _volume(sides: Floats) -> float:
     sides = sides[non_dominated(sides)]
     if sides.shape[1] == 1:
         return float(sides.max())
-    sides = sides[np.argsort(-sides[:, -1], kind="stable")]
-    thickness = sides[:, -1] - np.append(sides[1:, -1], 0.0)
     if sides.shape[1] == 2:
+        sides = sides[np.argsort(-sides[:, 1], kind="stable")]
+        thickness = sides[:, 1] - np.append(sides[1:, 1], 0.0)
         return float(np.maximum.accumulate(sides[:, 0]) @ thickness)
-    slices = np.flatnonzero(thickness > 0)
-    return float(sum(thickness[i] * _volume(sides[: i + 1, :-1]) for i in slices))
+    import moocore
+
+    # each point once and in one order, so that a point that adds nothing leaves the same bits
+    return float(moocore.hypervolume(np.unique(sides, axis=0), ref=np.zeros(sides.shape[1]), maximise=True))
 
 
 def wilson(correct: npt.ArrayLike, images: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[Floats, Floats]:

@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,22 @@ def test_dominated_points_and_their_order_do_not_matter() -> None:
     points = np.random.default_rng(1).uniform(0, 1, (50, 3))
     front = points[non_dominated(points)]
     assert hypervolume(points[::-1], [0, 0, 0]) == pytest.approx(hypervolume(front, [0, 0, 0]))
+
+
+@pytest.mark.parametrize("goals", [2, 3, 4])
+def test_a_point_that_adds_nothing_leaves_the_volume_bit_for_bit(goals: int) -> None:
+    points = np.random.default_rng(2).uniform(0, 1, (30, goals))
+    again = np.concatenate([points[:3], points[::-1], 0.5 * points[:5]])
+    assert hypervolume(again, [0.0] * goals) == hypervolume(points, [0.0] * goals)
+
+
+def test_hundreds_of_trials_with_five_goals_take_no_time() -> None:
+    """Slicing takes half a minute for them; all lie on the front."""
+    points = np.abs(np.random.default_rng(3).normal(size=(300, 5)))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    began = time.process_time()
+    assert 0.08 < hypervolume(points, [0.0] * 5) < np.pi**2 / 60  # of the orthant of the unit ball
+    assert time.process_time() - began < 2
 
 
 def test_a_reference_with_another_number_of_goals_is_refused() -> None:
