@@ -15,6 +15,7 @@ from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import explain, shown
 from arat_ray.experiment.search import Domain, flag
+from arat_ray.results.schema import GOALS
 from arat_ray.spec import Spec
 from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
 from arat_ray.text import did_you_mean
@@ -24,7 +25,10 @@ from arat_ray.training.run import Train, Validate
 if TYPE_CHECKING:
     import optuna
 
-Goal = Literal["clean_accuracy", "robust_accuracy"]
+if TYPE_CHECKING:
+    Goal = str
+else:
+    Goal = Literal[GOALS]
 Sampled = dict[str, Any]
 """Path into `train` -> sampled value or label."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arat_ray.results import reader
-from arat_ray.results.schema import ACCURACIES, short_param
+from arat_ray.results.schema import goal_text, short_param
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -73,6 +73,4 @@ def print_table(trials: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def _shown(value: float | None, goal: str) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" if goal in ACCURACIES else f"{value:.4g}"
+    return "-" if value is None else goal_text(goal, value, unit="")

@@ -17,7 +17,7 @@ from arat_ray.frontier.pareto import load_front
 from arat_ray.json_files import read_json
 from arat_ray.report.listing import measured
 from arat_ray.results import reader
-from arat_ray.results.schema import ACCURACIES, TABLES
+from arat_ray.results.schema import TABLES, goal_text
 from arat_ray.text import command, line
 from arat_ray.units import number
 
@@ -97,7 +97,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['study']}: {found['state']}{began}"
     yield f"trials: {trials:,}{of}: {counts}" + (f"; {found['infeasible']} infeasible" if found["infeasible"] else "")
     values = [
-        f"{goal.replace('_', ' ')} {_value(goal, best['value'])} (trial {best['number']})"
+        f"{goal.replace('_', ' ')} {goal_text(goal, best['value'])} (trial {best['number']})"
         for goal, best in found["best"].items()
         if best
     ]
@@ -197,7 +197,3 @@ def _next(study: Path, found: dict[str, Any], description: dict[str, Any]) -> It
         yield evaluations.with_autoattack(study, norm=how["norm"], epsilon=how["epsilon"], split="test")
     elif found["state"] == "complete" and found["front"] and found["kind"] == "tune":
         yield command("arat-ray", "confirm", study, "--seeds", 3)
-
-
-def _value(goal: str, value: float) -> str:
-    return f"{100 * value:.1f} %" if goal in ACCURACIES else f"{value:.4g}"

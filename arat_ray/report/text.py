@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from arat_ray.frontier.evaluations import with_autoattack
 from arat_ray.frontier.pareto import Front
 from arat_ray.report.figure import attack_label
-from arat_ray.results.schema import short_param
+from arat_ray.results.schema import goal_text, short_param
 from arat_ray.text import command, line
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _measured(front: Front) -> str:
 
 def _interval(trial: Mapping[str, Any], goal: str) -> str:
     low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
-    value = f"{100 * trial[goal]:.1f}"
+    value = goal_text(goal, trial[goal], unit="")
     return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision, named, sort
 from arat_ray.results import reader
+from arat_ray.results.schema import goal_text
 from arat_ray.text import line
 
 SHOWN_AT_MOST = 12
@@ -78,7 +79,7 @@ def _rivals(made: list[Decision], decision: Decision) -> list[dict[str, Any]]:
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What `why` found, for people."""
     goals = found["goals"]
-    measured = ", ".join(f"{_words(goal)} {_percent(found[goal])}" for goal in goals if found[goal] is not None)
+    measured = ", ".join(f"{_words(goal)} {goal_text(goal, found[goal])}" for goal in goals if found[goal] is not None)
     epochs = f"{found['epochs_done']} epoch{'s' if found['epochs_done'] != 1 else ''}"
     yield f"{line(found['trial_id'])}: {found['status']} after {epochs}{measured and f'; {measured}'}"
     if reason := found["stop_reason"] or found["error"]:
@@ -112,9 +113,10 @@ def _decision_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]
         if rival["rank"] > SHOWN_AT_MOST and not own:
             hidden += 1
             continue
-        values = (f"{_percent(value):>{width}}" for value, width in zip(rival["goals"], widths, strict=True))
-        cells = [f"{rival['rank']:>8}", f"{rival['front']:>5}", f"{rival['number']:>5}", *values]
-        yield "  ".join(cells) + ("  <- this trial" if own else "")
+        cells = zip(goals, rival["goals"], widths, strict=True)
+        values = [f"{goal_text(goal, value):>{width}}" for goal, value, width in cells]
+        first = [f"{rival['rank']:>8}", f"{rival['front']:>5}", f"{rival['number']:>5}"]
+        yield "  ".join([*first, *values]) + ("  <- this trial" if own else "")
     if hidden:
         yield f"    and {hidden} more"
 
@@ -134,7 +136,3 @@ def _because(decision: dict[str, Any]) -> str:
 
 def _words(goal: str) -> str:
     return goal.replace("_", " ")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -173,6 +173,23 @@ TABLES: dict[str, TableType] = {
         },
     ),
 }
+
+GOALS = tuple(
+    field.name
+    for field in TABLES["trials"].schema
+    if field.type == pa.float64() and f"validation_{field.name}" in TABLES["epochs"].schema.names
+)
+"""What can be maximised: numbers of a trial that its epochs measure, there as `validation_<goal>`."""
+
+
+def goal_text(goal: str, value: float, *, unit: str = " %") -> str:
+    """A value of a goal for people: accuracies in percent."""
+    return f"{100 * value:.1f}{unit}" if goal in ACCURACIES else f"{value:.4g}"
+
+
+def goals_of(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of `epochs` that was measured says of its trial."""
+    return {**{goal: epoch.get(f"validation_{goal}") for goal in GOALS}, "images": epoch["validation_images"]}
 
 
 def short_param(path: str) -> str:

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from arat_ray.frontier.dominance import hypervolume, non_dominated
-from arat_ray.results.schema import short_param
+from arat_ray.results.schema import goal_text, short_param
 from arat_ray.study.remaining import Remaining
 from arat_ray.terminal import Table, harmless, report
 from arat_ray.text import line
@@ -103,7 +103,7 @@ class Progress:
 
     def _line(self, number: int) -> str:
         trial = self.trials[number]
-        scores = ", ".join(f"{goal.replace('_', ' ')} {_percent(trial.get(goal))}" for goal in self.goals)
+        scores = ", ".join(f"{goal.replace('_', ' ')} {_shown(goal, trial.get(goal))}" for goal in self.goals)
         if broken := trial.get("broken_constraints"):
             scores += f", infeasible: {broken}"
         outcome = _short(trial.get("error") or trial.get("stop_reason") or scores)
@@ -159,7 +159,7 @@ class Progress:
         for number in heapq.nsmallest(room, self.trials, key=rank):
             trial = self.trials[number]
             cells = [f"{'*' if number in front else ''}{number}", trial["status"]]
-            cells += [f"{trial['epochs_done']}/{self.epochs}", *(_percent(trial.get(goal)) for goal in self.goals)]
+            cells += [f"{trial['epochs_done']}/{self.epochs}", *(_shown(goal, trial.get(goal)) for goal in self.goals)]
             what = Text(_short(trial.get("error") or _sampled(trial["sampled"])), no_wrap=True, overflow="ellipsis")
             style = "bold green" if number in front else STYLES.get(trial["status"], "")
             table.add_row(*cells, *([what] if is_wide else []), style=style)
@@ -173,8 +173,8 @@ def _short(text: object) -> str:
     return line(text if len(text) <= SHOWN_AT_MOST else f"{text[:SHOWN_AT_MOST]}...")
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+def _shown(goal: str, value: float | None) -> str:
+    return "-" if value is None else goal_text(goal, value)
 
 
 def _sampled(sampled: dict[str, Any]) -> str:

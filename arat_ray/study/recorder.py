@@ -22,6 +22,7 @@ from arat_ray.frontier import decisions
 from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import reader
+from arat_ray.results.schema import goals_of
 from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
 from arat_ray.study.writer import StudyWriter
@@ -248,9 +249,7 @@ class Recorder:
         if choose == "best" and robust is not None and robust <= trial.row.get("robust_accuracy", -1):
             return {}
         return {
-            "clean_accuracy": row.get("validation_clean_accuracy"),
-            "robust_accuracy": robust,
-            "images": row["validation_images"],
+            **goals_of(row),
             "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)),
         }
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.spec import Experiment
+from arat_ray.results.schema import goals_of
 from arat_ray.study import recorder
 from arat_ray.study.journal import move_away
 from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NO_HISTORY, NUMBER, REASON, known_of
@@ -124,9 +125,7 @@ def _measured(experiment: Experiment, name: str, history: Sequence[Row]) -> Row:
     row = measured[-1] if is_last else max(measured, key=lambda row: float(row["validation_robust_accuracy"]))
     file = checkpoint.LAST if is_last else checkpoint.BEST
     return {
-        "clean_accuracy": row["validation_clean_accuracy"],
-        "robust_accuracy": row["validation_robust_accuracy"],
-        "images": row["validation_images"],
+        **goals_of(row),
         "checkpoint": str(Path("checkpoints") / name / file),
     }
 

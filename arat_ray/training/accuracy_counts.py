@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,14 @@ class Counts(NamedTuple):
     @property
     def robust_accuracy(self) -> float:
         return self.robust / self.images
+
+    def row(self) -> dict[str, Any]:
+        """By the columns of `epochs`; each `validation_<goal>` can be maximised."""
+        return {
+            "validation_clean_accuracy": self.clean_accuracy,
+            "validation_robust_accuracy": self.robust_accuracy,
+            "validation_images": self.images,
+        }
 
 
 def to_unit(images: Tensor, *, channels_last: bool = False) -> Tensor:

@@ -356,11 +356,7 @@ class _Run:
             reduce=self.context.sum,
             alive=self.alive,
         )
-        return {
-            "validation_clean_accuracy": counts.clean_accuracy,
-            "validation_robust_accuracy": counts.robust_accuracy,
-            "validation_images": counts.images,
-        }
+        return counts.row()
 
     def _deployed(self, epoch: int) -> Method:
         """The method itself, or its average where there is one, with fresh norm statistics."""

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from arat_ray.results.schema import SCHEMA_VERSION, TABLES, Metadata, trials_schema
+from arat_ray.results.schema import GOALS, SCHEMA_VERSION, TABLES, Metadata, goal_text, trials_schema
 
 
 def metadata(**changes: Any) -> Metadata:
@@ -76,3 +76,10 @@ def test_files_of_a_newer_version_or_without_metadata_are_refused() -> None:
         Metadata.decode(stored)
     with pytest.raises(ValueError, match=re.escape("lacks directions, goals")):
         Metadata.decode({b"study": b"layers"})
+
+
+def test_a_goal_that_is_no_accuracy_is_not_read_as_percent() -> None:
+    assert GOALS == ("clean_accuracy", "robust_accuracy")
+    assert goal_text("robust_accuracy", 0.5) == "50.0 %"
+    assert goal_text("robust_accuracy", 0.5, unit="") == "50.0"
+    assert goal_text("negative_calibration_error", -0.0345) == "-0.0345"

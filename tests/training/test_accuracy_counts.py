@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from arat_ray.results.schema import GOALS, goals_of
 from arat_ray.training.accuracy_counts import Counts, count, judge, margins, to_unit
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.data.splits import ImageSet
@@ -141,3 +142,9 @@ def test_a_worker_without_an_image_counts_none(spec: Any) -> None:
 def test_what_the_sum_over_workers_gives_is_what_is_returned() -> None:
     doubled = count(Brighter(), DATA, attack=STEP, seed=0, batch_size=5, reduce=lambda counts: 2 * counts)
     assert doubled == Counts(10, 6, 4)
+
+
+def test_what_is_counted_are_the_goals_that_a_search_can_have() -> None:
+    row = Counts(images=8, clean=6, robust=2).row()
+    assert goals_of(row) == {"clean_accuracy": 0.75, "robust_accuracy": 0.25, "images": 8}
+    assert [name.removeprefix("validation_") for name in row] == [*GOALS, "images"]
