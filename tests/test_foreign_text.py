@@ -23,10 +23,9 @@ from arat_ray.cli.common import BadInput, echo
 from arat_ray.experiment import network
 from arat_ray.frontier import confirm, pick
 from arat_ray.frontier.compare import compare
-from arat_ray.frontier.evaluations import Asked
+from arat_ray.frontier.evaluations import Conditions
 from arat_ray.frontier.pareto import load_front
-from arat_ray.report import infeasible, listing, overview
-from arat_ray.report import text as show
+from arat_ray.report import infeasible, listing, overview, printing
 from arat_ray.report.figure import plot_front
 from arat_ray.report.figure_confirm import plot_confirmation
 from arat_ray.results.schema import Metadata
@@ -114,17 +113,17 @@ def test_every_table_shows_foreign_text_as_it_is(foreign: str, tmp_path: Path) -
         judged(study, f"{storable(foreign)}-{i}", "rrc", checkpoint_sha256="ab"[i] * 12, checkpoint=storable(foreign))
         for i in (0, 1)
     )
-    found = compare(study / a, study / b, Asked())
+    found = compare(study / a, study / b, Conditions())
     front.trials[0]["warnings"] = foreign
     jobs_rows = [dict.fromkeys(jobs.COLUMNS, foreign)]
     layers = network.examine(network.model_from("tiny", []), (1, 8, 8), num_classes=10)
     layers = layers._replace(layers=[each._replace(name=foreign, kind=foreign) for each in layers.layers])
     for texts in (
-        drawn(show.print_table, front),
+        drawn(printing.print_table, front),
         drawn(infeasible.print_table, infeasible.load([study])),
         drawn(listing.print_table, listing.load(study)),
         drawn(listing.print_table, listing.load(study, columns=["trial_id", "error", "checkpoint"])),
-        drawn(show.print_comparison, found),
+        drawn(printing.print_comparison, found),
         drawn(network.print_table, layers),
         drawn(jobs.print_table, jobs_rows),
     ):
@@ -165,7 +164,7 @@ def test_a_study_that_is_confirmed_and_its_figures_bear_any_name(foreign: str, t
         ],
         surfaces=[load_front([study]).others.points.reshape(-1, 2), load_front([study]).others.points.reshape(-1, 2)],
     )
-    assert all(map(is_harmless, drawn(show.print_confirmation, found)))
+    assert all(map(is_harmless, drawn(printing.print_confirmation, found)))
     plot_confirmation(found, tmp_path / "confirm.svg")
     plot_front(load_front([study]), tmp_path / "front.svg")
     for name in ("confirm.svg", "front.svg"):
@@ -317,7 +316,7 @@ def test_why_and_overview_say_foreign_words_on_one_line_each(tmp_path: Path) -> 
     for text in overview.lines(overview.overview(study)):
         assert "\n" not in text
     front = load_front([study])
-    for text in show.choice_lines(pick.pick(front, best="clean_accuracy"), front):
+    for text in printing.choice_lines(pick.pick(front, best="clean_accuracy"), front):
         assert "\n" not in text
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from arat_ray.api.inputs import AnyPath, as_path, in_python
 from arat_ray.api.showing import tell
 from arat_ray.frontier import pareto
-from arat_ray.frontier.evaluations import Asked
+from arat_ray.frontier.evaluations import Conditions
 from arat_ray.frontier.pareto import Front
 from arat_ray.pixels import radius
 from arat_ray.results import reader
@@ -46,7 +46,7 @@ def load_front(
     for path in paths:
         session.pull(path, mirror.TABLES, tell=tell)
     radius_ = None if epsilon is None else radius(str(epsilon))
-    asked = Asked(attack=attack, split=split, norm=norm, epsilon=radius_, images=images, mode=mode)
+    asked = Conditions(attack=attack, split=split, norm=norm, epsilon=radius_, images=images, mode=mode)
     return pareto.load_front(paths, include_partial=partial, asked=asked)
 
 

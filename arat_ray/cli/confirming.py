@@ -109,13 +109,13 @@ def confirm(
 
 def _print_confirmation(study: Path, folder: Path, *, as_json: bool) -> None:
     from arat_ray.frontier import confirm as confirming
-    from arat_ray.report import text
+    from arat_ray.report import printing
 
     found = confirming.load(study, folder)
     if as_json:
         echo(json.dumps(confirming.as_json(found), indent=2))
     else:
-        text.print_confirmation(found, console())
+        printing.print_confirmation(found, console())
     if found.surfaces:
         from arat_ray.report.figure_confirm import plot_confirmation
 

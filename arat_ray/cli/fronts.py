@@ -26,7 +26,7 @@ from arat_ray.cli.data import DATA, again, data_of
 from arat_ray.text import command
 
 if TYPE_CHECKING:
-    from arat_ray.frontier.evaluations import Asked
+    from arat_ray.frontier.evaluations import Conditions
 
 FRONT = ("study.json", "trials/", "evaluations/")
 """What a front is computed from."""
@@ -48,11 +48,11 @@ def _choosing_evaluations(verb: Callable[..., None]) -> Callable[..., None]:
     return verb
 
 
-def _asked(*, epsilon: str | None, **conditions: Any) -> Asked:
-    from arat_ray.frontier.evaluations import Asked
+def _asked(*, epsilon: str | None, **conditions: Any) -> Conditions:
+    from arat_ray.frontier.evaluations import Conditions
     from arat_ray.pixels import radius
 
-    return Asked(epsilon=None if epsilon is None else radius(epsilon), **conditions)
+    return Conditions(epsilon=None if epsilon is None else radius(epsilon), **conditions)
 
 
 @click.command(short_help="The front of one or several studies: print, draw, export it.")
@@ -90,7 +90,7 @@ def pareto(
         return
     with user_errors():
         from arat_ray.frontier.pareto import load_front
-        from arat_ray.report import text as show
+        from arat_ray.report import printing
         from arat_ray.report.figure import check_suffix, plot_front
 
         if plot:
@@ -99,11 +99,11 @@ def pareto(
         asked = _asked(**conditions)
         front = load_front(studies, include_partial=partial, asked=asked)
         if as_json:
-            echo(json.dumps(show.as_json(front), indent=2, default=str))
+            echo(json.dumps(printing.as_json(front), indent=2, default=str))
         elif as_csv:
-            show.write_csv(front, PlainOut())
+            printing.write_csv(front, PlainOut())
         else:
-            show.print_table(front, console())
+            printing.print_table(front, console())
         if plot:
             with writing_to(plot):
                 plot_front(front, plot)
@@ -155,13 +155,13 @@ def pick(
     with user_errors():
         from arat_ray.frontier.pareto import load_front
         from arat_ray.frontier.pick import pick as choose
-        from arat_ray.report import text as show
+        from arat_ray.report import printing
         from arat_ray.study import rerun_config
 
         bring(study, names=FRONT)
         front = load_front([study], asked=_asked(**conditions))
         chosen = choose(front, least=least, best=best, knee=knee)
-        lines = show.choice_lines(chosen, front)
+        lines = printing.choice_lines(chosen, front)
         text = rerun_config.run_of(study, chosen.trial["trial_id"], comments=lines)
         if output is None:
             echo(text, nl=False)
@@ -197,7 +197,7 @@ def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
     """
     with user_errors():
         from arat_ray.frontier import compare as comparing
-        from arat_ray.report import text as show
+        from arat_ray.report import printing
 
         asked = _asked(**conditions)
         for each in (a, b):
@@ -206,4 +206,4 @@ def compare(a: Path, b: Path, as_json: bool, **conditions: Any) -> None:
         if as_json:
             echo(json.dumps(comparing.as_json(found), indent=2))
         else:
-            show.print_comparison(found, console())
+            printing.print_comparison(found, console())

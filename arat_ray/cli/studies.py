@@ -216,7 +216,7 @@ def _checked(file: Path, data: str | None, stack: ExitStack, *, searched: bool =
 def _show_front(outcome: Outcome, folder: Path) -> None:
     """Print and draw the front of a study that ended; exit code 1 where all its trials failed."""
     from arat_ray.frontier.pareto import load_front
-    from arat_ray.report import text as show
+    from arat_ray.report import printing
     from arat_ray.results import reader
 
     ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
@@ -226,7 +226,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
         echo(f"none of {len(complete)} trials satisfies the constraints: {which}")
     elif complete:
         front = load_front([folder])
-        show.print_table(front, console())
+        printing.print_table(front, console())
         if len(front.goals) == 2:
             from arat_ray.report.figure import plot_front
 
@@ -235,7 +235,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
                 echo(f"drew {shown(folder)}/front.png")
             except OSError as error:
                 echo(f"{folder}/front.png cannot be written ({error.strerror}); nothing else is lost", err=True)
-        for text in show.next_steps(front, shown(folder)):
+        for text in printing.next_steps(front, shown(folder)):
             echo(text)
     elif outcome.failed and not outcome.over:
         sys.exit(FAILED)

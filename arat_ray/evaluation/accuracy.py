@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from arat_ray.digests import sha256_of
 from arat_ray.evaluation import autoattack, reliability
-from arat_ray.evaluation.autoattack import Attacker, Progress, Runner, one_after_another
-from arat_ray.evaluation.ensembles import Ensemble, Plan, plan_of
+from arat_ray.evaluation.autoattack import Attacker, AttackProgress, Runner, one_after_another
+from arat_ray.evaluation.ensembles import AttackPlan, Ensemble, plan_of
 from arat_ray.evaluation.records import Records, digest_of
 from arat_ray.frontier.dominance import wilson
 from arat_ray.training import checkpoint
@@ -28,10 +28,10 @@ SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Accuracy:
     """Numbers of images right on clean input (`attack` None) or under an attack, of so many."""
 
-    attack: Plan | None
+    attack: AttackPlan | None
     correct: int
     images: int
     wall_s: float
@@ -81,15 +81,15 @@ class Report:
     indices_sha256: str
     seed: int
     batch_size: int
-    clean: Evaluation
-    robust: Evaluation
+    clean: Accuracy
+    robust: Accuracy
     examples: Examples = field(repr=False)
     warnings: tuple[str, ...]
     """Why the robust accuracy may be too high."""
     key: str
     """Tells evaluations apart: the digest of all that their verdicts depend on."""
 
-    def evaluation_id(self, evaluation: Evaluation) -> str:
+    def evaluation_id(self, evaluation: Accuracy) -> str:
         return f"{self.checkpoint_sha256[:12]}-{self.split or 'given'}-{evaluation.name}-{self.key}"
 
     def rows(self) -> list[dict[str, Any]]:
@@ -222,7 +222,7 @@ def evaluate_network(
         runner=runner,
         progress=lambda now: progress(_show(now)),
     )
-    broken_by = [found.attacks[place] if place > 0 else None for place in found.broken_by.tolist()]
+    broken_by = [found.attacks[i] if i > 0 else None for i in found.broken_by.tolist()]
     examples = Examples(indices, data.labels, found.clean_correct, broken_by, found.margins)
     warnings = reliability.warnings(found.signs, found.clean_correct, broken_by, found.attacks[1:])
     return Report(
@@ -235,15 +235,15 @@ def evaluate_network(
         indices_sha256=splits.indices_sha256(indices),
         seed=seed,
         batch_size=batch_size,
-        clean=Evaluation(None, int(found.clean_correct.sum()), len(indices), found.wall_s),
-        robust=Evaluation(plan, int(found.robust.sum()), len(indices), found.wall_s),
+        clean=Accuracy(None, int(found.clean_correct.sum()), len(indices), found.wall_s),
+        robust=Accuracy(plan, int(found.robust.sum()), len(indices), found.wall_s),
         examples=examples,
         warnings=tuple(warnings),
         key=digest_of(identity),
     )
 
 
-def _show(now: Progress) -> str:
+def _show(now: AttackProgress) -> str:
     share = 100 * now.unbroken / now.images
     left = "" if now.left_s is None else f", about {duration(now.left_s)} left"
     return f"{now.attack} {now.done}/{now.jobs} batches, {share:.1f} % of {now.images} images unbroken{left}"

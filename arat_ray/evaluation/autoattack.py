@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from arat_ray.evaluation import fast
 from arat_ray.evaluation.attack_classes import Step
-from arat_ray.evaluation.ensembles import Plan
+from arat_ray.evaluation.ensembles import AttackPlan
 from arat_ray.evaluation.records import Records, images_sha256, network_sha256
 from arat_ray.evaluation.reliability import Signs, probe
 from arat_ray.training.accuracy_counts import margins, to_unit
@@ -59,7 +59,9 @@ class Attacker:
     The data's images are uint8, or float32 in [0, 1]. Raises ValueError where they are not.
     """
 
-    def __init__(self, model: nn.Module, data: ImageSet, plan: Plan, *, seed: int, keep_images: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, data: ImageSet, plan: AttackPlan, *, seed: int, keep_images: bool = False
+    ) -> None:
         if data.images.dtype not in (torch.uint8, torch.float32):
             raise ValueError(f"images are {data.images.dtype}; give them as uint8, 0 to 255, or as float32 in [0, 1]")
         if data.images.dtype == torch.float32 and not bool(((data.images >= 0) & (data.images <= 1)).all()):
@@ -140,7 +142,7 @@ def one_after_another(attacker: Attacker, jobs: Sequence[Job]) -> Iterator[tuple
         yield job, attacker(job)
 
 
-class Progress(NamedTuple):
+class AttackProgress(NamedTuple):
     """How far an evaluation is: jobs of the current attack, and images that nothing has broken yet, of all."""
 
     attack: str
@@ -153,7 +155,7 @@ class Progress(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackResult:
     """The verdict on each of N images. `attacks` names them in their order, `clean` first."""
 
     attacks: tuple[str, ...]
@@ -185,8 +187,8 @@ def run(
     batch_size: int,
     records: Records | None = None,
     runner: Runner = one_after_another,
-    progress: Callable[[Progress], None] = lambda progress: None,
-) -> Outcome:
+    progress: Callable[[AttackProgress], None] = lambda progress: None,
+) -> AttackResult:
     """All jobs of the plan, merged. What `records` has is not computed again, and what is computed goes there."""
     steps = (None, *attacker.plan.steps)
     n = len(attacker.data.labels)
@@ -194,13 +196,13 @@ def run(
     signs = torch.zeros(len(Signs._fields), n, dtype=torch.bool)
     images = to_unit(attacker.data.images).cpu().clone() if attacker.keep_images else None
     wall_s, clock = 0.0, _Clock(attacker.plan.steps)
-    for place, step in enumerate(steps):
+    for position, step in enumerate(steps):
         left = (broken_by == -1).nonzero().squeeze(1)
         jobs = [Job(step, number, rows) for number, rows in enumerate(left.split(batch_size)) if len(rows)]
         waiting = len(left)
         for done, (job, found, is_new) in enumerate(_results(attacker, jobs, records, runner), start=1):
             broken = job.indices[found.broken]
-            broken_by[broken] = place
+            broken_by[broken] = position
             margin[job.indices] = found.margins
             if step is None:
                 signs[:, job.indices] = found.signs
@@ -209,10 +211,10 @@ def run(
             wall_s += found.wall_s
             waiting -= len(job.indices)
             standing = int((broken_by == -1).sum())
-            left_s = clock.tick(place, len(job.indices) if is_new else 0, waiting, standing)
-            progress(Progress(job.attack, done, len(jobs), standing, n, left_s))
+            left_s = clock.tick(position, len(job.indices) if is_new else 0, waiting, standing)
+            progress(AttackProgress(job.attack, done, len(jobs), standing, n, left_s))
     names = tuple(step.label if step else CLEAN for step in steps)
-    return Outcome(names, broken_by, margin, images, Signs(*signs), wall_s)
+    return AttackResult(names, broken_by, margin, images, Signs(*signs), wall_s)
 
 
 class _Clock:
@@ -222,12 +224,12 @@ class _Clock:
         self.passes = [0, *(step.passes for step in steps)]
         self.began, self.done = time.perf_counter(), 0
 
-    def tick(self, place: int, images: int, waiting: int, standing: int) -> float | None:
-        """After a job of so many new images under attack `place`, for which others wait."""
+    def tick(self, position: int, images: int, waiting: int, standing: int) -> float | None:
+        """After a job of so many new images under attack `position`, for which others wait."""
         if not self.done and not images:
             self.began = time.perf_counter()  # records come at once
-        self.done += images * self.passes[place]
-        left = waiting * self.passes[place] + standing * sum(self.passes[place + 1 :])
+        self.done += images * self.passes[position]
+        left = waiting * self.passes[position] + standing * sum(self.passes[position + 1 :])
         return (time.perf_counter() - self.began) / self.done * left if self.done else None
 
 

@@ -59,7 +59,7 @@ class BoundStep:
         return fast.perturb(self.step, self.search, logits, x, y, norm=self.norm, epsilon=self.epsilon, seed=self.seed)
 
 
-class Plan(Spec):
+class AttackPlan(Spec):
     """The attacks of an ensemble for networks of one number of classes, in their order; or a training attack alone."""
 
     label: str
@@ -106,7 +106,7 @@ class Ensemble(Spec):
         check_pixel_units("epsilon", self.epsilon, self.norm)
         return self
 
-    def plan(self, num_classes: int) -> Plan:
+    def plan(self, num_classes: int) -> AttackPlan:
         """What it consists of for networks with so many classes, at least two.
 
         The targeted attacks go for the 9 wrong classes with the highest logits, or for all where there are fewer.
@@ -134,12 +134,12 @@ class Ensemble(Spec):
         label = f"ensemble{missing}{'-10-steps' if short else ''}" if missing else self.name
         return self._plan(label, *first, fab, square)
 
-    def _plan(self, label: str, *steps: Step) -> Plan:
-        return Plan(label=label, norm=self.norm, epsilon=self.epsilon, steps=steps, mode=self.mode)
+    def _plan(self, label: str, *steps: Step) -> AttackPlan:
+        return AttackPlan(label=label, norm=self.norm, epsilon=self.epsilon, steps=steps, mode=self.mode)
 
 
-def plan_of(attack: Attack | Ensemble, num_classes: int) -> Plan:
+def plan_of(attack: Attack | Ensemble, num_classes: int) -> AttackPlan:
     """What measures a network with so many classes."""
     if isinstance(attack, Ensemble):
         return attack.plan(num_classes)
-    return Plan(label=attack.label, norm=attack.norm, epsilon=attack.epsilon, steps=(attack,))
+    return AttackPlan(label=attack.label, norm=attack.norm, epsilon=attack.epsilon, steps=(attack,))

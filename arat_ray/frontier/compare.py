@@ -19,7 +19,7 @@ import numpy.typing as npt
 from arat_ray.digests import sha256_of
 from arat_ray.frontier.evaluations import (
     AVERAGES,
-    Asked,
+    Conditions,
     Evaluation,
     command,
     exact_first,
@@ -99,7 +99,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PairedTest:
     """Clean and robust accuracy of two evaluations, on the images that both measured."""
 
     studies: tuple[Path, Path]
@@ -110,7 +110,7 @@ class Comparison:
     robust: Pair
 
 
-def compare(a: Path, b: Path, asked: Asked) -> Comparison:
+def compare(a: Path, b: Path, asked: Conditions) -> PairedTest:
     """Two evaluations, each named as `find` says; where that leaves several, the only one that both have.
 
     ValueError where they have no image in common or are one, and where their splits or the labels differ.
@@ -133,7 +133,7 @@ def compare(a: Path, b: Path, asked: Asked) -> Comparison:
             f"A and B are not of the same data: {len(differing)} of {of_a.size} images have other labels, image "
             f"{verdicts[0].indices[of_a[first]]} has {labels_a[first]} in A and {labels_b[first]} in B"
         )
-    return Comparison(
+    return PairedTest(
         studies=(study_a, study_b),
         a=row_a,
         b=row_b,
@@ -143,7 +143,7 @@ def compare(a: Path, b: Path, asked: Asked) -> Comparison:
     )
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
+def as_json(comparison: PairedTest) -> dict[str, Any]:
     """Both rows, and of each accuracy everything that is known."""
     rows = zip("ab", comparison.studies, (comparison.a, comparison.b), strict=True)
     answer: dict[str, Any] = {name: {"study": f"{study}"} | row._asdict() for name, study, row in rows}
@@ -178,7 +178,7 @@ def _pair(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> Pair:
     return Pair(both=int((a & b).sum()), only_a=int((a & ~b).sum()), only_b=int((b & ~a).sum()), images=a.size)
 
 
-def find(target: Path, asked: Asked) -> tuple[Path, Evaluation]:
+def find(target: Path, asked: Conditions) -> tuple[Path, Evaluation]:
     """The study and the evaluation that a user names: by a checkpoint, by its trial's folder, or as STUDY/ID.
 
     Of a checkpoint it is the one that fits, the newest under equal conditions; of an id a beginning is enough.
@@ -188,7 +188,7 @@ def find(target: Path, asked: Asked) -> tuple[Path, Evaluation]:
     return study, _only(study, rows, f"{target} has", asked)
 
 
-def _both(a: Path, b: Path, asked: Asked) -> tuple[tuple[Path, Evaluation], tuple[Path, Evaluation]]:
+def _both(a: Path, b: Path, asked: Conditions) -> tuple[tuple[Path, Evaluation], tuple[Path, Evaluation]]:
     (study_a, of_a), (study_b, of_b) = _fitting(a, asked), _fitting(b, asked)
     if len(of_a) > 1 or len(of_b) > 1:
         keys = {_key(row) for row in of_a} & {_key(row) for row in of_b}
@@ -204,7 +204,7 @@ def _key(row: Evaluation) -> tuple[Any, ...]:
     return row.conditions, row.indices_sha256, row.attack_version
 
 
-def _only(study: Path, rows: Sequence[Evaluation], who: str, asked: Asked) -> Evaluation:
+def _only(study: Path, rows: Sequence[Evaluation], who: str, asked: Conditions) -> Evaluation:
     if len(rows) > 1:
         words = f" with {asked}" if asked else ""
         raise ValueError(
@@ -214,7 +214,7 @@ def _only(study: Path, rows: Sequence[Evaluation], who: str, asked: Asked) -> Ev
     return rows[0]
 
 
-def _fitting(target: Path, asked: Asked) -> tuple[Path, list[Evaluation]]:
+def _fitting(target: Path, asked: Conditions) -> tuple[Path, list[Evaluation]]:
     """The study, and the evaluations that fit, one for each of the conditions."""
     if reader.part_files(target / "trials"):
         raise ValueError(
@@ -238,7 +238,7 @@ def _fitting(target: Path, asked: Asked) -> tuple[Path, list[Evaluation]]:
     return target.parent, found
 
 
-def _of_checkpoint(study: Path, path: Path, asked: Asked) -> list[Evaluation]:
+def _of_checkpoint(study: Path, path: Path, asked: Conditions) -> list[Evaluation]:
     if not reader.part_files(study / "trials"):
         raise ValueError(
             f"{path} belongs to no study, so no evaluation of it is kept: it is not STUDY/checkpoints/TRIAL/FILE"

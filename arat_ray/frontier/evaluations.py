@@ -64,7 +64,7 @@ class Evaluation(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Conditions:
     """The conditions that choose among evaluations, by the names of their options; None is no condition.
 
     The attack is its name in the table, such as pgd-20; pgd stands for any number of steps.
@@ -83,7 +83,7 @@ class Asked:
             raise ValueError("--attack none: clean accuracy is shown beside that under any attack; name an attack")
 
     def __bool__(self) -> bool:
-        return self != Asked()
+        return self != Conditions()
 
     def __str__(self) -> str:
         """As the options were written: `--attack pgd --epsilon 8/255`."""
@@ -125,7 +125,7 @@ def exact_first(rows: list[Evaluation]) -> list[Evaluation]:
     return [row for row in rows if row.mode == "exact" or row.conditions not in exact]
 
 
-def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) -> list[pa.Table]:
+def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Conditions) -> list[pa.Table]:
     """The trials of each study that have the evaluation, its accuracies and conditions in the place of their own.
 
     An evaluation counts for its trial when it measured the checkpoint that the trial names, as deployed: the average
@@ -161,7 +161,7 @@ def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Asked) 
     return [_with_evaluations(table, of_study) for table, of_study in pairs]
 
 
-def refuse_unknown(asked: Asked, rows: Iterable[Evaluation]) -> None:
+def refuse_unknown(asked: Conditions, rows: Iterable[Evaluation]) -> None:
     """An attack that was neither measured nor can be is misspelled."""
     there = sorted({row.attack for row in rows})
     name = asked.attack
@@ -173,7 +173,7 @@ def refuse_unknown(asked: Asked, rows: Iterable[Evaluation]) -> None:
     )
 
 
-def _refuse_half_a_question(asked: Asked, studies: Iterable[Path]) -> None:
+def _refuse_half_a_question(asked: Conditions, studies: Iterable[Path]) -> None:
     """Robust accuracy never goes without its attack and its split."""
     missing = [f"--{name}" for name in ("attack", "split") if getattr(asked, name) is None]
     if missing:
@@ -183,7 +183,7 @@ def _refuse_half_a_question(asked: Asked, studies: Iterable[Path]) -> None:
         )
 
 
-def _refuse_mixed(rows: Sequence[Evaluation], asked: Asked) -> None:
+def _refuse_mixed(rows: Sequence[Evaluation], asked: Conditions) -> None:
     """One front needs one answer, also from each single trial."""
     there = zip(*{row.conditions for row in rows}, strict=True)
     differing = [name for name, values in zip(CONDITIONS, there, strict=True) if len(set(values)) > 1]
@@ -238,7 +238,7 @@ def _with_evaluations(trials: pa.Table, found: Mapping[str, Evaluation]) -> pa.T
     return trials.rename_columns(["warnings" if name == "config" else name for name in trials.column_names])
 
 
-def command(target: Path, study: Path, asked: Asked) -> str:
+def command(target: Path, study: Path, asked: Conditions) -> str:
     """What would measure it; an epsilon that is not asked for is that of the study's own measurements."""
     attack, steps = name_and_steps(asked.attack or "ATTACK")
     epsilon = (

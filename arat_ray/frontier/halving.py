@@ -93,12 +93,12 @@ class Decision:
         """`rung 10, rank 7 of 9, front 3; beaten by trials 2, 5`."""
         if self.rank is None:
             return f"rung {self.rung}, not ranked: a goal is missing or no number"
-        place = f"rung {self.rung}, rank {self.rank} of {self.of}, front {self.front}"
+        where = f"rung {self.rung}, rank {self.rank} of {self.of}, front {self.front}"
         if self.beaten_by:
-            return f"{place}; beaten by {named(self.beaten_by)}"
+            return f"{where}; beaten by {named(self.beaten_by)}"
         if self.behind and not self.goes_on:
-            return f"{place}; not beaten, but {named(self.behind)} spread the front better"
-        return place
+            return f"{where}; not beaten, but {named(self.behind)} spread the front better"
+        return where
 
 
 class Halving:
@@ -114,7 +114,7 @@ class Halving:
             self._made[decision.rung][decision.number] = decision
 
     def made(self, number: int, rung: int) -> Decision | None:
-        """What was decided on a trial at a rung; a trial is judged once."""
+        """What was decided on a trial at a rung; each trial once."""
         return self._made[rung].get(number)
 
     def stopped(self, number: int) -> Decision | None:
@@ -130,12 +130,12 @@ class Halving:
         values = tuple(math.nan if value is None else float(value) for value in goals)
         assert number not in self._made[rung]
         before = [decision for decision in self._made[rung].values() if decision.rank is not None]
-        decision = judge(number, rung, values, before, reduction_factor=self.reduction_factor)
+        decision = decision_on(number, rung, values, before, reduction_factor=self.reduction_factor)
         self._made[rung][number] = decision
         return decision
 
 
-def judge(
+def decision_on(
     number: int, rung: int, goals: tuple[float, ...], before: Sequence[Decision], *, reduction_factor: int
 ) -> Decision:
     """The rule. The best at a rung always goes on, also where it is one of fewer than `reduction_factor`."""
@@ -148,7 +148,7 @@ def judge(
     numbers = sorted(known)
     points = np.array([known[each] for each in numbers])
     order, fronts = sort(points)
-    place = order.index(numbers.index(number))
+    position = order.index(numbers.index(number))
     keep = kept(len(numbers), reduction_factor)
     own = np.array(goals)
     better = (points >= own).all(axis=1) & (points > own).any(axis=1)
@@ -156,14 +156,14 @@ def judge(
         number=number,
         rung=rung,
         goals=goals,
-        goes_on=place < keep,
-        rank=place + 1,
+        goes_on=position < keep,
+        rank=position + 1,
         of=len(numbers),
         keep=keep,
-        front=fronts[place],
+        front=fronts[position],
         beaten_by=tuple(numbers[i] for i in np.flatnonzero(better)),
         behind=tuple(
-            sorted(numbers[i] for i, front in zip(order[:place], fronts, strict=False) if front == fronts[place])
+            sorted(numbers[i] for i, front in zip(order[:position], fronts, strict=False) if front == fronts[position])
         ),
     )
 

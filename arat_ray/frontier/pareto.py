@@ -14,7 +14,7 @@ import pyarrow as pa
 from arat_ray import text
 from arat_ray.frontier import evaluations
 from arat_ray.frontier.dominance import Floats, hypervolume, non_dominated, wilson
-from arat_ray.frontier.evaluations import Asked
+from arat_ray.frontier.evaluations import Conditions
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES
 
@@ -77,7 +77,7 @@ class Front:
     ahead: int = 0  # trials before their last epoch that would be on the front, did they compete
 
 
-def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked: Asked | None = None) -> Front:
+def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked: Conditions | None = None) -> Front:
     """The front over all trials of these studies; of each trial the last attempt counts.
 
     Only complete trials of full fidelity that broke no constraint compete; `include_partial` lets the last values of

@@ -32,10 +32,10 @@ def check(file: Path, resources: Resources | None = None) -> CheckedFile:
     text = text_of(file)
     if text.startswith("#!"):
         return _slurm(file, text, resources)
-    return judge(file, documents(file), resources)
+    return check_documents(file, documents(file), resources)
 
 
-def judge(file: Path, read: list[Document], resources: Resources | None = None) -> CheckedFile:
+def check_documents(file: Path, read: list[Document], resources: Resources | None = None) -> CheckedFile:
     """The same of the documents of a file of `ray up` or KubeRay, whatever they hold."""
     words = [(each, *in_words(each.data)) for each in read]
     found = [each._replace(data=data, placeholders=[*each.placeholders, *odd]) for each, data, odd in words]

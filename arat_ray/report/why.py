@@ -31,14 +31,14 @@ def why(study: Path, trial: str) -> dict[str, Any]:
     row = _find(study, trial, rows)
     made = decisions.read(study)
     own = [i for i, decision in enumerate(made) if decision.number == row["number"]]
-    judged = [_as_json(made[i]) | {"rivals": _rivals(made[: i + 1], made[i])} for i in own]
+    decided = [_as_json(made[i]) | {"rivals": _rivals(made[: i + 1], made[i])} for i in own]
     return {
         "study": f"{study}",
         **row,
         **{goal: _number(row[goal]) for goal in goals},
         "goals": list(goals),
         "early_stopping": bool(reader.part_files(study / "decisions")),
-        "decisions": judged,
+        "decisions": decided,
     }
 
 
@@ -66,13 +66,13 @@ def _number(value: float | None) -> float | None:
 
 
 def _rivals(made: list[Decision], decision: Decision) -> list[dict[str, Any]]:
-    """All that were ranked at its rung when a trial was judged, itself among them, in the order of that moment."""
+    """All that were ranked at its rung when a trial was decided on, itself among them, in the order of that moment."""
     there = {each.number: each for each in made if each.rung == decision.rung and each.rank is not None}
     ranked = [there[number] for number in sorted(there)]
     order, fronts = sort([each.goals for each in ranked]) if ranked else ([], [])
     return [
-        {"number": ranked[i].number, "goals": ranked[i].goals, "front": front, "rank": place + 1}
-        for place, (i, front) in enumerate(zip(order, fronts, strict=True))
+        {"number": ranked[i].number, "goals": ranked[i].goals, "front": front, "rank": position + 1}
+        for position, (i, front) in enumerate(zip(order, fronts, strict=True))
     ]
 
 

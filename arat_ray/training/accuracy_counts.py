@@ -53,7 +53,7 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
     return (true - logits.scatter(1, y[:, None], -torch.inf)).amin(1)
 
 
-class Judged(NamedTuple):
+class Correctness(NamedTuple):
     """The verdict on n images: right without an attack, right both without and under it, and how far from wrong."""
 
     clean: Tensor  # bool [n]
@@ -61,7 +61,7 @@ class Judged(NamedTuple):
     margins: Tensor  # float32 [n]: at x_adv; at x where the network is wrong without an attack
 
 
-def judge(
+def correctness(
     model: nn.Module,
     data: ImageSet,
     *,
@@ -70,7 +70,7 @@ def judge(
     batch_size: int,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[Judged]:
+) -> Iterator[Correctness]:
     """The verdicts of `model`, in eval mode, on `data` (on the model's device), batch by batch; this worker's share.
 
     The attack goes for rightly classified images only, because x lies in its own ball: an image that is wrong without
@@ -97,7 +97,7 @@ def judge(
                     logits = model(x_adv)
                 robust[clean] = logits.argmax(1) == y[clean]
                 margin[clean] = margins(logits, y[clean])
-            yield Judged(clean, robust, margin)
+            yield Correctness(clean, robust, margin)
     finally:
         model.train(training)
 
@@ -114,12 +114,14 @@ def count(
     reduce: Reduce = lambda counts: counts,
     alive: Callable[[], None] = lambda: None,
 ) -> Counts:
-    """How many images `judge` finds right, over all workers; `alive` is called after each batch."""
+    """How many images `correctness` finds right, over all workers; `alive` is called after each batch."""
     seen = clean = robust = 0
-    for judged in judge(model, data, attack=attack, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size):
-        seen += len(judged.clean)
-        clean += int(judged.clean.sum())
-        robust += int(judged.robust.sum())
+    for batch in correctness(
+        model, data, attack=attack, seed=seed, batch_size=batch_size, rank=rank, world_size=world_size
+    ):
+        seen += len(batch.clean)
+        clean += int(batch.clean.sum())
+        robust += int(batch.robust.sum())
         alive()
     summed = reduce(torch.tensor([seen, clean, robust], device=data.images.device))
     return Counts(*(int(value) for value in summed))

@@ -20,7 +20,7 @@ from torch import nn
 
 from arat_ray.cluster.evaluate import spread
 from arat_ray.evaluation import autoattack
-from arat_ray.evaluation.autoattack import Attacker, Job, Outcome, Runner, Verdicts
+from arat_ray.evaluation.autoattack import Attacker, AttackResult, Job, Runner, Verdicts
 from tests.cluster.studies import ray_processes, title
 from tests.evaluation.nets import digits, nearest_mean, plan, trained_in
 from tests.evaluation.test_autoattack import assert_same, attacker, records, reference, verdicts
@@ -102,7 +102,7 @@ def test_any_number_of_workers_finds_the_reference_s_bits_also_after_the_driver_
     who = attacked(network)
     x_adv = reference(network, who.data, who.plan, seed=who.seed, batch_size=4)
 
-    def assert_reference(found: Outcome) -> None:
+    def assert_reference(found: AttackResult) -> None:
         assert found.images is not None
         assert torch.equal(found.images, x_adv)
         assert torch.equal(found.robust, verdicts(network, x_adv, who.data))

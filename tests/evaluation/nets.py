@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from arat_ray.attack_names import EnsembleName
 from arat_ray.evaluation.attack_classes import Step
-from arat_ray.evaluation.ensembles import Ensemble, Plan
+from arat_ray.evaluation.ensembles import AttackPlan, Ensemble
 from arat_ray.training import checkpoint
 from arat_ray.training.data import splits
 from arat_ray.training.data.splits import Digits, ImageSet
@@ -53,7 +53,7 @@ def trained_in(folder: Path) -> nn.Module:
 
 def plan(
     name: EnsembleName, epsilon: float, *, norm: str = "linf", classes: int = 10, steps: int | None = None
-) -> Plan:
+) -> AttackPlan:
     """The plan of an ensemble; with `steps`, shortened to so many (Square to five times as many), and two targets."""
     full = Ensemble.model_validate({"name": name, "norm": norm, "epsilon": epsilon}).plan(classes)
     if steps is None:
@@ -70,11 +70,11 @@ def plan(
     return full.model_copy(update={"steps": tuple(short)})
 
 
-def steps_of(plan: Plan) -> list[Step]:
+def steps_of(plan: AttackPlan) -> list[Step]:
     return [step for step in plan.steps if isinstance(step, Step)]
 
 
-def with_queries(plan: Plan, queries: int) -> Plan:
+def with_queries(plan: AttackPlan, queries: int) -> AttackPlan:
     """The plan with so many queries of Square, whose loop takes longest where few images are attacked."""
     steps = [step.model_copy(update={"steps": queries}) if step.name == "square" else step for step in steps_of(plan)]
     return plan.model_copy(update={"steps": tuple(steps)})

@@ -18,8 +18,8 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from arat_ray.evaluation import autoattack
-from arat_ray.evaluation.autoattack import Attacker, Job, Outcome, Progress, Verdicts, one_after_another
-from arat_ray.evaluation.ensembles import Ensemble, Plan
+from arat_ray.evaluation.autoattack import Attacker, AttackProgress, AttackResult, Job, Verdicts, one_after_another
+from arat_ray.evaluation.ensembles import AttackPlan, Ensemble
 from arat_ray.evaluation.records import Records
 from arat_ray.training.data.splits import ImageSet
 from tests.evaluation.nets import digits, nearest_mean, plan, steps_of, trained_in, unit, with_queries
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     return trained_in(tmp_path_factory.mktemp("trained"))
 
 
-def reference(model: nn.Module, data: ImageSet, chosen: Plan, *, seed: int, batch_size: int) -> Tensor:
+def reference(model: nn.Module, data: ImageSet, chosen: AttackPlan, *, seed: int, batch_size: int) -> Tensor:
     """Adversarial images [N, C, H, W] of the published code's standard version, with a plan's targets and steps."""
     norm = {"linf": "Linf", "l2": "L2"}[chosen.norm]
     attack = AutoAttack(model, norm=norm, eps=chosen.epsilon, seed=seed, version="standard")
@@ -59,11 +59,11 @@ def verdicts(model: nn.Module, x_adv: Tensor, data: ImageSet) -> Tensor:
     return logits.argmax(1) == data.labels
 
 
-def attacker(model: nn.Module, chosen: Plan, data: ImageSet, seed: int = 1) -> Attacker:
+def attacker(model: nn.Module, chosen: AttackPlan, data: ImageSet, seed: int = 1) -> Attacker:
     return Attacker(model, data, chosen, seed=seed, keep_images=True)
 
 
-def assert_same(left: Outcome, right: Outcome) -> None:
+def assert_same(left: AttackResult, right: AttackResult) -> None:
     assert left.attacks == right.attacks
     for a, b in ((left.broken_by, right.broken_by), (left.margins, right.margins), (left.images, right.images)):
         assert a is not None
@@ -187,7 +187,7 @@ def test_neither_the_global_generator_nor_the_network_is_changed() -> None:
 
 
 def test_progress_tells_each_batch_and_how_many_images_are_left() -> None:
-    told: list[Progress] = []
+    told: list[AttackProgress] = []
     who = attacker(nearest_mean(), plan("apgd", 0.06, steps=5), digits(10))
     found = autoattack.run(who, batch_size=4, progress=told.append)
     assert [(each.attack, each.done, each.jobs) for each in told[:3]] == [

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from arat_ray.frontier.compare import Comparison, as_json, compare, find, mcnemar, paired_interval
-from arat_ray.frontier.evaluations import Asked
-from arat_ray.report.text import print_comparison
+from arat_ray.frontier.compare import PairedTest, as_json, compare, find, mcnemar, paired_interval
+from arat_ray.frontier.evaluations import Conditions
+from arat_ray.report.printing import print_comparison
 from tests.frontier.tables import add, evaluated, judged
 from tests.frontier.test_pareto import accuracies, write
 
-ANY = Asked()
+ANY = Conditions()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def measure(study: Path, trial: int, verdicts: str, **changes: Any) -> str:
     return judged(study, f"t{trial}", verdicts, **(known | changes))
 
 
-def printed(comparison: Comparison) -> str:
+def printed(comparison: PairedTest) -> str:
     from io import StringIO
 
     from rich.console import Console
@@ -190,7 +190,7 @@ def test_an_exact_evaluation_counts_before_a_fast_one_under_equal_conditions_onl
     exact = measure(study, 0, "rrr")
     measure(study, 0, "rrc", key="fast", **fast)
     assert find(checkpoint(study, 0), ANY)[1].evaluation_id == exact
-    assert find(checkpoint(study, 0), Asked(mode="fast"))[1].evaluation_id.endswith("-fast")
+    assert find(checkpoint(study, 0), Conditions(mode="fast"))[1].evaluation_id.endswith("-fast")
     measure(study, 0, "rrc", key="other", norm="l2", **fast)
     with pytest.raises(ValueError, match=r"has 2 evaluations; choose with .* or --mode"):
         find(checkpoint(study, 0), ANY)
@@ -204,10 +204,10 @@ def test_several_evaluations_are_listed_with_how_to_choose(study: Path) -> None:
     assert f"\n  {study}/{ids[1]}: t0 last, pgd-20 linf 8/255, test split, 2 images" in str(caught.value)
     assert f"\n  {study}/{ids[2]}: t0 last, autoattack linf 0.5, test split, 2 images" in str(caught.value)
     for asked, expected in [
-        (Asked(attack="pgd-20"), ids[1]),
-        (Asked(attack="pgd"), ids[1]),
-        (Asked(epsilon=0.5), ids[2]),
-        (Asked(attack="autoattack", epsilon=8 / 255), ids[0]),
+        (Conditions(attack="pgd-20"), ids[1]),
+        (Conditions(attack="pgd"), ids[1]),
+        (Conditions(epsilon=0.5), ids[2]),
+        (Conditions(attack="autoattack", epsilon=8 / 255), ids[0]),
     ]:
         assert find(checkpoint(study, 0), asked)[1].evaluation_id == expected
 
@@ -240,7 +240,7 @@ def test_a_beginning_of_an_id_is_enough_where_it_is_unique(study: Path) -> None:
 
 
 def test_what_is_no_evaluation_says_what_there_is_and_how_to_measure_it(study: Path, tmp_path: Path) -> None:
-    def refused(target: Path, asked: Asked = ANY) -> str:
+    def refused(target: Path, asked: Conditions = ANY) -> str:
         with pytest.raises(ValueError, match=re.escape(str(target))) as caught:
             find(target, asked)
         return str(caught.value)
@@ -252,9 +252,9 @@ def test_what_is_no_evaluation_says_what_there_is_and_how_to_measure_it(study: P
     )
     measure(study, 0, "rr")
     assert "there is autoattack linf 8/255, test split, 2 images (last of 1 trial); measure it with: " in refused(
-        path, Asked(attack="pgd-50", norm="l2", epsilon=0.5, split="validation")
+        path, Conditions(attack="pgd-50", norm="l2", epsilon=0.5, split="validation")
     )
-    asked = Asked(attack="pgd-50", norm="l2", epsilon=0.5, split="validation", images=7)
+    asked = Conditions(attack="pgd-50", norm="l2", epsilon=0.5, split="validation", images=7)
     command = f"evaluate {path} --attack pgd --steps 50 --norm l2 --epsilon 0.5 --split validation --images 7"
     assert refused(path, asked).endswith(command)
     assert "was not evaluated with --attack pgd-50 --split validation --norm l2 --epsilon 0.5" in refused(path, asked)
@@ -324,7 +324,7 @@ def test_of_several_in_common_those_are_listed_and_none_is_taken(study: Path) ->
     with pytest.raises(ValueError, match=r"both have 2 evaluations; choose with --attack") as caught:
         compare(checkpoint(study, 0), checkpoint(study, 1), ANY)
     assert "pgd-50" not in str(caught.value)
-    assert compare(checkpoint(study, 0), checkpoint(study, 1), Asked(attack="pgd")).a.attack == "pgd-20"
+    assert compare(checkpoint(study, 0), checkpoint(study, 1), Conditions(attack="pgd")).a.attack == "pgd-20"
 
 
 def test_without_one_in_common_the_ambiguous_side_is_named(study: Path) -> None:
@@ -338,4 +338,4 @@ def test_without_one_in_common_the_ambiguous_side_is_named(study: Path) -> None:
 def test_a_misspelled_attack_is_answered_with_the_nearest(study: Path) -> None:
     measure(study, 0, "rrc")
     with pytest.raises(ValueError, match=r"no attack 'autoatack' \(evaluated: autoattack\); did you mean 'autoattack'"):
-        find(checkpoint(study, 0), Asked(attack="autoatack"))
+        find(checkpoint(study, 0), Conditions(attack="autoatack"))

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from arat_ray.frontier.confirm import Confirmation, as_json, is_finished, load, summaries
 from arat_ray.report.figure_confirm import plot_confirmation
-from arat_ray.report.text import print_confirmation
+from arat_ray.report.printing import print_confirmation
 from arat_ray.results.schema import Metadata
 from arat_ray.study.writer import StudyWriter
 

@@ -13,14 +13,14 @@ import pytest
 from rich.console import Console
 
 from arat_ray.frontier.dominance import wilson
-from arat_ray.frontier.evaluations import Asked, read
+from arat_ray.frontier.evaluations import Conditions, read
 from arat_ray.frontier.pareto import Front, load_front
-from arat_ray.report import text as show
+from arat_ray.report import printing
 from arat_ray.report.figure import plot_front
 from tests.frontier.tables import AUTOATTACK, add, evaluated
 from tests.frontier.test_pareto import accuracies, numbers, write
 
-ASKED = Asked(attack="autoattack", split="test")
+ASKED = Conditions(attack="autoattack", split="test")
 AVERAGED = json.dumps({"averaging": {"name": "swa"}, "epochs": 100}, sort_keys=True)
 
 
@@ -30,7 +30,7 @@ def trial(number: int, clean: float = 0.9, robust: float = 0.5, **changes: Any) 
 
 
 def front_of(*studies: Path, **conditions: Any) -> Front:
-    return load_front(studies, asked=Asked(**({"attack": "autoattack", "split": "test"} | conditions)))
+    return load_front(studies, asked=Conditions(**({"attack": "autoattack", "split": "test"} | conditions)))
 
 
 def shown(front: Front) -> list[tuple[int, float, float]]:
@@ -71,16 +71,16 @@ def test_how_many_trials_were_evaluated_is_said_everywhere(tmp_path: Path) -> No
     evaluated(study, "t0", clean=800, robust=300)
     evaluated(study, "t2", clean=900, robust=300)
     front, file = front_of(study), StringIO()
-    show.print_table(front, Console(file=file, width=160))
+    printing.print_table(front, Console(file=file, width=160))
     line = "robust accuracy: AutoAttack, Linf, 8/255 (0.031); test split, 1000 images; 1 of 2 complete trials evaluated"
     assert line in file.getvalue()
-    assert show.as_json(front)["coverage"] == {"evaluated": 1, "trials": 2, "are_complete": True}
+    assert printing.as_json(front)["coverage"] == {"evaluated": 1, "trials": 2, "are_complete": True}
     plot_front(front, tmp_path / "front.svg")
     assert "1 of 2 complete trials evaluated, 1 on the front" in (tmp_path / "front.svg").read_text()
     partial = load_front([study], include_partial=True, asked=ASKED)
     assert str(partial.coverage) == "2 of 3 trials evaluated"
     assert numbers(partial) == [2]
-    assert show.as_json(load_front([study]))["coverage"] is None
+    assert printing.as_json(load_front([study]))["coverage"] is None
 
 
 def test_what_makes_an_evaluation_doubtful_is_shown_with_the_front(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_what_makes_an_evaluation_doubtful_is_shown_with_the_front(tmp_path: Pat
     evaluated(study, "t1", clean=900, robust=200)
     front, file = front_of(study), StringIO()
     assert [each["warnings"] for each in front.trials] == [None, "saturated: the cross-entropy is flat"]
-    show.print_table(front, Console(file=file, width=160))
+    printing.print_table(front, Console(file=file, width=160))
     assert "warning: t0: saturated: the cross-entropy is flat" in file.getvalue()
 
 
@@ -186,7 +186,7 @@ def test_attack_and_split_belong_together(tmp_path: Path, conditions: dict[str, 
 
 def test_clean_accuracy_alone_is_no_front() -> None:
     with pytest.raises(ValueError, match="--attack none: clean accuracy is shown beside that under any attack"):
-        Asked(attack="none", split="test")
+        Conditions(attack="none", split="test")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_the_front_of_evaluations_shows_beside_it_what_the_search_measured(tmp_p
     assert (front.searched.attack, front.searched.split) == ("pgd-20", "validation")
     assert load_front([study]).searched is None
     file = io.StringIO()
-    show.print_table(front, Console(file=file, width=160))
+    printing.print_table(front, Console(file=file, width=160))
     lines = file.getvalue().splitlines()
     assert "in the search" in lines[1]
     assert [line.split("  ")[0] for line in lines[2:4]] == ["t0", "t1"]

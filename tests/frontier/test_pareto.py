@@ -16,7 +16,7 @@ from rich.console import Console
 
 from arat_ray.frontier.dominance import hypervolume, non_dominated, wilson
 from arat_ray.frontier.pareto import Front, load_front
-from arat_ray.report import text
+from arat_ray.report import printing
 from arat_ray.results.schema import Metadata
 from arat_ray.study.writer import StudyWriter
 
@@ -337,11 +337,11 @@ def test_trials_that_would_be_on_the_front_before_their_last_epoch_are_counted_a
     front = load_front([study])
     assert (front.ahead, load_front([study], include_partial=True).ahead) == (2, 0)
     file = io.StringIO()
-    text.print_table(front, Console(file=file, width=160))
+    printing.print_table(front, Console(file=file, width=160))
     assert "2 trials before the last epoch would be on the front: `arat-ray pareto --partial` lets" in file.getvalue()
     complete = write(tmp_path / "b", accuracies(0.8, 0.5), accuracies(0.7, 0.4, **pruned))
     file = io.StringIO()
-    text.print_table(load_front([complete]), Console(file=file, width=160))
+    printing.print_table(load_front([complete]), Console(file=file, width=160))
     assert "--partial" not in file.getvalue()
 
 
@@ -350,7 +350,7 @@ def test_after_a_search_it_is_said_that_robust_accuracy_is_a_bound_and_how_to_me
     norm: str, tmp_path: Path
 ) -> None:
     study = write(tmp_path / "my study", accuracies(0.8, 0.5, norm=norm, split="validation", epsilon=2 / 255))
-    bound, measure, see, again = text.next_steps(load_front([study]), study)
+    bound, measure, see, again = printing.next_steps(load_front([study]), study)
     assert bound.startswith("robust accuracy is an upper bound: stronger attacks than PGD-20, ")
     options = ["--norm", "l2"] if norm == "l2" else []
     assert shlex.split(measure.partition(": ")[2]) == [

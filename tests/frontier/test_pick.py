@@ -12,7 +12,7 @@ import pytest
 
 from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.frontier.pick import bulges, pick
-from arat_ray.report.text import choice_lines
+from arat_ray.report.printing import choice_lines
 from arat_ray.results.schema import Metadata
 from arat_ray.study.writer import StudyWriter
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from arat_ray.cli import main
 from arat_ray.experiment.spec import Resources
 from arat_ray.launchers.aws_roles import policy, worker_types
-from arat_ray.launchers.check import check, judge
+from arat_ray.launchers.check import check, check_documents
 from arat_ray.launchers.document import Document
 from tests.launchers.filled import CLUSTERS, SHIPPED, filled
 from tests.launchers.iam import VALUES
@@ -84,8 +84,8 @@ def refusal(call: Callable[[], object]) -> str:
 def test_anything_anywhere_in_a_file_is_a_problem_or_nothing_and_never_a_crash(name: str, by: str) -> None:
     for data in with_one_part(parts_of(name), ODD[by]):
         read = [Document(each, {(): 1}, []) for each in data if each is not None]
-        if not (refused := refusal(partial(judge, Path(name), read, TRIAL))):
-            for line in judge(Path(name), read, TRIAL).problems if by == "a text" else ():
+        if not (refused := refusal(partial(check_documents, Path(name), read, TRIAL))):
+            for line in check_documents(Path(name), read, TRIAL).problems if by == "a text" else ():
                 assert re.fullmatch(rf"{re.escape(name)}:1: .+; .+", line), line
         assert refused == "" or "is no cluster file" in refused
 

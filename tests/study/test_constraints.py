@@ -11,7 +11,7 @@ import pytest
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.pareto import load_front
-from arat_ray.report import infeasible, text
+from arat_ray.report import infeasible, printing
 from arat_ray.results import reader
 from arat_ray.study import warm_start
 from arat_ray.study.ledger import Ledger
@@ -63,7 +63,7 @@ def test_the_front_leaves_infeasible_trials_out_and_says_how_many(make: Make, tm
     assert [trial["number"] for trial in front.trials] == [0]
     assert front.infeasible == 2
     assert front.hypervolume == pytest.approx(0.45)
-    assert text.as_json(front)["infeasible"] == 2
+    assert printing.as_json(front)["infeasible"] == 2
     assert load_front([tmp_path], include_partial=True).trials == front.trials
     shown = call("pareto", tmp_path).output
     assert "2 infeasible (--infeasible shows them)" in shown

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from arat_ray.results.schema import GOALS, goals_of
-from arat_ray.training.accuracy_counts import Counts, count, judge, margins, to_unit
+from arat_ray.training.accuracy_counts import Counts, correctness, count, margins, to_unit
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.models import Resnet18, Tiny, WideResnet
@@ -72,11 +72,11 @@ def test_without_an_attack_robust_is_clean() -> None:
 
 
 def test_each_image_is_judged_batch_by_batch_in_the_order_of_the_data() -> None:
-    judged = list(judge(Brighter(), DATA, attack=STEP, seed=0, batch_size=2))
-    assert [len(each.clean) for each in judged] == [2, 2, 1]
-    assert [int(each.clean.sum()) for each in judged] == [2, 1, 0]
-    assert [int(each.robust.sum()) for each in judged] == [1, 1, 0]
-    margin = torch.cat([each.margins for each in judged])
+    batch = list(correctness(Brighter(), DATA, attack=STEP, seed=0, batch_size=2))
+    assert [len(each.clean) for each in batch] == [2, 2, 1]
+    assert [int(each.clean.sum()) for each in batch] == [2, 1, 0]
+    assert [int(each.robust.sum()) for each in batch] == [1, 1, 0]
+    margin = torch.cat([each.margins for each in batch])
     torch.testing.assert_close(margin * 255, torch.tensor([84.0, -6, 1, -10, -255]))
 
 

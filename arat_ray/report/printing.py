@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
     from rich.console import Console
 
-    from arat_ray.frontier.compare import Comparison
+    from arat_ray.frontier.compare import PairedTest
     from arat_ray.frontier.confirm import Confirmation, Member
     from arat_ray.frontier.pick import Choice
 
@@ -80,12 +80,12 @@ def print_table(front: Front, console: Console) -> None:
     params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
     for name in params:
         table.add_column(short_param(name), justify="right", overflow="fold")
-    for place, trial in enumerate(front.trials):
+    for row, trial in enumerate(front.trials):
         values = [trial["params"].get(name) for name in params]
         table.add_row(
             trial["trial_id"],
             *(_interval(trial, goal) for goal in front.goals),
-            *([f"{100 * before[place]:.1f}"] if before else []),
+            *([f"{100 * before[row]:.1f}"] if before else []),
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
     console.print(table)
@@ -200,7 +200,7 @@ def _conclusions(confirmation: Confirmation) -> Iterator[str]:
         yield f"{confirmation.unfinished} more seed(s) are left out, with which not every member has ended yet"
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: PairedTest, console: Console) -> None:
     """Both accuracies of A and B in percent, their difference in points, and in words what it means."""
     from arat_ray.terminal import Table, say
 
