@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from arat_ray.training.data import splits as data
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, fit
 from arat_ray.training.models import Tiny
 from arat_ray.training.run import Train, Validate
 
 EPSILON, STEP, WEIGHT, SHARE = 0.2, 0.05, 0.5, 0.6
+
+
+Row = Mapping[str, Any]
 
 
 def ours(batch_size: int) -> Row:

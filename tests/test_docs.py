@@ -6,12 +6,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
-from arat_ray.results.columns import MEANINGS
+from arat_ray.results.rows import ROWS
 from arat_ray.results.schema import TABLES
 from tools import docs
+
+
+class Unexplained(TypedDict):
+    epoch: int
+    """From 1."""
+    seconds: float
 
 
 def test_generated_pages_are_what_the_code_says() -> None:
@@ -32,6 +39,19 @@ def test_a_page_that_is_not_what_the_code_says_is_named(tmp_path: Path, monkeypa
         docs.main()
 
 
+UNITS = {"_s": "s", "_gib": "GiB", "_usd": "US dollars", "_at": "UTC", "_accuracy": "share", "images_per_s": "1/s"}
+
+
 @pytest.mark.parametrize("table", TABLES)
-def test_every_column_has_a_meaning_and_no_other(table: str) -> None:
-    assert set(MEANINGS[table]) == set(TABLES[table].schema.names)
+def test_every_column_has_a_meaning_and_the_unit_that_its_name_says(table: str) -> None:
+    found = docs.columns(ROWS[table])
+    assert list(found) == TABLES[table].schema.names
+    for name, column in found.items():
+        units = [unit for end, unit in UNITS.items() if name.endswith(end)]
+        assert column.unit == units[-1] if units else column.unit not in set(UNITS.values()) - {"share"}, name
+        assert not (name in TABLES[table].key and column.null)
+
+
+def test_a_column_without_a_meaning_is_named() -> None:
+    with pytest.raises(ValueError, match=r"Unexplained\.seconds has no meaning"):
+        docs.columns(Unexplained)

@@ -3,7 +3,7 @@
     python -m tools.docs            # writes them
     python -m tools.docs --check    # exit code 1 where one is not what the code says
 
-The meaning of a key is the text below the field in its class, of a column its line in `arat_ray/results/columns.py`.
+The meaning of a key is the text below the field in its class; that of a column too, in `arat_ray/results/rows.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import argparse
 import ast
 import inspect
 import os
+import re
 import sys
 import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import click
 import pyarrow as pa
@@ -26,7 +27,7 @@ from pydantic_core import PydanticUndefined
 
 from arat_ray.cli import main as arat_ray
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results.columns import MEANINGS
+from arat_ray.results.rows import ROWS
 from arat_ray.results.schema import TABLES
 from arat_ray.spec import Spec
 from arat_ray.training.run import Train
@@ -189,22 +190,49 @@ def results() -> str:
         "# Tables and their columns",
         NOTE,
         "A table is a folder of Parquet parts below the study ([how they are read](studies.md)). Accuracies are shares "
-        "in [0, 1]; suffixes carry units: `_s` seconds, `_gib` GiB, `_usd` US dollars; times are microseconds, UTC. "
-        "Only the columns of the key are never null.",
+        "in [0, 1]; times are microseconds, UTC. A column is also null in what was written before it was added, and "
+        "what `arat-ray results rebuild` had to make from checkpoints alone has more nulls, which it says. Only "
+        "the columns of the key are never null, whatever happens.",
     ]
     for name, table in TABLES.items():
-        rows = [
-            f"| `{field.name}` | {_arrow(field.type)} | {'key' if field.name in table.key else 'yes'} "
-            f"| {_cell(MEANINGS[name][field.name])} |"
-            for field in table.schema
+        rows, texts = [], columns(ROWS[name])
+        for field in table.schema:
+            meaning, unit, null = texts[field.name]
+            null = "key" if field.name in table.key else null or "never"
+            rows.append(f"| `{field.name}` | {_arrow(field.type)} | {unit} | {null} | {meaning} |")
+        parts += [
+            f"## {name}",
+            "\n".join(["| column | type | unit | null when | meaning |", "|---|---|---|---|---|", *rows]),
         ]
-        parts += [f"## {name}", "\n".join(["| column | type | null | meaning |", "|---|---|---|---|", *rows])]
         if name == "trials":
             parts.append(
                 "After `seed`, a column `param_<path>` for each domain of the search, of its type: what was sampled, "
                 "the label of a labelled choice; null where its `when` did not hold."
             )
     return "\n\n".join(parts).replace(NOTE + "\n", NOTE) + "\n"
+
+
+class Column(NamedTuple):
+    """What the text below a column says."""
+
+    meaning: str
+    unit: str
+    null: str
+    """When it is null; empty where it never is."""
+
+
+_COLUMN = re.compile(r"(.+?)(?: Unit: ([^:]+)\.)?(?: Null: ([^:]+)\.)?")
+
+
+def columns(row: type) -> dict[str, Column]:
+    """By name, the columns of a row; ValueError where one has no text below it."""
+    texts, found = _texts(row), {}
+    for name in row.__annotations__:
+        match = _COLUMN.fullmatch(_cell(texts.get(name, "")))
+        if match is None:
+            raise ValueError(f"{row.__name__}.{name} has no meaning: write it as a text below the column")
+        found[name] = Column(*(part or "" for part in match.groups()))
+    return found
 
 
 def _arrow(kind: pa.DataType) -> str:

@@ -9,8 +9,7 @@ import click
 
 from arat_ray.cli.common import FOLDER, PATH, PlainOut, Word, bring, console, echo, user_errors
 from arat_ray.cli.groups import Sections
-
-STATUSES = ("running", "complete", "stopped", "failed", "pruned")
+from arat_ray.results.statuses import STATUSES
 
 
 @click.group(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from arat_ray.evaluation.autoattack import Attacker, AttackProgress, Runner, one
 from arat_ray.evaluation.ensembles import AttackPlan, Ensemble, plan_of
 from arat_ray.evaluation.records import Records, digest_of
 from arat_ray.frontier.dominance import wilson
+from arat_ray.results.rows import EvaluationRow, ExampleRow
 from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data import fingerprint, splits
@@ -92,7 +93,7 @@ class Report:
     def evaluation_id(self, evaluation: Accuracy) -> str:
         return f"{self.checkpoint_sha256[:12]}-{self.split or 'given'}-{evaluation.name}-{self.key}"
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[EvaluationRow]:
         """Both accuracies, by the columns of the `evaluations` table."""
         return [
             {
@@ -119,18 +120,28 @@ class Report:
             for each in (self.clean, self.robust)
         ]
 
-    def example_rows(self) -> list[dict[str, Any]]:
+    def example_rows(self) -> list[ExampleRow]:
         """The verdicts, by the columns of the `examples` table."""
         evaluation_id, found = self.evaluation_id(self.robust), self.examples
-        columns = {
-            "index": found.indices.tolist(),
-            "label": found.labels.tolist(),
-            "clean_correct": found.clean_correct.tolist(),
-            "broken_by": found.broken_by,
-            "margin": found.margins.tolist(),
-        }
-        rows = zip(*columns.values(), strict=True)
-        return [{"evaluation_id": evaluation_id, **dict(zip(columns, row, strict=True))} for row in rows]
+        images = zip(
+            found.indices.tolist(),
+            found.labels.tolist(),
+            found.clean_correct.tolist(),
+            found.broken_by,
+            found.margins.tolist(),
+            strict=True,
+        )
+        return [
+            {
+                "evaluation_id": evaluation_id,
+                "index": index,
+                "label": label,
+                "clean_correct": right,
+                "broken_by": by,
+                "margin": margin,
+            }
+            for index, label, right, by, margin in images
+        ]
 
 
 def evaluate(

@@ -18,11 +18,11 @@ import numpy as np
 from arat_ray.frontier.attainment import level, surfaces
 from arat_ray.frontier.dominance import Floats, non_dominated
 from arat_ray.results import reader
+from arat_ray.results.statuses import ENDED
 
 PERCENTS = (25, 50, 75)
 ENOUGH = 0.5
 """A member is confirmed when it is on the front in at least this share of the seeds."""
-ENDED = ("complete", "failed", "pruned")
 Values = dict[str, float]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from arat_ray.frontier.halving import Decision
 from arat_ray.results import reader
+from arat_ray.results.rows import DecisionRow
 
 
-def as_row(decision: Decision, *, trial_id: str, goals: Sequence[str], order: int) -> dict[str, Any]:
+def as_row(decision: Decision, *, trial_id: str, goals: Sequence[str], order: int) -> DecisionRow:
     """The row of a decision that is made now, the study's `order`-th from 0."""
     return {
         "trial_id": trial_id,

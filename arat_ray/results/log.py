@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from arat_ray.json_files import parse_json
+from arat_ray.results.rows import EvaluationRow, ExampleRow
 from arat_ray.results.schema import TABLES
+from arat_ray.results.statuses import AT_REST
 
 FOLDER = "journal"
 EVALUATIONS = Path(FOLDER) / "evaluations"
 SEGMENT_BYTES = 16 << 20
 SKIPPED = "it is skipped"
 EVALUATE_AGAIN = "it is skipped; `arat-ray evaluate` measures again what is in no table"
-ENDED = ("complete", "stopped", "failed", "pruned")
 _SEGMENT = re.compile(r"rows-(\d+)\.jsonl(\.gz)?")
 
 Row = dict[str, Any]
@@ -73,7 +74,7 @@ class RowLog:
             self._line("trials", "row", row)
         elif changed := {name: value for name, value in row.items() if before.get(name) != value}:
             self._line("trials", "change", {"trial_id": key[0], "attempt": key[1], **changed})
-        if row.get("status") in ENDED:
+        if row.get("status") in AT_REST:
             self._going_on.pop(key, None)
         else:
             self._going_on[key] = dict(row)
@@ -154,7 +155,7 @@ def _row(table: str, row: Any, at: str) -> Row:
     return row
 
 
-def log_evaluation(study: Path, evaluations: Sequence[Row], examples: Sequence[Row]) -> None:
+def log_evaluation(study: Path, evaluations: Sequence[EvaluationRow], examples: Sequence[ExampleRow]) -> None:
     """Keep the rows of one evaluation, under the id of its examples; OSError where that cannot be written."""
     folder = study / EVALUATIONS
     folder.mkdir(parents=True, exist_ok=True)

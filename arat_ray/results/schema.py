@@ -1,6 +1,7 @@
 """The tables of a study, their columns and their keys: the contract with all who read the Parquet files.
 
-Accuracies are fractions in [0, 1]; suffixes carry units (`_s`, `_gib`, `_usd`); times are microseconds, UTC.
+A column is defined in `rows`. Accuracies are fractions in [0, 1]; suffixes carry units (`_s`, `_gib`, `_usd`); times
+are microseconds, UTC.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from datetime import datetime
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Self, Union, cast, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
 from arat_ray.json_files import parse_json
+from arat_ray.results.rows import ROWS, EpochRow, TrialRow
 
 SCHEMA_VERSION = 1
 ACCURACIES = ("clean_accuracy", "robust_accuracy")
-STATUSES = ("running", "complete", "stopped", "failed", "pruned")
 PARAM = "param_"
 """How the columns of `trials` begin that say what was sampled."""
 
@@ -27,7 +30,20 @@ A flush writes the growing part again, so large parts make writing dear, and sma
 reading. A row of `trials` holds its whole configuration and is written again and again.
 """
 
-_TIME = pa.timestamp("us", tz="UTC")
+_KEYS = {
+    "trials": ("trial_id", "attempt"),
+    "epochs": ("trial_id", "attempt", "epoch"),
+    "decisions": ("trial_id", "rung"),
+    "evaluations": ("evaluation_id",),
+    "examples": ("evaluation_id", "index"),
+}
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    datetime: pa.timestamp("us", tz="UTC"),
+}
 
 
 class TableType(NamedTuple):
@@ -37,142 +53,28 @@ class TableType(NamedTuple):
     schema: pa.Schema
 
 
-def _table(key: tuple[str, ...], columns: Mapping[str, pa.DataType]) -> TableType:
-    return TableType(key, pa.schema([pa.field(name, columns[name], name not in key) for name in columns]))
+def _table(key: tuple[str, ...], row: type) -> TableType:
+    return TableType(
+        key, pa.schema([pa.field(name, _type(kind), name not in key) for name, kind in get_type_hints(row).items()])
+    )
 
 
-def _measured(column: str) -> dict[str, pa.DataType]:
-    return {column: pa.float64(), f"{column}_by_layer": pa.map_(pa.string(), pa.float64())}
+def _type(kind: Any) -> pa.DataType:
+    """The column of values of such a kind."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        (kind,) = (part for part in parts if part is not NoneType)
+        return _type(kind)
+    if origin is Literal:
+        return pa.string()
+    if origin is dict:
+        return pa.map_(*map(_type, parts))
+    if origin is list:
+        return pa.list_(_type(parts[0]))
+    return _TYPES[kind]
 
 
-TABLES: dict[str, TableType] = {
-    "trials": _table(
-        ("trial_id", "attempt"),
-        {
-            "trial_id": pa.string(),
-            "attempt": pa.int64(),
-            "study": pa.string(),
-            "number": pa.int64(),
-            "status": pa.string(),  # one of STATUSES
-            "stop_reason": pa.string(),
-            "error": pa.string(),
-            "config": pa.string(),  # resolved, JSON
-            "config_hash": pa.string(),
-            "seed": pa.int64(),
-            # param_*: see trials_schema
-            "clean_accuracy": pa.float64(),
-            "robust_accuracy": pa.float64(),
-            "images": pa.int64(),  # validation images behind the two accuracies
-            "attack": pa.string(),
-            "norm": pa.string(),
-            "epsilon": pa.float64(),
-            "split": pa.string(),
-            "epochs_done": pa.int64(),
-            "is_full_fidelity": pa.bool_(),
-            "on_front": pa.bool_(),
-            "feasible": pa.bool_(),  # of a complete trial, where there are constraints
-            "broken_constraints": pa.string(),
-            "workers": pa.int64(),
-            "device": pa.string(),
-            "train_s": pa.float64(),
-            "device_s": pa.float64(),
-            "cost_usd": pa.float64(),
-            "peak_memory_gib": pa.float64(),
-            "checkpoint": pa.string(),
-            "started_at": _TIME,
-            "ended_at": _TIME,
-        },
-    ),
-    "epochs": _table(
-        ("trial_id", "attempt", "epoch"),
-        {
-            "trial_id": pa.string(),
-            "attempt": pa.int64(),
-            "epoch": pa.int64(),
-            "loss_adversarial": pa.float64(),
-            "loss_clean": pa.float64(),
-            "loss_invariance": pa.float64(),
-            "balance": pa.float64(),
-            "learning_rate": pa.float64(),
-            "train_clean_accuracy": pa.float64(),
-            "train_robust_accuracy": pa.float64(),
-            "train_images": pa.int64(),
-            "validation_clean_accuracy": pa.float64(),
-            "validation_robust_accuracy": pa.float64(),
-            "validation_images": pa.int64(),
-            # what `diagnostics:` measures: a mean, and each layer or layer group behind it
-            "gradient_norm": pa.float64(),
-            **_measured("gradient_norm_classification"),
-            **_measured("gradient_norm_invariance"),
-            **_measured("gradient_cosine"),
-            **_measured("conflict_fraction"),
-            **_measured("bn_divergence"),
-            **_measured("bn_mismatch"),
-            **_measured("representation_distance"),
-            **_measured("representation_drift"),
-            **_measured("predicted_distance"),
-            **_measured("predicted_drift"),
-            "diagnostics_s": pa.float64(),
-            "epoch_s": pa.float64(),
-            "attack_s": pa.float64(),
-            "images_per_s": pa.float64(),
-        },
-    ),
-    "decisions": _table(  # of early stopping; peers of a decision are those of its rung up to its order
-        ("trial_id", "rung"),
-        {
-            "trial_id": pa.string(),
-            "rung": pa.int64(),  # the epoch
-            "order": pa.int64(),  # in which the study's decisions were made, from 0
-            "number": pa.int64(),
-            "goals": pa.map_(pa.string(), pa.float64()),
-            "goes_on": pa.bool_(),
-            "rank": pa.int64(),  # from 1, of as many as `of`; null where a goal was missing
-            "of": pa.int64(),
-            "keep": pa.int64(),
-            "front": pa.int64(),  # from 1
-            "beaten_by": pa.list_(pa.int64()),  # trials that dominate it there
-            "behind": pa.list_(pa.int64()),  # trials on the same front that come first by spread
-            "why": pa.string(),
-            "decided_at": _TIME,
-        },
-    ),
-    "evaluations": _table(
-        ("evaluation_id",),
-        {
-            "evaluation_id": pa.string(),
-            "trial_id": pa.string(),
-            "checkpoint": pa.string(),  # last, best, swa, ema
-            "checkpoint_sha256": pa.string(),
-            "split": pa.string(),
-            "attack": pa.string(),
-            "attack_version": pa.string(),
-            "norm": pa.string(),
-            "epsilon": pa.float64(),
-            "images": pa.int64(),
-            "correct": pa.int64(),
-            "accuracy": pa.float64(),
-            "ci_low": pa.float64(),  # Wilson, 95 %
-            "ci_high": pa.float64(),
-            "batch_size": pa.int64(),
-            "seed": pa.int64(),
-            "indices_sha256": pa.string(),
-            "wall_s": pa.float64(),
-            "warnings": pa.string(),  # why the accuracy may be too high
-        },
-    ),
-    "examples": _table(
-        ("evaluation_id", "index"),
-        {
-            "evaluation_id": pa.string(),  # of a row of evaluations that has an attack
-            "index": pa.int64(),  # in the data set's file: train's for the splits train and validation
-            "label": pa.int64(),
-            "clean_correct": pa.bool_(),
-            "broken_by": pa.string(),  # the first attack that succeeded
-            "margin": pa.float64(),  # true logit less the highest other, where the verdict was made
-        },
-    ),
-}
+TABLES = {name: _table(_KEYS[name], row) for name, row in ROWS.items()}
 
 GOALS = tuple(
     field.name
@@ -187,9 +89,11 @@ def goal_text(goal: str, value: float, *, unit: str = " %") -> str:
     return f"{100 * value:.1f}{unit}" if goal in ACCURACIES else f"{value:.4g}"
 
 
-def goals_of(epoch: Mapping[str, Any]) -> dict[str, Any]:
+def goals_of(epoch: EpochRow) -> TrialRow:
     """What a row of `epochs` that was measured says of its trial."""
-    return {**{goal: epoch.get(f"validation_{goal}") for goal in GOALS}, "images": epoch["validation_images"]}
+    measured: Mapping[str, Any] = epoch
+    found = {**{goal: measured.get(f"validation_{goal}") for goal in GOALS}, "images": epoch["validation_images"]}
+    return cast(TrialRow, found)
 
 
 def short_param(path: str) -> str:

@@ -15,8 +15,7 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import hypervolume, non_dominated
 from arat_ray.frontier.eligibility import competes
 from arat_ray.results import reader
-
-ENDED = ("complete", "pruned", "failed")
+from arat_ray.results.statuses import ENDED
 
 
 class Over(NamedTuple):

@@ -20,6 +20,7 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import read_json
 from arat_ray.results import reader
 from arat_ray.results.schema import Metadata
+from arat_ray.results.statuses import UNFINISHED
 from arat_ray.study.recorder import trial_id
 from arat_ray.training import checkpoint, identity
 from arat_ray.training.data import fingerprint
@@ -170,7 +171,7 @@ def _is_interrupted(folder: Path) -> bool:
     trials = reader.read(folder, "trials", ["trial_id", "attempt", "status"])
     latest = trials["status"].to_pylist()
     is_latest = reader.latest_attempt(trials)
-    return any(status in ("running", "stopped") for status, last in zip(latest, is_latest, strict=True) if last)
+    return any(status in UNFINISHED for status, last in zip(latest, is_latest, strict=True) if last)
 
 
 def _describe(folder: Path, experiment: Experiment, source: Path, *, kind: Kind, content: Content | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,12 @@ class Progress:
         self._note(number, {"status": "running", "epochs_done": epochs_done, "sampled": sampled})
         self.remaining.started(number, epochs_done)
 
-    def reported(self, number: int, row: dict[str, Any]) -> None:
+    def reported(self, number: int, row: Mapping[str, Any]) -> None:
         self._note(number, row)
         self.remaining.reported(number, row["epochs_done"])
         self.refresh()
 
-    def ended(self, number: int, row: dict[str, Any]) -> None:
+    def ended(self, number: int, row: Mapping[str, Any]) -> None:
         self._note(number, row)
         self.remaining.ended(number, self.trials[number]["epochs_done"], row["status"])
         if row["status"] != "stopped":
@@ -90,11 +90,11 @@ class Progress:
                 self.live.update(self._render(), refresh=True)
                 self._is_visible = True
 
-    def _note(self, number: int, row: dict[str, Any]) -> None:
+    def _note(self, number: int, row: Mapping[str, Any]) -> None:
         trial = self.trials.get(number, {})
         if "status" in trial:
             self._statuses[trial["status"]] -= 1
-        self.trials[number] = trial | row
+        self.trials[number] = {**trial, **row}
         status = self.trials[number]["status"]
         self._statuses[status] += 1
         (self._running.add if status == "running" else self._running.discard)(number)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,13 @@ from arat_ray.frontier.dominance import non_dominated
 from arat_ray.frontier.eligibility import competes
 from arat_ray.results import log, merging, reader
 from arat_ray.results.merging import Difference, Old
+from arat_ray.results.rows import EpochRow, TrialRow
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
+from arat_ray.results.statuses import ENDED
 from arat_ray.study import folder as study_folder
 from arat_ray.study import recover
 from arat_ray.study.ledger import JOURNAL
 
-Row = dict[str, Any]
 Key = tuple[str, int]
 
 
@@ -70,9 +71,9 @@ def rebuild(study: Path) -> Result:
         again = list(recover.epochs(study, list(trials.values()), _epochs_of(epochs), problems.append))
         epochs = _added(epochs, again, "epochs", sources)
         known = {name for name, _ in trials}
-        by_trial: dict[str, list[Row]] = {}
-        for row in _unknown(epochs, known):
-            by_trial.setdefault(row["trial_id"], []).append(row)
+        by_trial: dict[str, list[EpochRow]] = {}
+        for each in _unknown(epochs, known):
+            by_trial.setdefault(each["trial_id"], []).append(each)
         for row in recover.trials(study, sources.experiment, known, by_trial, problems.append):
             trials[row["trial_id"], row["attempt"]] = row
         rebuilt = [
@@ -166,7 +167,7 @@ def _gather(study: Path, say: Callable[[str], None]) -> _Sources:
     return _Sources(study, experiment, metadata, old, logged, trials)
 
 
-def _fitting(entries: Sequence[log.Entry], schema: pa.Schema, say: Callable[[str], None]) -> list[Row]:
+def _fitting(entries: Sequence[log.Entry], schema: pa.Schema, say: Callable[[str], None]) -> list[Mapping[str, Any]]:
     return [entry.row for entry in _fitting_entries(entries, schema, say)]
 
 
@@ -210,24 +211,25 @@ def _combined(sources: _Sources, name: str) -> pa.Table:
     return pa.concat_tables([new, merging.without(old, key, new)])
 
 
-def _combined_trials(sources: _Sources) -> dict[Key, Row]:
+def _combined_trials(sources: _Sources) -> dict[Key, TrialRow]:
     """The same of `trials`, whose log says what changed.
 
     A trial that ended in the table and goes on in the log lacks its last lines there.
     """
     old = {(row["trial_id"], row["attempt"]): row for row in sources.old["trials"].table.to_pylist()}
-    found: dict[Key, Row] = {}
+    found: dict[Key, TrialRow] = {}
     for _, kind, row, _ in sources.trials:
         key = (row["trial_id"], row["attempt"])
-        found[key] = row if kind == "row" else {**(found.get(key) or old.get(key) or {}), **row}
+        before = {} if kind == "row" else found.get(key) or old.get(key) or {}
+        found[key] = cast(TrialRow, {**before, **row})
     for key, row in old.items():
-        has_ended = row["status"] in ("complete", "pruned", "failed")
+        has_ended = row["status"] in ENDED
         if key not in found or (has_ended and found[key].get("status") == "running"):
             found[key] = row
     return found
 
 
-def _added(table: pa.Table, rows: Sequence[Row], name: str, sources: _Sources) -> pa.Table:
+def _added(table: pa.Table, rows: Sequence[EpochRow], name: str, sources: _Sources) -> pa.Table:
     return pa.concat_tables([table, merging.from_rows(rows, sources.schema(name))])
 
 
@@ -239,14 +241,14 @@ def _epochs_of(epochs: pa.Table) -> dict[str, set[int]]:
     return found
 
 
-def _unknown(epochs: pa.Table, known: set[str]) -> list[Row]:
+def _unknown(epochs: pa.Table, known: set[str]) -> list[EpochRow]:
     """The rows of trials that are not known."""
     mask = np.array([name not in known for name in epochs["trial_id"].to_pylist()], dtype=bool)
-    rows: list[Row] = reader.keep(epochs, mask).to_pylist()
+    rows: list[EpochRow] = reader.keep(epochs, mask).to_pylist()
     return rows
 
 
-def _missing_epochs(trials: Mapping[Key, Row], have: Mapping[str, set[int]]) -> list[str]:
+def _missing_epochs(trials: Mapping[Key, TrialRow], have: Mapping[str, set[int]]) -> list[str]:
     """In words, the epochs that trials have run and no source holds."""
     missing, last = [], dict[str, int]()
     for (name, _), row in trials.items():
@@ -257,7 +259,7 @@ def _missing_epochs(trials: Mapping[Key, Row], have: Mapping[str, set[int]]) -> 
     return missing
 
 
-def _missing(name: str, table: pa.Table, trials: Mapping[Key, Row], sources: _Sources) -> list[str]:
+def _missing(name: str, table: pa.Table, trials: Mapping[Key, TrialRow], sources: _Sources) -> list[str]:
     """In words, what the log alone could say of the other tables, and does not."""
     if name == "decisions":
         judged = set(reader.keep(table, ~np.array(table["goes_on"].to_pylist(), dtype=bool))["trial_id"].to_pylist())
@@ -268,13 +270,14 @@ def _missing(name: str, table: pa.Table, trials: Mapping[Key, Row], sources: _So
     return []
 
 
-def _marked(trials: Mapping[Key, Row], goals: Sequence[str]) -> list[Row]:
+def _marked(trials: Mapping[Key, TrialRow], goals: Sequence[str]) -> list[TrialRow]:
     """The rows with `on_front`, as the writer marks it."""
     last = dict[str, int]()
     for name, attempt in trials:
         last[name] = max(attempt, last.get(name, attempt))
     competing = [key for key, row in trials.items() if key[1] == last[key[0]] and competes(row, goals)]
-    points = np.array([[trials[key][goal] for goal in goals] for key in competing]).reshape(-1, len(goals))
+    rows: Mapping[Key, Mapping[str, Any]] = trials
+    points = np.array([[rows[key][goal] for goal in goals] for key in competing]).reshape(-1, len(goals))
     front = {key for key, on in zip(competing, non_dominated(points), strict=True) if on}
     return [{**row, "on_front": key in front} for key, row in trials.items()]
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.spec import Experiment
@@ -22,13 +22,14 @@ from arat_ray.frontier import decisions
 from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results import reader
-from arat_ray.results.schema import goals_of
+from arat_ray.results.rows import EpochRow, TrialRow
+from arat_ray.results.schema import PARAM, goals_of
+from arat_ray.results.statuses import UNFINISHED
 from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
 from arat_ray.study.writer import StudyWriter
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import without_places
-from arat_ray.training.loop import Row
 from arat_ray.training.run import Train
 
 
@@ -43,31 +44,31 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def described(experiment: Experiment, number: int, sampled: Mapping[str, Any], train: Train) -> dict[str, Any]:
+def described(experiment: Experiment, number: int, sampled: Mapping[str, Any], train: Train) -> TrialRow:
     """What the row of a trial says before it has run: what it is and how it is measured."""
     config = train.model_dump(mode="json")
     attack = experiment.validation.attack
-    return {
+    row: TrialRow = {
         "trial_id": trial_id(experiment.name, number),
         "study": experiment.name,
         "number": number,
         "config": json.dumps(config, sort_keys=True),
         "config_hash": config_hash(config),
         "seed": train.seed,
-        **{f"param_{path}": value for path, value in sampled.items()},
         "attack": attack.label,
         "norm": attack.norm,
         "epsilon": attack.epsilon,
         "split": experiment.validation.split,
         "workers": experiment.resources.workers,
     }
+    return cast(TrialRow, {**row, **{f"{PARAM}{path}": value for path, value in sampled.items()}})
 
 
 @dataclass
 class Running:
     """A trial that was started and has not ended."""
 
-    row: dict[str, Any]
+    row: TrialRow
     epochs: dict[int, int]
     """Epoch -> the attempt that its row is stored under."""
     train_s_before: float = 0.0
@@ -109,7 +110,7 @@ class Recorder:
             self.halving = Halving(rungs, reduction_factor=stopping.reduction_factor)
             self.halving.recall(decisions.read(folder))
         self._before = _latest(folder)
-        unfinished = [name for name, row in self._before.items() if row["status"] in ("running", "stopped")]
+        unfinished = [name for name, row in self._before.items() if row["status"] in UNFINISHED]
         self._epochs_before = _epochs(folder, unfinished)
 
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
@@ -133,7 +134,7 @@ class Recorder:
         self._write(number)
         self.progress.started(number, sampled, epochs_done=row["epochs_done"])
 
-    def judge(self, number: int, row: Row) -> Decision | None:
+    def judge(self, number: int, row: EpochRow) -> Decision | None:
         """What early stopping decides on a row that is about to be reported; None where there is nothing to decide.
 
         A decision is on disk before anybody can act on it, and a trial that comes by again, after an interruption,
@@ -144,7 +145,7 @@ class Recorder:
         if known := self.halving.made(number, row["epoch"]):
             return known
         trial, goals = self.running[number], self.experiment.maximize
-        values = trial.row | self._reportable(trial, row) if row.get("validation_images") else {}
+        values: Mapping[str, Any] = trial.row | self._reportable(trial, row) if row.get("validation_images") else {}
         order = len(self.halving)
         made = self.halving.decide(number, row["epoch"], [values.get(goal) for goal in goals])
         self.writer.decision(decisions.as_row(made, trial_id=trial.row["trial_id"], goals=goals, order=order))
@@ -159,17 +160,18 @@ class Recorder:
         if "failed" in message:
             trial.failure = message["failed"]
             return
-        row: Row = dict(message["row"])
+        row = cast(EpochRow, dict(message["row"]))
         epoch = row["epoch"]
         trial.row |= {"device": message["device"], "peak_memory_gib": message["peak_memory_gib"]}
         trial.workers = message.get("workers")
         if not (message["replayed"] and epoch in trial.epochs):
             trial.epochs[epoch] = trial.row["attempt"]
             self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
-        trial.measured |= {name: row[name] for name in self.experiment.constraints if row.get(name) is not None}
+        by_name: Mapping[str, Any] = row
+        trial.measured |= {name: by_name[name] for name in self.experiment.constraints if by_name.get(name) is not None}
         trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
         if row.get("validation_images"):
-            trial.curve[epoch] = [row.get(f"validation_{goal}") for goal in self.experiment.maximize]
+            trial.curve[epoch] = [by_name.get(f"validation_{goal}") for goal in self.experiment.maximize]
             trial.row |= self._reportable(trial, row)
             trial.row["is_full_fidelity"] = epoch == json.loads(trial.row["config"])["epochs"]
             self._write(number)
@@ -197,7 +199,8 @@ class Recorder:
             self.interrupt(number, "interrupted")
             return
         failure = row["error"] if row["status"] == "failed" else None
-        measured = [row[goal] for goal in goals] if competes(row, goals) else None
+        by_name: Mapping[str, Any] = row
+        measured = [by_name[goal] for goal in goals] if competes(row, goals) else None
         self.watch.ended(row["trial_id"], measured, error=failure)
         self._end(number)
         if stop and self.halving:
@@ -208,7 +211,7 @@ class Recorder:
             self.failed += 1
             self.ledger.fail(number, error)
         else:
-            self.ledger.complete(number, [row[goal] for goal in goals], violations)
+            self.ledger.complete(number, [by_name[goal] for goal in goals], violations)
 
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
@@ -243,14 +246,14 @@ class Recorder:
         self.writer.tick()
         self.progress.refresh()
 
-    def _reportable(self, trial: Running, row: Row) -> dict[str, Any]:
+    def _reportable(self, trial: Running, row: EpochRow) -> TrialRow:
         """What a measured row changes in its trial: nothing where an earlier one was better and the best counts."""
         choose, robust = self.experiment.validation.choose, row.get("validation_robust_accuracy")
-        if choose == "best" and robust is not None and robust <= trial.row.get("robust_accuracy", -1):
+        best = trial.row.get("robust_accuracy")
+        if choose == "best" and robust is not None and best is not None and robust <= best:
             return {}
-        return {
-            **goals_of(row),
-            "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST)),
+        return goals_of(row) | {
+            "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST))
         }
 
     def _judge(self, number: int) -> Mapping[str, float]:
@@ -312,7 +315,7 @@ def sampled_before(folder: Path, experiment: Experiment) -> dict[int, dict[str, 
     return found
 
 
-def _latest(folder: Path) -> dict[str, dict[str, Any]]:
+def _latest(folder: Path) -> dict[str, TrialRow]:
     """Last row of each trial that an earlier driver started."""
     columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "device_s", "started_at"]
     trials = reader.read(folder, "trials", columns)

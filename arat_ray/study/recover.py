@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.storages import JournalStorage
@@ -18,24 +18,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.spec import Experiment
+from arat_ray.results.rows import EpochRow, TrialRow
 from arat_ray.results.schema import goals_of
 from arat_ray.study import recorder
 from arat_ray.study.journal import move_away
 from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NO_HISTORY, NUMBER, REASON, known_of
 from arat_ray.training import checkpoint
 
-Row = dict[str, Any]
 NOT_KNOWN = ("device", "train_s", "device_s", "cost_usd", "peak_memory_gib")
 
 
 def epochs(
-    study: Path, trials: Sequence[Row], have: Mapping[str, set[int]], say: Callable[[str], None]
-) -> Iterator[Row]:
+    study: Path, trials: Sequence[TrialRow], have: Mapping[str, set[int]], say: Callable[[str], None]
+) -> Iterator[EpochRow]:
     """Rows of `epochs` that checkpoints hold and the table lacks: `have` says which epochs of a trial it has.
 
     The checkpoints of trials that lack nothing are not opened.
     """
-    attempts: dict[str, list[Row]] = {}
+    attempts: dict[str, list[TrialRow]] = {}
     for row in trials:
         attempts.setdefault(row["trial_id"], []).append(row)
     for path in sorted((study / "checkpoints").glob(f"*/{checkpoint.LAST}")):
@@ -49,12 +49,12 @@ def epochs(
         except ValueError as error:
             say(str(error))
             continue
-        for row in history:
-            if row["epoch"] not in there:
-                yield {"trial_id": name, "attempt": _attempt(of_trial, row["epoch"]), **row}
+        for epoch in history:
+            if epoch["epoch"] not in there:
+                yield {"trial_id": name, "attempt": _attempt(of_trial, epoch["epoch"]), **epoch}
 
 
-def _attempt(attempts: Sequence[Row], epoch: int) -> int:
+def _attempt(attempts: Sequence[TrialRow], epoch: int) -> int:
     """The attempt that came to an epoch first."""
     reached = [row["attempt"] for row in attempts if (row.get("epochs_done") or 0) >= epoch]
     last: int = reached[0] if reached else attempts[-1]["attempt"] if attempts else 1
@@ -65,9 +65,9 @@ def trials(
     study: Path,
     experiment: Experiment,
     known: set[str],
-    epochs_of: Mapping[str, Sequence[Row]],
+    epochs_of: Mapping[str, Sequence[EpochRow]],
     say: Callable[[str], None],
-) -> Iterator[Row]:
+) -> Iterator[TrialRow]:
     """Rows of `trials` for those of the study that are not `known`, each as one attempt."""
     for number, trial in _of_journal(study, experiment, say).items():
         name = recorder.trial_id(experiment.name, number)
@@ -97,7 +97,7 @@ def _of_journal(study: Path, experiment: Experiment, say: Callable[[str], None])
     return dict(sorted(found.items()))
 
 
-def _row(experiment: Experiment, number: int, trial: FrozenTrial | None, history: Sequence[Row]) -> Row:
+def _row(experiment: Experiment, number: int, trial: FrozenTrial | None, history: Sequence[EpochRow]) -> TrialRow:
     sampled = {} if trial is None else known_of(trial)
     train = experiment.resolve(sampled)
     row = recorder.described(experiment, number, sampled, train)
@@ -116,7 +116,7 @@ def _row(experiment: Experiment, number: int, trial: FrozenTrial | None, history
     return row
 
 
-def _measured(experiment: Experiment, name: str, history: Sequence[Row]) -> Row:
+def _measured(experiment: Experiment, name: str, history: Sequence[EpochRow]) -> TrialRow:
     """What a trial reports of its epochs: the last measurement, or the most robust one."""
     measured = [row for row in sorted(history, key=lambda row: int(row["epoch"])) if row.get("validation_images")]
     if not measured:
@@ -124,17 +124,16 @@ def _measured(experiment: Experiment, name: str, history: Sequence[Row]) -> Row:
     is_last = experiment.validation.choose == "last"
     row = measured[-1] if is_last else max(measured, key=lambda row: float(row["validation_robust_accuracy"]))
     file = checkpoint.LAST if is_last else checkpoint.BEST
-    return {
-        **goals_of(row),
-        "checkpoint": str(Path("checkpoints") / name / file),
-    }
+    return goals_of(row) | {"checkpoint": str(Path("checkpoints") / name / file)}
 
 
-def _ending(experiment: Experiment, trial: FrozenTrial) -> Row:
+def _ending(experiment: Experiment, trial: FrozenTrial) -> TrialRow:
     """How a trial ended, in the words of its row."""
-    reason, row = trial.user_attrs.get(REASON), Row()
+    reason: Any = trial.user_attrs.get(REASON)
+    row: TrialRow = {}
     if trial.state == TrialState.COMPLETE:
-        row |= {"status": "complete", **dict(zip(experiment.maximize, trial.values, strict=True))}
+        row |= {"status": "complete"}
+        row |= cast(TrialRow, dict(zip(experiment.maximize, trial.values, strict=True)))
         if experiment.constraints:
             broken = constraints.judge(experiment.constraints, _constrained(experiment, trial)).broken
             row |= {"feasible": not broken, "broken_constraints": "; ".join(broken) or None}
@@ -144,9 +143,8 @@ def _ending(experiment: Experiment, trial: FrozenTrial) -> Row:
         row |= {"status": "failed", "error": reason}
     else:
         row |= {"status": "stopped"}
-    for name, moment in (("started_at", trial.datetime_start), ("ended_at", trial.datetime_complete)):
-        row[name] = moment and moment.astimezone(UTC)
-    return row
+    began, ended = (moment and moment.astimezone(UTC) for moment in (trial.datetime_start, trial.datetime_complete))
+    return row | {"started_at": began, "ended_at": ended}
 
 
 def _constrained(experiment: Experiment, trial: FrozenTrial) -> dict[str, float]:

@@ -12,12 +12,13 @@ from rich.console import Console
 from arat_ray import terminal
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
+from arat_ray.results.rows import EpochRow
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.study.writer import StudyWriter
 from arat_ray.training.checkpoint import BEST, LAST
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, fit
 from arat_ray.training.timing import describe
 from arat_ray.units import duration
 
@@ -54,7 +55,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
     chosen = checkpoints / (LAST if validate.choose == "last" else BEST)
     seconds: list[float] = []
 
-    def report(row: Row, replayed: bool) -> bool:
+    def report(row: EpochRow, replayed: bool) -> bool:
         recorder.report(0, {"row": row, "replayed": replayed, **describe(device)})
         recorder.tick()
         if writer.disk.broken:
@@ -114,11 +115,10 @@ def _is_complete(folder: Path) -> bool:
     return bool(there) and "complete" in reader.read(folder, "trials", ["status"])["status"].to_pylist()
 
 
-def _line(row: Row, epochs: int) -> str:
+def _line(row: EpochRow, epochs: int) -> str:
     """One epoch in words."""
-    terms = [
-        f"{name} {row[f'loss_{name}']:.3f}" for name in ("adversarial", "clean", "invariance") if row[f"loss_{name}"]
-    ]
+    losses = {"adversarial": row["loss_adversarial"], "clean": row["loss_clean"], "invariance": row["loss_invariance"]}
+    terms = [f"{name} {loss:.3f}" for name, loss in losses.items() if loss]
     line = f"epoch {row['epoch']}/{epochs}: loss {' + '.join(terms)}, {row['images_per_s']:.0f} images/s"
     if row.get("validation_images"):
         line += (

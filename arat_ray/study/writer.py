@@ -78,7 +78,7 @@ class StudyWriter:
         return self.disk.failing
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Take one row of `epochs`."""
+        """Take one row of `epochs`; ValueError for a column that there is not, or a value that is none of its type."""
         self.epochs.upsert(row)
         self.log.take("epochs", row)
 

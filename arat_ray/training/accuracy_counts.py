@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from arat_ray.results.rows import EpochRow
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.randomness import Noise, generator
@@ -31,7 +32,7 @@ class Counts(NamedTuple):
     def robust_accuracy(self) -> float:
         return self.robust / self.images
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> EpochRow:
         """By the columns of `epochs`; each `validation_<goal>` can be maximised."""
         return {
             "validation_clean_accuracy": self.clean_accuracy,

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from arat_ray import earlier
+from arat_ray.results.rows import EpochRow
 from arat_ray.spec import Spec
 from arat_ray.training.data import fingerprint
 from arat_ray.training.data.images import Shape
@@ -57,7 +58,7 @@ class Checkpoint:
     """State of `averaging`, as soon as there is one: the network deployed then is the average."""
     features: dict[str, Tensor]
     """Representations at the last measurement of `diagnostics`."""
-    history: list[dict[str, Any]]
+    history: list[EpochRow]
     partway: dict[str, Any] | None = None
     """Fields of a `Partway`, where the state is from within the epoch after `epoch`."""
     content: dict[str, Any] | None = None
@@ -188,7 +189,7 @@ def _check(state: Checkpoint) -> None:
         fingerprint.check(state.content)
 
 
-def history(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def history(path: Path) -> tuple[dict[str, Any], list[EpochRow]]:
     """The run of a checkpoint, as JSON of its `Train`, and the rows of its epochs; its weights are not read.
 
     Raises ValueError where it is no checkpoint of this version.

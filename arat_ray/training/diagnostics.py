@@ -13,13 +13,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from arat_ray.results.rows import EpochRow
 from arat_ray.spec import Spec
 from arat_ray.training import layers, split_norm
 from arat_ray.training.attacks import Attack
@@ -68,7 +69,7 @@ def measure(
     noise: torch.Generator,
     watched: Sequence[str],
     previous: Features,
-) -> tuple[dict[str, Any], Features]:
+) -> tuple[EpochRow, Features]:
     """Columns of the `epochs` table, and the adversarial features to compare with at the next measurement.
 
     `previous` are the features of the last measurement, empty at the first. What a method does not have is absent.
@@ -99,7 +100,7 @@ def measure(
                         meter.add(column, layer, _apart(adversarial[name][-1], previous[name][rows]))
         row += len(y)
     features = {name: torch.cat(parts) for name, parts in adversarial.items()}
-    return {**meter.columns(), "diagnostics_s": time.perf_counter() - began}, features
+    return meter.columns() | {"diagnostics_s": time.perf_counter() - began}, features
 
 
 PREDICTED = ":predicted"
@@ -180,14 +181,15 @@ class _Meter:
             for name, statistics in running.items():
                 self.add("bn_mismatch", name, divergence(statistics, self.moments[branch][name]))
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> EpochRow:
         """Mean of each column, and `<column>_by_layer` with the mean of each part."""
         columns: dict[str, Any] = {}
         for column, parts in self.values.items():
             means = {part: _mean(values) for part, values in parts.items()}
             columns[column] = _mean(list(means.values()))
             columns[f"{column}_by_layer"] = means
-        return columns | {column: _mean(values) for column, values in self.totals.items()}
+        columns |= {column: _mean(values) for column, values in self.totals.items()}
+        return cast(EpochRow, columns)
 
 
 def _norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arat_ray import disk
+from arat_ray.results.rows import EpochRow
 from arat_ray.training import checkpoint, diagnostics, identity, split_norm
 from arat_ray.training.accuracy_counts import count
 from arat_ray.training.averaging import Average
@@ -37,10 +38,6 @@ from arat_ray.training.randomness import Noise, derive_seed, generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
 from arat_ray.training.weight_perturbation import perturbed
-
-Row = dict[str, Any]
-"""One epoch's measurements, by the column names of the `epochs` table."""
-
 
 NAMED_AT_MOST = 5
 RETRY_S = (1.0, 30.0)
@@ -75,7 +72,7 @@ class Context:
     """
 
     folder: Path
-    report: Callable[[Row, bool], bool]
+    report: Callable[[EpochRow, bool], bool]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     rank: int = 0
     world_size: int = 1
@@ -163,10 +160,10 @@ class _Run:
         self.trouble: str | None = None
         """Why the last checkpoint is not on disk."""
 
-    def restore(self) -> list[Row]:
+    def restore(self) -> list[EpochRow]:
         """Load the last checkpoint, if any, and share the network out over the workers; the rows reported so far."""
         path = self.context.folder / checkpoint.LAST
-        history: list[Row] = []
+        history: list[EpochRow] = []
         if path.exists():
             state = checkpoint.load(path, device=self.context.device)
             if found := identity.another_run((state.train, state.validate), self.train, self.validate):
@@ -195,7 +192,7 @@ class _Run:
     def save(
         self,
         epoch: int,
-        history: list[Row],
+        history: list[EpochRow],
         *,
         is_best: bool = False,
         is_final: bool = False,
@@ -251,7 +248,7 @@ class _Run:
     def alive(self) -> None:
         self.context.alive(self.trouble)
 
-    def epoch(self, epoch: int, history: list[Row]) -> Row:
+    def epoch(self, epoch: int, history: list[EpochRow]) -> EpochRow:
         """Train for one epoch (from 1), or for the rest of it; `history` holds the rows of those before."""
         train, context = self.train, self.context
         self.method.train()
@@ -304,8 +301,9 @@ class _Run:
                 f"({train.optimizer.learning_rate:g}), set gradient_clipping or lower the method's invariance term"
             )
         images = self.steps * train.batch_size
-        measured = {"train_clean_accuracy": sums[3], "train_robust_accuracy": sums[4]}
-        return self._diagnose(epoch) | {
+        right_clean, right_robust = (None if math.isnan(right) else right / images for right in sums[3:5])
+        row = self._diagnose(epoch)
+        row |= {
             "epoch": epoch,
             "loss_adversarial": losses[0],
             "loss_clean": losses[1],
@@ -313,17 +311,19 @@ class _Run:
             "balance": self.method.balance,
             "learning_rate": rate,
             "train_images": images,
-            **{name: None if math.isnan(correct) else correct / images for name, correct in measured.items()},
+            "train_clean_accuracy": right_clean,
+            "train_robust_accuracy": right_robust,
             "epoch_s": seconds,
             "attack_s": watch.seconds(),
             "images_per_s": images / seconds,
         }
+        return row
 
     def _leave(
         self,
         epoch: int,
         step: int,
-        history: list[Row],
+        history: list[EpochRow],
         totals: Tensor,
         seconds: Callable[[], tuple[float, float]],
         draws: torch.Generator,
@@ -343,7 +343,7 @@ class _Run:
         self.save(epoch - 1, history, partway=partway)
         raise PreemptedError(f"left in epoch {epoch} before step {step + 1} of {self.steps}")
 
-    def measure(self, epoch: int) -> Row:
+    def measure(self, epoch: int) -> EpochRow:
         """Clean and robust accuracy on the images to validate on, of the network that would be deployed now."""
         counts = count(
             self._deployed(epoch).model,
@@ -372,7 +372,7 @@ class _Run:
         average.estimate_norms(self.method, batches, self.train.attack, noise)
         return average.method
 
-    def _diagnose(self, epoch: int) -> Row:
+    def _diagnose(self, epoch: int) -> EpochRow:
         """The columns of `diagnostics`, where they are due; every worker measures the same, on all rows."""
         spec, train = self.train.diagnostics, self.train
         if spec is None or not spec.is_due(epoch, train.epochs):

@@ -14,6 +14,7 @@ import pytest
 
 from arat_ray.results import log
 from arat_ray.results.log import RowLog
+from arat_ray.results.rows import EvaluationRow
 
 
 def epoch(number: int) -> dict[str, object]:
@@ -125,7 +126,7 @@ def test_a_full_disk_leaves_no_half_line_and_loses_none(tmp_path: Path) -> None:
 
 def test_evaluations_are_kept_each_in_a_file_of_its_own(tmp_path: Path) -> None:
     for name in ("b", "a"):
-        rows = [{"evaluation_id": f"{name}-none"}, {"evaluation_id": f"{name}-pgd-20"}]
+        rows: list[EvaluationRow] = [{"evaluation_id": f"{name}-none"}, {"evaluation_id": f"{name}-pgd-20"}]
         log.log_evaluation(tmp_path, rows, [{"evaluation_id": f"{name}-pgd-20", "index": 3}])
     (tmp_path / log.EVALUATIONS / "b-pgd-20.json.gz").write_bytes(b"half a file")
     found = [(entry.table, entry.row["evaluation_id"]) for entry in log.read_evaluations(tmp_path)]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
 import pytest
 
-from arat_ray.results.schema import GOALS, SCHEMA_VERSION, TABLES, Metadata, goal_text, trials_schema
+from arat_ray.results.schema import GOALS, SCHEMA_VERSION, TABLES, Metadata, _table, goal_text, trials_schema
 
 
 def metadata(**changes: Any) -> Metadata:
@@ -83,3 +84,27 @@ def test_a_goal_that_is_no_accuracy_is_not_read_as_percent() -> None:
     assert goal_text("robust_accuracy", 0.5) == "50.0 %"
     assert goal_text("robust_accuracy", 0.5, unit="") == "50.0"
     assert goal_text("negative_calibration_error", -0.0345) == "-0.0345"
+
+
+class Row(TypedDict, total=False):
+    name: str
+    number: int | None
+    share: float
+    kind: Literal["a", "b"]
+    at: datetime
+    by_layer: dict[str, float | None]
+    numbers: list[int]
+
+
+def test_a_column_of_a_row_is_one_of_its_table_of_the_type_that_it_says() -> None:
+    assert _table(("name",), Row).schema == pa.schema(
+        [
+            pa.field("name", pa.string(), nullable=False),
+            ("number", pa.int64()),
+            ("share", pa.float64()),
+            ("kind", pa.string()),
+            ("at", pa.timestamp("us", tz="UTC")),
+            ("by_layer", pa.map_(pa.string(), pa.float64())),
+            ("numbers", pa.list_(pa.int64())),
+        ]
+    )

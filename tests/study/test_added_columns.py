@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pandas as pd
@@ -22,6 +22,7 @@ from rich.console import Console
 from arat_ray.cli import main
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import log, reader, table
+from arat_ray.results.rows import TrialRow
 from arat_ray.results.schema import PART_ROWS, TABLES, TableType
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.place import mirror_of, parse, root
@@ -117,7 +118,7 @@ def test_a_study_of_before_is_resumed_and_extended(
             number, sampled = ledger.ask()
             assert number == expected
             recorder.start(number, sampled, experiment.resolve(sampled))
-            recorder.running[number].row["later"] = 0.5
+            recorder.running[number].row |= cast(TrialRow, {"later": 0.5})
             for epoch in range(1, EPOCHS + 1):
                 row = row_of(5, epoch) | {"later": epoch, "later_by_layer": {"bn3": 0.25}}
                 recorder.judge(number, row)

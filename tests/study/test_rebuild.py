@@ -45,7 +45,7 @@ ENDS = {0: (0.9, 0.1), 1: (0.92, 0.5), 2: None, 3: (0.95, 0.55), 4: (0.5, 0.2), 
 """Goals after the last epoch: trial 0 breaks its constraint, 2 fails, 3 loses a worker, 4 is stopped, 5 interrupted."""
 
 
-def row_of(number: int, epoch: int) -> dict[str, Any]:
+def row_of(number: int, epoch: int) -> Any:
     clean, robust = ENDS[number] or (0.0, 0.0)
     measured = {"validation_clean_accuracy": clean, "validation_robust_accuracy": robust, "validation_images": 1000}
     layers = {"gradient_cosine_by_layer": {"bn3": 0.1 * epoch}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 
 from arat_ray.training import checkpoint
 from arat_ray.training.data import splits
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, fit
 from arat_ray.training.run import Train, Validate
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}
 TIMES = {"epoch_s", "attack_s", "images_per_s", "diagnostics_s", "replayed"}
+
+Row = Mapping[str, Any]
 
 
 def few_digits(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
@@ -49,7 +52,7 @@ def run(spec: Train, measured: Validate, folder: Path, *, stop_after: int | None
     rows: list[Row] = []
 
     def report(row: Row, replayed: bool) -> bool:
-        rows.append(row | {"replayed": replayed})
+        rows.append({**row, "replayed": replayed})
         return row["epoch"] == stop_after and not replayed
 
     fit(spec, measured, Context(folder, report))
@@ -86,7 +89,7 @@ def assert_same_bits(left: Any, right: Any) -> None:
         assert left == right
 
 
-def assert_same_rows(left: list[Row], right: list[Row]) -> None:
+def assert_same_rows(left: Sequence[Row], right: Sequence[Row]) -> None:
     """But for the clock."""
     for a, b in zip(left, right, strict=True):
         assert_same_bits({k: v for k, v in a.items() if k not in TIMES}, {k: v for k, v in b.items() if k not in TIMES})

@@ -42,7 +42,7 @@ def batches(count: int = 2, size: int = 6) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def diagnose(method: Method, **changes: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def diagnose(method: Method, **changes: Any) -> tuple[Any, dict[str, Tensor]]:
     fields: dict[str, Any] = {
         "attack": ATTACK,
         "noise": torch.Generator().manual_seed(2),

@@ -10,9 +10,9 @@ import torch
 
 from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint, loop
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, fit
 from tests.disks import fill, small_disk
-from tests.training.runs import assert_same_bits, assert_same_rows, best, last, make, run, validate
+from tests.training.runs import Row, assert_same_bits, assert_same_rows, best, last, make, run, validate
 
 SPEC, MEASURED = make(epochs=4), validate(1200)
 

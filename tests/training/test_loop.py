@@ -14,9 +14,9 @@ import torch
 
 from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint
-from arat_ray.training.loop import Context, DivergenceError, Row, fit
+from arat_ray.training.loop import Context, DivergenceError, fit
 from arat_ray.training.run import Train, Validate
-from tests.training.runs import assert_same_bits
+from tests.training.runs import Row, assert_same_bits
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.05, "steps": 2}
 ARAT = {"name": "arat", "invariance_weight": 3, "layers": ["bn3"]}
@@ -40,7 +40,7 @@ def train(spec: Train, folder: Path, *, stop_after: int | None = None, validate:
     rows: list[Row] = []
 
     def report(row: Row, replayed: bool) -> bool:
-        rows.append(row | {"replayed": replayed})
+        rows.append({**row, "replayed": replayed})
         return row["epoch"] == stop_after and not replayed
 
     fit(spec, validate, Context(folder, report))
@@ -84,7 +84,7 @@ def test_a_finished_run_is_only_replayed(tmp_path: Path) -> None:
     first = train(make(epochs=1), tmp_path)
     before = (tmp_path / checkpoint.LAST).read_bytes()
     again = train(make(epochs=1), tmp_path)
-    assert again == [first[0] | {"replayed": True}]
+    assert again == [{**first[0], "replayed": True}]
     assert (tmp_path / checkpoint.LAST).read_bytes() == before
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from arat_ray.training import checkpoint
-from arat_ray.training.loop import Context, Row, fit
+from arat_ray.training.loop import Context, fit
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
-from tests.training.runs import TIMES, few_digits, make, run, validate
+from tests.training.runs import TIMES, Row, few_digits, make, run, validate
 
 ARAT = {"name": "arat", "invariance_weight": 1, "layers": ["bn3"]}
 
@@ -32,7 +32,7 @@ def train(spec: Train, folder: Path, *, leave_before: int | None = None) -> list
     steps = itertools.count()
 
     def report(row: Row, replayed: bool) -> bool:
-        rows.append(row | {"replayed": replayed})
+        rows.append({**row, "replayed": replayed})
         return False
 
     fit(spec, validate(40), Context(folder, report, leaves=lambda: next(steps) == leave_before))

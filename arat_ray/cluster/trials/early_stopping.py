@@ -29,7 +29,7 @@ class ParetoAsha(FIFOScheduler):
         self.recorder, self.board = recorder, board
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        row = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
+        row: Any = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
         decision = self.recorder.judge(trial.config["number"], row) if row else None
         if decision is None:
             return str(TrialScheduler.CONTINUE)

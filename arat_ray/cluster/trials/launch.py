@@ -20,7 +20,8 @@ from arat_ray.cluster.trials.preemption import listen
 from arat_ray.cluster.trials.trial_queue import Message
 from arat_ray.cluster.trials.worker_group import Agree, WorkerGroup
 from arat_ray.experiment.spec import Resources
-from arat_ray.training.loop import Context, NeverSavedError, Row, fit
+from arat_ray.results.rows import EpochRow
+from arat_ray.training.loop import Context, NeverSavedError, fit
 from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train, Validate
@@ -95,7 +96,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
     as one: were Tune to stop them, their resources would never come free.
     """
 
-    def report(row: Row, replayed: bool) -> bool:
+    def report(row: EpochRow, replayed: bool) -> bool:
         if row["epoch"] in config["rungs"]:
             kept.flush()  # from here the trial may not come back
         send({"row": row, "replayed": replayed, "workers": world_size, **describe(device)})

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import arat_ray
 from arat_ray.digests import sha256_of
+from arat_ray.results.rows import EpochRow
 from arat_ray.training import checkpoint
 from arat_ray.training.export import formats
 from arat_ray.training.export import network as export
@@ -265,7 +266,12 @@ def test_the_json_says_what_the_network_is(on_digits: Path, tmp_path: Path) -> N
 
 def test_the_average_is_exported_unless_the_weights_trained_last_are_asked_for(tmp_path: Path) -> None:
     averaging = {"name": "ema", "decay": 0.5}
-    row = {"epoch": 1, "validation_clean_accuracy": 0.5, "validation_robust_accuracy": 0.25, "validation_images": 100}
+    row: EpochRow = {
+        "epoch": 1,
+        "validation_clean_accuracy": 0.5,
+        "validation_robust_accuracy": 0.25,
+        "validation_images": 100,
+    }
     state = dataclasses.replace(untrained(tmp_path / "last.pt", averaging=averaging), history=[row])
     checkpoint.save(state, tmp_path / "last.pt")
     model = {"name": "tiny", "width": 2}
