@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from arat_ray.training.context import Context
 from arat_ray.training.data import splits as data
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.loop import fit
 from arat_ray.training.models import Tiny
 from arat_ray.training.run import Train, Validate
 

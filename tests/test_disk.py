@@ -17,7 +17,9 @@ from arat_ray.study import folder as study_folder
 from arat_ray.study.budget import Watch
 from arat_ray.study.journal import Journal
 from arat_ray.study.writer import StudyWriter
-from arat_ray.training.loop import Context, NeverSavedError, fit
+from arat_ray.training.checkpoint_writer import NeverSavedError
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from tests.places import KINDS
 from tests.study.conftest import EXPERIMENT
 from tests.training.runs import make as make_train

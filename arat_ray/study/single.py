@@ -18,7 +18,8 @@ from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, trial_id
 from arat_ray.study.writer import StudyWriter
 from arat_ray.training.checkpoint import BEST, LAST
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from arat_ray.training.timing import describe
 from arat_ray.units import duration
 

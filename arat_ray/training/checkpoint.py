@@ -1,8 +1,8 @@
 """Checkpoints: everything that a run needs to go on, in one file that is replaced whole.
 
 Weights, norm statistics, predictors, optimiser state, the epoch and all rows reported so far. Learning rates and random
-streams are functions of the seed and the epoch (`schedules`, `randomness`; in the middle of an epoch see `partway`), so
-a run that goes on from a checkpoint equals an uninterrupted one bit for bit on the CPU, also with another number of
+streams are functions of the seed and the epoch (`schedules`, `randomness`; within an epoch see `mid_epoch`), so a run
+that goes on from a checkpoint equals an uninterrupted one bit for bit on the CPU, also with another number of
 workers as far as rounding allows.
 """
 

@@ -1,17 +1,22 @@
-"""What a run is: its spec, but for where its data lies."""
+"""What a run is: its spec, but for where its data lies; and whether a checkpoint is of the same one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from arat_ray.training.checkpoint import Checkpoint
+from arat_ray.training.data import fingerprint
 from arat_ray.training.data.splits import DATASETS
 from arat_ray.training.run import Train, Validate
 
+NAMED_AT_MOST = 5
+"""Of the differences between two runs."""
 _PLACES = {f"dataset.{place}" for kind in DATASETS.values() for place in kind.places}
 
 
@@ -67,6 +72,31 @@ def another_run(there: tuple[Mapping[str, Any], Mapping[str, Any]], train: Train
     if {"train": without_places(there[0]), "validate": there[1]} == here:
         return []
     return list(differences({"train": of_run(there[0], train), "validate": there[1]}, here))
+
+
+def check_same_run(
+    state: Checkpoint,
+    path: Path,
+    train: Train,
+    validate: Validate,
+    *,
+    content: Mapping[str, Any],
+    validation_sha256: str,
+) -> None:
+    """ValueError where the checkpoint at `path` is of another run, or of the same one on other data: `content` are the
+    fingerprints of the data here, and `validation_sha256` is the digest of the images that are held out."""
+    if found := another_run((state.train, state.validate), train, validate):
+        what = "; ".join(found[:NAMED_AT_MOST])
+        raise ValueError(f"{path} is the checkpoint of another run: {what}; choose another folder or remove it")
+    if found := list(fingerprint.changes(state.content or {}, content)):
+        raise ValueError(
+            f"{path} was trained on other data: {'; '.join(found)}; bring back the data that it began with, "
+            "give --data PATH, or train anew under another `name:`"
+        )
+    if state.validation_sha256 != validation_sha256:
+        raise ValueError(
+            f"{path} held out other images for validation, so its training set was another one; bring it back"
+        )
 
 
 def differences(there: Any, here: Any, path: str = "") -> Iterator[str]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from arat_ray.training.context import Context
 from arat_ray.training.data.batches import EVERYTHING
-from arat_ray.training.loop import Context, _Run
 from arat_ray.training.methods import Method
 from arat_ray.training.randomness import generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
+from arat_ray.training.trainer import Trainer
 
 STEPS_AT_MOST = 50
 ROUNDING = 1e-3
@@ -45,31 +46,30 @@ def rehearse(train: Train, validate: Validate, context: Context, *, seconds: flo
 
     `context.folder` holds no checkpoint, and none is written. Raises ValueError as `fit` does.
     """
-    run = _Run(train, validate, context)
-    run.restore()
+    trainer = Trainer(train, validate, context)
     method = train.build().to(context.device)
     batch_norm = any(isinstance(module, _BatchNorm) for module in method.modules())
-    differences = _compare(run, method) if context.world_size > 1 else (None, None)
+    differences = _compare(trainer, method) if context.world_size > 1 else (None, None)
     del method
-    step_s, steps = _time(run, seconds)
+    step_s, steps = _time(trainer, seconds)
     return Rehearsal(step_s, steps, batch_norm, *differences)
 
 
-def _compare(run: Any, alone: Method) -> tuple[float, float]:
+def _compare(trainer: Trainer, alone: Method) -> tuple[float, float]:
     """How far the workers' gradient is from that of the whole batch, and from the mean over their shares."""
-    train, context = run.train, run.context
-    x, y = run.images.batch(torch.arange(train.batch_size), generator("cpu", train.seed, "rehearsal"), EVERYTHING)
+    train, context = trainer.train, trainer.context
+    x, y = trainer.images.batch(torch.arange(train.batch_size), generator("cpu", train.seed, "rehearsal"), EVERYTHING)
     x_adv = x
     if train.attack is not None:  # no attack: its signs would turn rounding into whole steps
         noise = torch.rand(x.shape, generator=generator("cpu", train.seed, "rehearsal-noise")).to(x)
         x_adv = (x + train.attack.epsilon * (2 * noise - 1)).clamp(0, 1)
     shares = [slice(rank, None, context.world_size) for rank in range(context.world_size)]
     with _exact_convolutions():
-        for method in (run.method, alone):
+        for method in (trainer.method, alone):
             method.train()
             method.start_epoch(train.epochs, lambda model, count, fresh: 0.5)
         mine = shares[context.rank]
-        together = _gradient(run.step_method, x[mine], x_adv[mine], y[mine])
+        together = _gradient(trainer.step.replica, x[mine], x_adv[mine], y[mine])
         start = {name: value.clone() for name, value in alone.state_dict().items()}
         whole = _gradient(alone, x, x_adv, y)
         apart = torch.zeros_like(whole)
@@ -103,19 +103,19 @@ def _exact_convolutions() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _time(run: Any, seconds: float) -> tuple[float, int]:
+def _time(trainer: Trainer, seconds: float) -> tuple[float, int]:
     """Seconds a step, after a first one that is not counted, and how many were; all workers take as many."""
-    train, context = run.train, run.context
-    run.method.train()
-    run.method.start_epoch(train.epochs, lambda model, count, fresh: 0.5)
-    order = torch.arange(run.steps * train.batch_size).view(run.steps, train.batch_size)
-    draws, noise = generator("cpu", train.seed, "augment", 1), run._noise("attack", 1, train.batch_size)
+    train, context = trainer.train, trainer.context
+    trainer.method.train()
+    trainer.method.start_epoch(train.epochs, lambda model, count, fresh: 0.5)
+    order = torch.arange(trainer.steps * train.batch_size).view(trainer.steps, train.batch_size)
+    draws, noise = generator("cpu", train.seed, "augment", 1), trainer.noise("attack", 1)
 
     def take(steps: int) -> float:
         began = time.perf_counter()
         for step in range(steps):
-            x, y = run.images.batch(order[step % run.steps], draws)
-            run._step(x, y, noise, Stopwatch(context.device), perturbs_weights=train.weight_perturbation is not None)
+            x, y = trainer.images.batch(order[step % trainer.steps], draws)
+            trainer.step(x, y, noise, Stopwatch(context.device), perturbs_weights=train.weight_perturbation is not None)
         if context.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began

@@ -11,9 +11,10 @@ from arat_ray.attack_names import EnsembleName
 from arat_ray.evaluation.attack_classes import Step
 from arat_ray.evaluation.ensembles import AttackPlan, Ensemble
 from arat_ray.training import checkpoint
+from arat_ray.training.context import Context
 from arat_ray.training.data import splits
 from arat_ray.training.data.splits import Digits, ImageSet
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
 
 

@@ -15,9 +15,10 @@ from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.evaluation.request import attack_from, record
 from arat_ray.training import checkpoint
 from arat_ray.training.attacks import Pgd
+from arat_ray.training.context import Context
 from arat_ray.training.data import splits
 from arat_ray.training.data.splits import Digits
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
 from tests.evaluation.nets import digits
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from arat_ray.training import checkpoint
+from arat_ray.training.context import Context
 from arat_ray.training.data import splits
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}

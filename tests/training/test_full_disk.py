@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from arat_ray.digests import sha256_of
-from arat_ray.training import checkpoint, loop
-from arat_ray.training.loop import Context, fit
+from arat_ray.training import checkpoint, checkpoint_writer
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from tests.disks import fill, small_disk
 from tests.training.runs import Row, assert_same_bits, assert_same_rows, best, last, make, run, validate
 
@@ -67,7 +68,7 @@ def test_a_run_trains_on_while_the_disk_is_full_and_saves_when_it_is_not(disk: P
 
 
 def test_a_run_that_has_ended_waits_for_the_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "RETRY_S", (0.01, 0.02))
+    monkeypatch.setattr(checkpoint_writer, "RETRY_S", (0.01, 0.02))
     heard: list[str] = []
 
     def alive(trouble: str | None) -> None:

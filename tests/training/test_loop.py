@@ -14,7 +14,9 @@ import torch
 
 from arat_ray.digests import sha256_of
 from arat_ray.training import checkpoint
-from arat_ray.training.loop import Context, DivergenceError, fit
+from arat_ray.training.context import Context
+from arat_ray.training.epoch_row import DivergenceError
+from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
 from tests.training.runs import Row, assert_same_bits
 
@@ -175,7 +177,8 @@ from datetime import timedelta
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
 
 train, validate, folder, rank = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from arat_ray.training import checkpoint, loop
+from arat_ray.training import checkpoint
 from arat_ray.training.accuracy_counts import to_unit
 from arat_ray.training.data import splits
 from arat_ray.training.run import Train
+from arat_ray.training.trainer import Trainer
 from tests.training.runs import (
     assert_same_bits,
     assert_same_rows,
@@ -174,7 +175,7 @@ def test_stochastic_weight_averaging_takes_the_plain_mean_of_its_snapshots(tmp_p
 def test_best_is_the_most_robust_measurement_and_last_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     robust = iter([0.25, 0.5, 0.5, 0.375])
     monkeypatch.setattr(
-        loop._Run,
+        Trainer,
         "measure",
         lambda self, epoch: {
             "validation_clean_accuracy": 0.5,

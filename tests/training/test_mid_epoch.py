@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from arat_ray.training import checkpoint
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
 from tests.training.runs import TIMES, Row, few_digits, make, run, validate
@@ -104,7 +105,8 @@ from datetime import timedelta
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train, Validate
 

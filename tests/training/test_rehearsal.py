@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from arat_ray.training.loop import Context
+from arat_ray.training.context import Context
 from arat_ray.training.rehearsal import ROUNDING, Rehearsal, rehearse
 from tests.training.runs import make, validate
 

@@ -17,7 +17,7 @@ from ray import train as ray_train
 from arat_ray.cluster.doctor import on_all_nodes, probes
 from arat_ray.cluster.torch_trainer import torch_trainer
 from arat_ray.experiment.spec import Experiment, Resources
-from arat_ray.training.loop import Context
+from arat_ray.training.context import Context
 from arat_ray.training.rehearsal import rehearse
 from arat_ray.training.run import Train, Validate
 

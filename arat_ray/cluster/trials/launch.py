@@ -21,7 +21,9 @@ from arat_ray.cluster.trials.trial_queue import Message
 from arat_ray.cluster.trials.worker_group import Agree, WorkerGroup
 from arat_ray.experiment.spec import Resources
 from arat_ray.results.rows import EpochRow
-from arat_ray.training.loop import Context, NeverSavedError, fit
+from arat_ray.training.checkpoint_writer import NeverSavedError
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
 from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train, Validate

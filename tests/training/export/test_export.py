@@ -25,11 +25,12 @@ import arat_ray
 from arat_ray.digests import sha256_of
 from arat_ray.results.rows import EpochRow
 from arat_ray.training import checkpoint
+from arat_ray.training.context import Context
 from arat_ray.training.export import formats
 from arat_ray.training.export import network as export
 from arat_ray.training.export.formats import FORMATS
 from arat_ray.training.export.robustbench import counterpart
-from arat_ray.training.loop import Context, fit
+from arat_ray.training.loop import fit
 from arat_ray.training.models import MODELS
 from tests.training.export.exports import ARAT, PlainResNet18, split_logits, untrained
 from tests.training.runs import few_digits, last, make, run, validate

@@ -1,0 +1,70 @@
+"""One step of training: the attack, the losses, and the update of the weights that follows from them."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from arat_ray.training.context import Context
+from arat_ray.training.methods import Losses, Method
+from arat_ray.training.randomness import Noise
+from arat_ray.training.run import Train
+from arat_ray.training.timing import Stopwatch
+from arat_ray.training.weight_perturbation import perturbed
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+class TrainingStep:
+    """What a step needs: the method and its optimizer, and `replica`, the method with its gradients' mean over workers.
+
+    Made on all workers at once, when the weights are those to go on from.
+    """
+
+    def __init__(self, train: Train, method: Method, optimizer: Optimizer, context: Context) -> None:
+        self.train, self.method, self.optimizer, self.context = train, method, optimizer, context
+        self.replica: nn.Module = DistributedDataParallel(method) if context.world_size > 1 else method
+
+    def __call__(self, x: Tensor, y: Tensor, noise: Noise, watch: Stopwatch, *, perturbs_weights: bool) -> Tensor:
+        """One update: [adversarial, clean, invariance loss, right clean, right adversarial], NaN where not computed.
+
+        x [N, C, H, W] and y [N] are this worker's share of the batch; `watch` takes the time of the attack.
+        """
+        train = self.train
+        with watch.running(), self._precision():
+            x, x_adv = (x, x) if train.attack is None else self.method.perturb(x, y, train.attack, noise)
+        with self._perturbed_weights(x, x_adv, y) if perturbs_weights else nullcontext():
+            with self._precision():
+                losses: Losses = self.replica(x, x_adv, y)
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            if train.gradient_clipping is not None:
+                nn.utils.clip_grad_norm_(self.method.parameters(), train.gradient_clipping)
+            self.optimizer.step()
+        with torch.no_grad():
+            right = [
+                y.new_tensor(math.nan, dtype=torch.float64) if logits is None else (logits.argmax(1) == y).sum()
+                for logits in (losses.logits_clean, losses.logits_adv)
+            ]
+            return torch.stack([*losses[:3], *right]).double()
+
+    def _perturbed_weights(self, x: Tensor, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
+        assert self.train.weight_perturbation is not None
+
+        def loss() -> Tensor:
+            with self._precision():
+                losses: Losses = self.method(x, x_adv, y)
+                return losses.total
+
+        workers = self.context.world_size
+        gamma = self.train.weight_perturbation.gamma
+        return perturbed(self.method, loss, gamma=gamma, average=lambda gradient: self.context.sum(gradient) / workers)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.train.precision == "bf16")
