@@ -27,7 +27,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from arat_ray.results import reader
-from arat_ray.study.ledger import JOURNAL
+from arat_ray.study.trials import JOURNAL
 
 MARK = f"ARAT_RAY_FAULTS={os.getpid()}".encode()
 STUDY = """

@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py --output benchmarks/overhead.md
 
-Everything is the product's (searcher, ledger, tables, Ray Tune, actors; Ray Train where a trial has several workers)
+Everything is the product's (searcher, trials, tables, Ray Tune, actors; Ray Train where a trial has several workers)
 but for the training loop, which sleeps a second and reports one row. Two trials run at a time. Beside it the same
 with a new process for each trial, as Tune does by default, in the same run. Starting Ray
 and the first workers is counted in the whole; the columns after it begin when the first trial has ended.

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/suggestion_time.py
 
 The search space is that of search_spaces/layers.yaml (one interval, two choices), with both of its goals; values are
-synthetic. What is timed is the ledger's `ask`: the sampler and Optuna's journal on disk, as in a study. A sampler's row
+synthetic. What is timed is `StudyTrials.ask`: the sampler and Optuna's journal on disk, as in a study. A sampler's row
 ends where one suggestion takes more than LIMIT_S.
 """
 
@@ -27,7 +27,7 @@ import torch
 
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment, Sampler
-from arat_ray.study.ledger import GENERATION, Ledger, distribution
+from arat_ray.study.trials import GENERATION, StudyTrials, distribution
 
 HERE = Path(__file__).parent
 SPACE = HERE.parent / "search_spaces" / "layers.yaml"
@@ -85,18 +85,18 @@ def finished(experiment: Experiment, count: int) -> list[optuna.trial.FrozenTria
 
 def seconds(experiment: Experiment, trials: list[optuna.trial.FrozenTrial], running: int, folder: Path) -> float:
     """The median time of a suggestion after these trials, a first one not counted."""
-    ledger = Ledger(folder, experiment.model_copy(update={"first": []}))
-    ledger.study.add_trials(trials)
+    study_trials = StudyTrials(folder, experiment.model_copy(update={"first": []}))
+    study_trials.study.add_trials(trials)
     took = []
     for repeat in range(1 + REPEATS):
-        while len(ledger._running) < (running if repeat else 0):
+        while len(study_trials._running) < (running if repeat else 0):
             with at_most(LIMIT_S):
-                ledger.ask()
+                study_trials.ask()
         began = time.perf_counter()
         with at_most(LIMIT_S):
-            asked = ledger.ask()
+            asked = study_trials.ask()
         took.append(time.perf_counter() - began)
-        ledger.complete(asked.number, [0.85, 0.45])
+        study_trials.complete(asked.number, [0.85, 0.45])
     return statistics.median(took[1:])
 
 
@@ -105,13 +105,13 @@ def grid_seconds(base: Experiment, count: int, folder: Path) -> float:
     weights = {"choice": [float(1 + number) for number in range(count + 1 + REPEATS)]}
     text = base.model_dump(mode="json", by_alias=True) | {"search": {"method.invariance_weight": weights}, "first": []}
     text |= {"sampler": {"name": "grid", "seed": 0}, "budget": {}, "early_stopping": None}
-    ledger = Ledger(folder, Experiment.model_validate(text))
+    study_trials = StudyTrials(folder, Experiment.model_validate(text))
     took = []
     for _ in range(count + REPEATS):
         began = time.perf_counter()
-        asked = ledger.ask()
+        asked = study_trials.ask()
         took.append(time.perf_counter() - began)
-        ledger.complete(asked.number, [0.85, 0.45])
+        study_trials.complete(asked.number, [0.85, 0.45])
     return statistics.median(took[-REPEATS:])
 
 

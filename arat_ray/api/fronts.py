@@ -44,7 +44,7 @@ def load_front(
     """
     paths = [as_path(study) for study in studies]
     for path in paths:
-        session.pull(path, mirror.TABLES, tell=tell)
+        session.pull(path, mirror.TABLES, log=tell)
     radius_ = None if epsilon is None else radius(str(epsilon))
     asked = Conditions(attack=attack, split=split, norm=norm, epsilon=radius_, images=images, mode=mode)
     return pareto.load_front(paths, include_partial=partial, asked=asked)
@@ -75,5 +75,5 @@ def read(study: AnyPath, table: str = "trials", columns: Sequence[str] | None = 
         >>> arat_ray.read("results/quickstart", "epochs", ["trial_id", "epoch", "loss_adversarial"]).to_pandas()
     """
     path = as_path(study)
-    session.pull(path, mirror.TABLES, tell=tell)
+    session.pull(path, mirror.TABLES, log=tell)
     return reader.read(path, table, columns)

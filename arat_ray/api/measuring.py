@@ -64,17 +64,17 @@ def reports(
         raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
     with ExitStack() as stack:
         study, _ = session.study_of(target)
-        session.pull(study, mirror.TABLES, tell=tell)
+        session.pull(study, mirror.TABLES, log=tell)
 
         def fetch(chosen: Sequence[Path]) -> None:
             names = [str(path.relative_to(study)) for path in chosen]
             batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
-            session.pull(study, [*names, *batches], tell=tell)
-            stack.enter_context(session.evaluating(study, batches, tell=tell))
+            session.pull(study, [*names, *batches], log=tell)
+            stack.enter_context(session.evaluating(study, batches, log=tell))
 
         if records:
-            session.pull(records, [""], tell=tell)
-            stack.enter_context(session.evaluating(records, [""], tell=tell))
+            session.pull(records, [""], log=tell)
+            stack.enter_context(session.evaluating(records, [""], log=tell))
         checkpoints = checkpoints_of(target, front=front, fetch=fetch)
         runner: Runner = one_after_another
         hardware = None
@@ -112,7 +112,7 @@ def reports(
                     progress=progress,
                     say=tell,
                 )
-                with session.adding(study, tell=tell):
+                with session.adding(study, log=tell):
                     added_to = record(report)
             yield Measured(report, added_to)
 

@@ -56,7 +56,7 @@ def train(
     with file_of(experiment) as file, checked(file, given, searched=False, warn=tell) as ready:
         folder = as_path(results) / ready.name
         try:
-            with session.writing(folder, tell=tell, names=written_by(ready)):
+            with session.writing(folder, log=tell, names=written_by(ready)):
                 ended = run(ready, file, folder, resume=resume, address=address, console=console(progress))
         finally:
             torch.set_num_threads(threads)
@@ -106,9 +106,9 @@ def tune(
         limited = with_budget(ready, file, **given, max_failures=max_failures)
         studies = [as_path(study) for study in ([earlier] if isinstance(earlier, str | os.PathLike) else earlier)]
         for study in studies:
-            session.pull(study, mirror.TABLES, tell=tell)
+            session.pull(study, mirror.TABLES, log=tell)
         folder = as_path(results) / limited.name
-        with session.writing(folder, tell=tell):
+        with session.writing(folder, log=tell):
             outcome = search(
                 limited, file, folder, resume=resume, address=address, earlier=studies, console=console(progress)
             )

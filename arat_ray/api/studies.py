@@ -65,7 +65,7 @@ class Study:
         from arat_ray.storage import session
 
         def fetch(chosen: Sequence[Path]) -> None:
-            session.pull(self.path, [str(path.relative_to(self.path)) for path in chosen], tell=tell)
+            session.pull(self.path, [str(path.relative_to(self.path)) for path in chosen], log=tell)
 
         self._pull()
         return checkpoints_of(self.path, front=front, fetch=fetch)
@@ -102,5 +102,5 @@ class Study:
         from arat_ray.results import reader
         from arat_ray.storage import mirror, session
 
-        session.pull(self.path, mirror.TABLES, tell=tell)
+        session.pull(self.path, mirror.TABLES, log=tell)
         reader.metadata(self.path)

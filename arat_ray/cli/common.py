@@ -178,7 +178,7 @@ def bring(*paths: Path, names: Sequence[str] | None = None) -> None:
     from arat_ray.storage import mirror, session
 
     for path in paths:
-        session.pull(path, names or mirror.TABLES, tell=tell)
+        session.pull(path, names or mirror.TABLES, log=tell)
 
 
 def bring_any(target: Path) -> None:

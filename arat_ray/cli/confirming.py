@@ -70,7 +70,7 @@ def confirm(
         if dry_run:
             bring(folder)
         else:
-            stack.enter_context(session.writing(folder, tell=tell))
+            stack.enter_context(session.writing(folder, log=tell))
         runs = [rerun_config.source_of(study, trial_id).train for trial_id in members]
         stack.enter_context(data_of(study, runs, data))
         with confirmation.planned(study, folder, members, seeds=seeds, epochs=epochs) as (experiment, source):

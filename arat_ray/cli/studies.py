@@ -71,7 +71,7 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
 
         experiment = _checked(file, data, stack, searched=False)
         folder = results / experiment.name
-        stack.enter_context(session.writing(folder, tell=tell, names=running.written_by(experiment)))
+        stack.enter_context(session.writing(folder, log=tell, names=running.written_by(experiment)))
         go_on = _again("train", file, results, {"--data": data, "--address": address})
         echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         try:
@@ -174,7 +174,7 @@ def tune(
         folder = results / experiment.name
         until = f"{experiment.trials} trials of " if experiment.trials else "trials of "
         echo(f"{experiment.name}: {until}{experiment.base.epochs} epochs, into {shown(folder)}")
-        stack.enter_context(session.writing(folder, tell=tell))
+        stack.enter_context(session.writing(folder, log=tell))
         outcome = running.search(
             experiment,
             file,

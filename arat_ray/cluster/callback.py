@@ -10,8 +10,8 @@ from ray import tune
 from ray.exceptions import RayActorError
 
 from arat_ray.cluster.trials.watchdog import Watchdog
-from arat_ray.study.ledger import Ledger
 from arat_ray.study.recorder import Recorder
+from arat_ray.study.trials import StudyTrials
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
 
@@ -29,8 +29,8 @@ class StudyCallback(tune.Callback):
     There is room for `room` trials at a time.
     """
 
-    def __init__(self, recorder: Recorder, ledger: Ledger, watchdog: Watchdog, *, room: int) -> None:
-        self.recorder, self.ledger, self.watchdog, self.room = recorder, ledger, watchdog, room
+    def __init__(self, recorder: Recorder, study_trials: StudyTrials, watchdog: Watchdog, *, room: int) -> None:
+        self.recorder, self.study_trials, self.watchdog, self.room = recorder, study_trials, watchdog, room
         self.trials: list[Any] = []
         self._farthest: dict[int, int] = {}
 
@@ -70,7 +70,7 @@ class StudyCallback(tune.Callback):
     def tick(self) -> None:
         """What is due at intervals; rows before the journal, which waits for them."""
         self.recorder.tick()
-        self.ledger.journal.flush()
+        self.study_trials.journal.flush()
         self.watchdog.tick(self._pending, room=self.room)
 
     def _pending(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""StudySearcher: the ledger as a Ray Tune Searcher. It proposes; what came of a trial the recorder tells the ledger."""
+"""StudySearcher: the trials of a study as a Ray Tune Searcher. It proposes; the recorder sends what came of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from arat_ray.cluster.trials.config import TrialConfig
-from arat_ray.study.ledger import Asked, Ledger
+from arat_ray.study.trials import Asked, StudyTrials
 
 
 class StudySearcher(Searcher):
@@ -20,7 +20,7 @@ class StudySearcher(Searcher):
 
     def __init__(
         self,
-        ledger: Ledger,
+        study_trials: StudyTrials,
         configure: Callable[[Asked], TrialConfig],
         *,
         limit: int | None,
@@ -29,7 +29,7 @@ class StudySearcher(Searcher):
         over: Callable[[], bool],
     ) -> None:
         super().__init__()
-        self.ledger, self.configure, self.limit = ledger, configure, limit
+        self.study_trials, self.configure, self.limit = study_trials, configure, limit
         self.log, self.wait, self.over = log, wait, over
         self.next: Asked | None = None
         self.waits = False
@@ -38,9 +38,9 @@ class StudySearcher(Searcher):
         del trial_id
         if self.limit == 0:
             return str(Searcher.FINISHED)
-        if self.next is None and self.ledger.journal.flush():
-            self.next = self.ledger.ask()
-        if self.next is None or not self.ledger.journal.flush():
+        if self.next is None and self.study_trials.journal.flush():
+            self.next = self.study_trials.ask()
+        if self.next is None or not self.study_trials.journal.flush():
             if not self.waits:
                 self.log("no trial starts before the results can be written again")
             self.waits = True
@@ -55,10 +55,10 @@ class StudySearcher(Searcher):
         """Nothing: Tune calls this before the trial's rows are on disk."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is on disk already. Tune calls this at intervals."""
+        """Nothing: the trials are on disk already. Tune calls this at intervals."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a study is resumed from its ledger."""
+        """Nothing: a study is resumed from its trials."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher along; there is nothing in it to keep

@@ -1,4 +1,4 @@
-"""The study: starting, resuming and extending one are the same code path, which asks the ledger for what is missing."""
+"""The study: starting, resuming and extending one are the same code path, which asks its trials for what is missing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from arat_ray.storage.place import uri_of
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
 from arat_ray.study.budget import Over
-from arat_ray.study.ledger import Asked, Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.study.trials import Asked, StudyTrials
 from arat_ray.study.writer import StudyWriter
 from arat_ray.terminal import report
 
@@ -76,7 +76,7 @@ def run(
     content = validation.splits(experiment.base.dataset).content
     for note in experiment.base.dataset.notes():
         report(console, f"data: {note}")
-    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, say=warn):
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, warn=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -85,10 +85,10 @@ def run(
                 warn=warn,
                 decisions=experiment.early_stopping is not None,
             )
-            ledger = Ledger(folder, experiment, warn=warn, may_write=lambda: not writer.failing)
-        ledger.adopt(sampled_before(folder, experiment))
-        _learn(folder, ledger, found, console)
-        ended = len(ledger.ended())
+            study_trials = StudyTrials(folder, experiment, warn=warn, may_write=lambda: not writer.failing)
+        study_trials.adopt(sampled_before(folder, experiment))
+        _learn(folder, study_trials, found, console)
+        ended = len(study_trials.ended())
         total = experiment.trials
         if total is not None and ended >= total:
             if are_left(folder):
@@ -97,12 +97,12 @@ def run(
             report(console, f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
-        recorder = Recorder(folder, experiment, writer, ledger, progress)
-        stop = Stop(recorder.watch, writer.disk, ledger.journal.disk)
+        recorder = Recorder(folder, experiment, writer, study_trials, progress)
+        stop = Stop(recorder.watch, writer.disk, study_trials.journal.disk)
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        save = functools.partial(_close, recorder, ledger)
+        save = functools.partial(_close, recorder, study_trials)
         try:
             with (
                 ending_with_ray(stop, save, warn),
@@ -111,13 +111,23 @@ def run(
                 progress,
             ):
                 room = nodes.check_placeable(experiment.resources)
-                _tune(experiment, folder, recorder, ledger, stop, warn=warn, limit=limit, room=room, log=console.print)
+                _tune(
+                    experiment,
+                    folder,
+                    recorder,
+                    study_trials,
+                    stop,
+                    warn=warn,
+                    limit=limit,
+                    room=room,
+                    log=console.print,
+                )
                 if not stop.gone:
                     push_left(folder, console)
                 progress.is_kept = stop.interrupted
         except KeyboardInterrupt:  # while Ray started, or asked for a second time
             stop.interrupted = True
-        ended = len(ledger.ended())
+        ended = len(study_trials.ended())
         has_all = total is not None and ended >= total and not stop.interrupted
         reason = None if has_all else stop.reason
         saved = save("interrupted" if stop.gone else reason or "interrupted")
@@ -126,10 +136,12 @@ def run(
         )
 
 
-def _learn(folder: Path, ledger: Ledger, found: Sequence[warm_start.Found], console: Console) -> None:
+def _learn(
+    folder: Path, study_trials: StudyTrials, found: Sequence[warm_start.EarlierTrials], console: Console
+) -> None:
     """Tell the sampler what earlier studies found out, and put down that it was told."""
     for each in found:
-        new = ledger.learn(each.known)
+        new = study_trials.learn(each.known)
         lines = each.lines()
         again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
         report(console, "\n".join([lines[0] + again, *lines[1:]]))
@@ -141,7 +153,7 @@ def _tune(
     experiment: Experiment,
     folder: Path,
     recorder: Recorder,
-    ledger: Ledger,
+    study_trials: StudyTrials,
     stop: Stop,
     *,
     warn: Callable[[str], None],
@@ -161,9 +173,9 @@ def _tune(
         scheduler = early_stopping.ParetoAsha(recorder, board)
     secrecy.keep_from_actors()
     watchdog = Watchdog(study, experiment.resources, log=warn)
-    callback = StudyCallback(recorder, ledger, watchdog, room=min(concurrent, room))
+    callback = StudyCallback(recorder, study_trials, watchdog, room=min(concurrent, room))
     searcher = StudySearcher(
-        ledger, configure, limit=limit, log=warn, wait=callback.tick, over=lambda: stop.reason is not None
+        study_trials, configure, limit=limit, log=warn, wait=callback.tick, over=lambda: stop.reason is not None
     )
     # Ray's own record of the study, from which nothing is ever read, goes where a full results disk does not matter
     with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:
@@ -210,7 +222,7 @@ def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config['number']:05d}"
 
 
-def _close(recorder: Recorder, ledger: Ledger, reason: str) -> bool:
+def _close(recorder: Recorder, study_trials: StudyTrials, reason: str) -> bool:
     """Put back what still runs; whether everything is on disk, the rows before the journal that speaks of them."""
     rows_are_saved = recorder.close(reason)
-    return ledger.journal.flush(final=True) and rows_are_saved
+    return study_trials.journal.flush(final=True) and rows_are_saved

@@ -16,7 +16,7 @@ from arat_ray.pixels import radius
 from arat_ray.results import reader
 from arat_ray.results.log import log_evaluation
 from arat_ray.results.schema import PART_ROWS, TABLES
-from arat_ray.results.table import Table
+from arat_ray.results.table import ParquetTable
 from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean
 from arat_ray.training.attacks import SPECS, Attack, spec_of
@@ -110,7 +110,7 @@ def record(report: Report) -> Path | None:
 def _add(study: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     kind = TABLES[name]
     text = reader.metadata(study).encode()
-    table = Table(study / name, kind.schema, kind.key, part_rows=PART_ROWS[name], metadata=text)
+    table = ParquetTable(study / name, kind.schema, kind.key, part_rows=PART_ROWS[name], metadata=text)
     for row in rows:
         table.upsert(row)
     table.flush()

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 Key = tuple[str, int]
 
 
-class Entry(NamedTuple):
+class LoggedRow(NamedTuple):
     """A line: a whole row of a table, or what has changed in one of `trials` since its line before."""
 
     table: str
@@ -117,13 +117,13 @@ class RowLog:
         self._number += 1
 
 
-def read(study: Path, say: Callable[[str], None] = lambda problem: None) -> Iterator[Entry]:
+def read(study: Path, warn: Callable[[str], None] = lambda problem: None) -> Iterator[LoggedRow]:
     """All lines of a study's log that can be read, in the order in which they were written; none where it has none.
 
-    `say` is told of files and lines that cannot.
+    `warn` gets files and lines that cannot.
     """
     for _, path in sorted(_segments(study).items()):
-        text = _text(path, say)
+        text = _text(path, warn)
         for number, line in enumerate(text.split(b"\n"), start=1):
             try:
                 if line:
@@ -131,16 +131,16 @@ def read(study: Path, say: Callable[[str], None] = lambda problem: None) -> Iter
             except ValueError as error:
                 is_last = number > text.count(b"\n") and path.suffix != ".gz"
                 if not (is_last and line.startswith(b"{")):  # else it was half written
-                    say(str(error))
+                    warn(str(error))
 
 
-def _entry(line: bytes, at: str) -> Entry:
+def _entry(line: bytes, at: str) -> LoggedRow:
     """ValueError where a line is none."""
     fields = parse_json(line, at, fix=SKIPPED, shape={"table": str})
     kinds = list(fields.keys() - {"table"})
     if len(kinds) != 1 or kinds[0] not in ("row", "change"):
         raise ValueError(f"{at} holds neither a row nor a change; {SKIPPED}")
-    return Entry(fields["table"], kinds[0], _row(fields["table"], fields[kinds[0]], at), at)
+    return LoggedRow(fields["table"], kinds[0], _row(fields["table"], fields[kinds[0]], at), at)
 
 
 def _row(table: str, row: Any, at: str) -> Row:
@@ -164,20 +164,20 @@ def log_evaluation(study: Path, evaluations: Sequence[EvaluationRow], examples: 
     _write_gzip(folder / name, json.dumps(content, default=_plain, separators=(",", ":")).encode())
 
 
-def read_evaluations(study: Path, say: Callable[[str], None] = lambda problem: None) -> Iterator[Entry]:
+def read_evaluations(study: Path, warn: Callable[[str], None] = lambda problem: None) -> Iterator[LoggedRow]:
     """The rows of `evaluations` and `examples` of all evaluations that were kept, the oldest first.
 
-    `say` is told of files that cannot be read.
+    `warn` gets files that cannot be read.
     """
     for path in sorted((study / EVALUATIONS).glob("*.json.gz"), key=lambda path: (path.stat().st_mtime_ns, path.name)):
         try:
             shape = {"evaluations": list, "examples": list}
-            content = parse_json(_text(path, say), f"{path}", fix=EVALUATE_AGAIN, shape=shape)
+            content = parse_json(_text(path, warn), f"{path}", fix=EVALUATE_AGAIN, shape=shape)
             rows = [(table, _row(table, row, f"{path}")) for table in shape for row in content[table]]
         except ValueError as error:
-            say(str(error))
+            warn(str(error))
             continue
-        yield from (Entry(table, "row", row, f"{path}") for table, row in rows)
+        yield from (LoggedRow(table, "row", row, f"{path}") for table, row in rows)
 
 
 def _segments(study: Path) -> dict[int, Path]:
@@ -190,8 +190,8 @@ def _segments(study: Path) -> dict[int, Path]:
     return found
 
 
-def _text(path: Path, say: Callable[[str], None]) -> bytes:
-    """The content of a file; of a damaged compressed one what comes before the damage, as `say` is told."""
+def _text(path: Path, warn: Callable[[str], None]) -> bytes:
+    """The content of a file; of a damaged compressed one what comes before the damage, as `warn` gets to know."""
     parts = list[bytes]()
     try:
         if path.suffix != ".gz":
@@ -201,11 +201,11 @@ def _text(path: Path, say: Callable[[str], None]) -> bytes:
             while chunk := file.read(1 << 16):
                 parts.append(inflate.decompress(chunk))
         if not inflate.eof:
-            say(f"{path} is cut off; what comes before is read")
+            warn(f"{path} is cut off; what comes before is read")
     except zlib.error:
-        say(f"{path} is damaged; what comes before is read")
+        warn(f"{path} is damaged; what comes before is read")
     except OSError as error:
-        say(f"{path} cannot be read: {error.strerror}; {SKIPPED}")
+        warn(f"{path} cannot be read: {error.strerror}; {SKIPPED}")
     return b"".join(parts)
 
 

@@ -26,7 +26,7 @@ Row = dict[str, Any]
 _FLOAT, _INT, _STRING = pa.float64(), pa.int64(), pa.string()
 
 
-class Table:
+class ParquetTable:
     """One table in one folder, keyed by some of its columns. One writer at a time; any number of readers.
 
     Rows of sealed parts are not kept in memory, only where they are. Opening a folder that has parts goes on
@@ -49,7 +49,7 @@ class Table:
         self._sealed = Index()
         self._changed: dict[Key, Row] = {}  # every row that is not on disk, or not as it should be
         self._tail_number, self._tail = 0, self.schema.empty_table()  # the part that grows, as it is on disk
-        self._place: dict[Key, int] = {}  # of each row in the tail
+        self._position: dict[Key, int] = {}  # of each row in the tail
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".part-*"):  # of a process that was killed while it wrote
             leftover.unlink()
@@ -66,7 +66,7 @@ class Table:
     @property
     def stored(self) -> int:
         """How many rows are on disk."""
-        return len(self._sealed) + len(self._place)
+        return len(self._sealed) + len(self._position)
 
     def upsert(self, row: Mapping[str, Any]) -> None:
         """Take a row, in memory; it replaces the earlier one of the same key. Missing columns are null."""
@@ -83,47 +83,47 @@ class Table:
         """The newest row of a key, flushed or not; KeyError where there is none."""
         if key in self._changed:
             return dict(self._changed[key])
-        if key in self._place:
-            return dict(self._tail.slice(self._place[key], 1).to_pylist()[0])
+        if key in self._position:
+            return dict(self._tail.slice(self._position[key], 1).to_pylist()[0])
         for number in self._sealed.find([key]):
             part = self._read(number)
-            if key in (place := self._places(part)):
-                return dict(part.slice(place[key], 1).to_pylist()[0])
+            if key in (position := self._positions(part)):
+                return dict(part.slice(position[key], 1).to_pylist()[0])
         raise KeyError(key)
 
     def flush(self) -> None:
         """Put every row on disk; OSError where that fails, and then what is not written stays pending."""
-        for number, keys in self._sealed.find([key for key in self._changed if key not in self._place]).items():
+        for number, keys in self._sealed.find([key for key in self._changed if key not in self._position]).items():
             part = self._read(number)
-            place = self._places(part)
-            if there := [key for key in keys if key in place]:
-                self._rewrite(number, part, place, there)
-        again = [key for key in self._changed if key in self._place]
-        new = [key for key in self._changed if key not in self._place]
+            position = self._positions(part)
+            if there := [key for key in keys if key in position]:
+                self._rewrite(number, part, position, there)
+        again = [key for key in self._changed if key in self._position]
+        new = [key for key in self._changed if key not in self._position]
         while again or new:
             if not again and self._tail.num_rows >= self.part_rows:
                 self._begin(self._tail_number + 1)
             room = max(0, self.part_rows - self._tail.num_rows)
             written = new[:room]
-            self._tail = self._rewrite(self._tail_number, self._tail, self._place, [*again, *written])
-            self._place |= {key: i for i, key in enumerate(written, start=len(self._place))}
+            self._tail = self._rewrite(self._tail_number, self._tail, self._position, [*again, *written])
+            self._position |= {key: i for i, key in enumerate(written, start=len(self._position))}
             again, new = [], new[room:]
 
     def _begin(self, number: int) -> None:
         """Seal the tail: the next part grows from now on."""
-        if self._place:
-            self._sealed.add(self._place, self._tail_number)
-        self._tail_number, self._tail, self._place = number, self.schema.empty_table(), {}
+        if self._position:
+            self._sealed.add(self._position, self._tail_number)
+        self._tail_number, self._tail, self._position = number, self.schema.empty_table(), {}
 
-    def _rewrite(self, number: int, part: pa.Table, place: Mapping[Key, int], keys: Collection[Key]) -> pa.Table:
-        """Write a part again with the changed rows of these keys: in their places, the others at the end."""
+    def _rewrite(self, number: int, part: pa.Table, position: Mapping[Key, int], keys: Collection[Key]) -> pa.Table:
+        """Write a part again with the changed rows of these keys: where they stand, the others at the end."""
         rows = [self._changed[key] for key in keys]
         merged = pa.concat_tables([part, pa.Table.from_pylist(rows, schema=self.schema)])
         order = np.arange(merged.num_rows)
         stays = np.ones(merged.num_rows, dtype=bool)
         for i, key in enumerate(keys, start=part.num_rows):
-            if key in place:
-                order[place[key]], stays[i] = i, False
+            if key in position:
+                order[position[key]], stays[i] = i, False
         if not stays.all():
             merged = merged.take(pa.array(order[stays]))
         merged = merged.combine_chunks()
@@ -135,7 +135,7 @@ class Table:
     def _read(self, number: int) -> pa.Table:
         return pq.ParquetFile(self._path(number)).read().replace_schema_metadata(self.schema.metadata)
 
-    def _places(self, part: pa.Table) -> dict[Key, int]:
+    def _positions(self, part: pa.Table) -> dict[Key, int]:
         return {key: i for i, key in enumerate(zip(*(part[name].to_pylist() for name in self.key), strict=True))}
 
     def _continue(self, parts: Sequence[Path]) -> None:
@@ -146,7 +146,7 @@ class Table:
                     of_before.append(path)
                 keys = file.read(columns=list(self.key))
             self._begin(number)
-            self._place = self._places(keys)
+            self._position = self._positions(keys)
         for path in reversed(of_before):  # whoever reads the last one's columns, meanwhile or for good, knows all
             part = reader.read_part(path)
             write_part(path, with_columns(part, self.schema.with_metadata(part.schema.metadata)))

@@ -51,7 +51,7 @@ class Lock:
         self._write(self.token)
         self._check_mine()
 
-    def wait_for_sign(self, tell: Callable[[str], None]) -> None:
+    def wait_for_sign(self, log: Callable[[str], None]) -> None:
         """Where a driver of another machine has it: wait until it is heard of again, or may be counted as dead.
 
         So a study whose machine is lost goes on by itself, and a second driver is refused within a beat.
@@ -59,7 +59,7 @@ class Lock:
         holder = self._holder()
         if holder is None or holder["machine"] == machine():
             return
-        tell(
+        log(
             f"{self.place.uri} was being written to by process {holder['pid']} of {holder['host']}; "
             f"waiting until it is heard of, or has been silent for {STALE_S:.0f} s and counts as dead"
         )

@@ -48,7 +48,7 @@ UNSETTLED_S = 5.0
 """An object that changed less than this before it was read may change again within the same second of its clock."""
 AT_ONCE = 8
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Mirror:
@@ -57,7 +57,7 @@ class Mirror:
     def __init__(self, folder: Mirrored) -> None:
         self.folder, self.place = folder, place_of(folder)
 
-    def pull(self, names: Iterable[str], *, tell: Tell = lambda text: None, is_live: bool = False) -> None:
+    def pull(self, names: Iterable[str], *, log: Log = lambda text: None, is_live: bool = False) -> None:
         """Bring files and folders (`trials/`) that are newer in the bucket; OSError where that fails.
 
         ValueError, before anything of a folder is written, where a key is no name of a file below it.
@@ -74,7 +74,7 @@ class Mirror:
                 if any(_top(each) in group for each in overtaken):
                     kept += self.unpushed(group)
             if kept:
-                self._set_aside(kept, tell)
+                self._set_aside(kept, log)
             for name in dict.fromkeys([*overtaken, *kept]):
                 (self.folder / name).unlink(missing_ok=True)
                 self._pull(name)
@@ -97,9 +97,9 @@ class Mirror:
                         self._push(name, snapshot)
             return len(changed)
 
-    def push_all(self, *, tell: Tell = lambda text: None) -> int:
+    def push_all(self, *, log: Log = lambda text: None) -> int:
         """`push`, of files that earlier commands or other processes of this machine left as well."""
-        self.pull([name for name in self.unpushed() if name.startswith("checkpoints/")], tell=tell)
+        self.pull([name for name in self.unpushed() if name.startswith("checkpoints/")], log=log)
         return self.push()
 
     def unpushed(self, names: Iterable[str] = ("",)) -> list[str]:
@@ -176,12 +176,12 @@ class Mirror:
         remote = objects.put(self.place, name, snapshot.content)
         manifest.write(path, Entry(snapshot.stat, remote, snapshot.sha256))
 
-    def _set_aside(self, names: Sequence[str], tell: Tell) -> None:
+    def _set_aside(self, names: Sequence[str], log: Log) -> None:
         aside = root() / ".set-aside" / self.folder.relative_to(root()) / datetime.now().strftime("%Y%m%d-%H%M%S")
         for name in names:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self.folder / name, aside / name)
-        tell(
+        log(
             f"{self.place.uri} went on elsewhere while {len(names)} files of this machine were not in it; what is "
             f"there counts, and they are kept in {aside}"
         )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from arat_ray.backoff import Backoff
 from arat_ray.storage.lock import Lock, TakenError
-from arat_ray.storage.mirror import Mirror, Tell
+from arat_ray.storage.mirror import Log, Mirror
 
 EVERY_S = 2.0
 RETRY_S = (2.0, 60.0)
@@ -22,7 +22,7 @@ class Pushing:
     """Pushes what changes below some names of a mirror, from `start` to `close`.
 
     While the bucket fails, the mirror is the buffer: pushing is tried again after `retry_s[0]` seconds, then twice
-    that, up to `retry_s[1]`, and `tell` is called once when it begins and once when it is over. Where the lock was
+    that, up to `retry_s[1]`, and `log` is called once when it begins and once when it is over. Where the lock was
     taken over by another driver, nothing is pushed any more.
     """
 
@@ -31,7 +31,7 @@ class Pushing:
         mirror: Mirror,
         names: Sequence[str],
         *,
-        tell: Tell,
+        log: Log,
         lock: Lock | None = None,
         every_s: float = EVERY_S,
         retry_s: tuple[float, float] = RETRY_S,
@@ -39,7 +39,7 @@ class Pushing:
         self.mirror, self.names, self.lock = mirror, names, lock
         self.every_s, self.backoff = every_s, Backoff(retry_s)
         self.is_lost = False
-        self._tell = tell
+        self._log = log
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"push {mirror.place.uri}", daemon=True)
 
@@ -82,21 +82,21 @@ class Pushing:
             if self.lock:
                 self.lock.refresh()
             if all_of_it:
-                self.mirror.push_all(tell=self._tell)
+                self.mirror.push_all(log=self._log)
             else:
                 self.mirror.push(self.names)
         except TakenError as error:
             self.is_lost = True
-            self._tell(f"{error}; from here on nothing is pushed, and what is measured stays in {folder!s}")
+            self._log(f"{error}; from here on nothing is pushed, and what is measured stays in {folder!s}")
             return False
         except OSError as error:
             if self.backoff.fail():
-                self._tell(f"cannot push to {folder} ({error}); everything is kept in {folder!s}, and pushed later")
+                self._log(f"cannot push to {folder} ({error}); everything is kept in {folder!s}, and pushed later")
             if self.lock:
                 self.lock.doubt()
             return False
         if self.backoff.succeed():
-            self._tell(f"{folder} is up to date again")
+            self._log(f"{folder} is up to date again")
         return True
 
 

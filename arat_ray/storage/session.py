@@ -12,7 +12,7 @@ from pathlib import Path
 from arat_ray import locks
 from arat_ray.storage import objects, pushing
 from arat_ray.storage.lock import Lock, TakenError
-from arat_ray.storage.mirror import TABLES, Mirror, Tell
+from arat_ray.storage.mirror import TABLES, Log, Mirror
 from arat_ray.storage.place import Mirrored, place_of
 
 EVALUATIONS = ("examples/", "evaluations/")
@@ -24,7 +24,7 @@ class NotPushedError(Exception):
     """What a command wrote is on this machine and not in the bucket."""
 
 
-def pull(path: Path, names: Iterable[str] = TABLES, *, tell: Tell) -> None:
+def pull(path: Path, names: Iterable[str] = TABLES, *, log: Log) -> None:
     """Bring a study, or some of it, up to date in its mirror; first what earlier commands left behind goes up.
 
     ValueError where the bucket cannot be read.
@@ -36,8 +36,8 @@ def pull(path: Path, names: Iterable[str] = TABLES, *, tell: Tell) -> None:
     try:
         is_live = locks.is_held(path / ".lock")
         if not is_live and mirror.unpushed():
-            _push_leftovers(mirror, tell)
-        mirror.pull(names, tell=tell, is_live=is_live)
+            _push_leftovers(mirror, log)
+        mirror.pull(names, log=log, is_live=is_live)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
     except ValueError as error:  # a key that is no name of a file
@@ -45,7 +45,7 @@ def pull(path: Path, names: Iterable[str] = TABLES, *, tell: Tell) -> None:
 
 
 @contextmanager
-def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterator[None]:
+def writing(path: Path, *, log: Log, names: Sequence[str] = TABLES) -> Iterator[None]:
     """A study to be written to, by this process alone: pulled, then pushed every two seconds, and whole at the end.
 
     `names` is what this process writes; other files are pushed at the end. ValueError where another driver has it,
@@ -59,9 +59,9 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
     if locks.is_held(path / ".lock"):
         raise ValueError(f"{path} is being written to by another process of this machine; wait for it or stop it")
     try:
-        lock.wait_for_sign(tell)
+        lock.wait_for_sign(log)
         lock.acquire()
-        mirror.pull(dict.fromkeys([*TABLES, *names]), tell=tell)
+        mirror.pull(dict.fromkeys([*TABLES, *names]), log=log)
     except OSError as error:
         with suppress(OSError):
             lock.release()
@@ -70,7 +70,7 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
         with suppress(OSError):
             lock.release()
         raise ValueError(f"{path}: {error}") from error
-    pusher = pushing.Pushing(mirror, names, tell=tell, lock=lock)
+    pusher = pushing.Pushing(mirror, names, log=log, lock=lock)
     pusher.start()
     ended: SystemExit | None = None
     try:
@@ -79,7 +79,7 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
         ended = error  # what is not in the bucket matters more than how the command ended otherwise
     except BaseException:
         if left := _close(pusher, lock):
-            tell(_not_pushed(path, left))
+            log(_not_pushed(path, left))
         raise
     if left := _close(pusher, lock):
         raise NotPushedError(_not_pushed(path, left))
@@ -88,7 +88,7 @@ def writing(path: Path, *, tell: Tell, names: Sequence[str] = TABLES) -> Iterato
 
 
 @contextmanager
-def evaluating(path: Path, names: Sequence[str], *, tell: Tell) -> Iterator[None]:
+def evaluating(path: Path, names: Sequence[str], *, log: Log) -> Iterator[None]:
     """A study whose checkpoints are evaluated: finished batches, below `names`, are pushed while it goes on.
 
     NotPushedError where the bucket does not have everything at the end.
@@ -96,20 +96,20 @@ def evaluating(path: Path, names: Sequence[str], *, tell: Tell) -> Iterator[None
     if not isinstance(path, Mirrored):
         yield
         return
-    pusher = pushing.Pushing(Mirror(path), names, tell=tell)
+    pusher = pushing.Pushing(Mirror(path), names, log=log)
     pusher.start()
     try:
         yield
     except BaseException:
-        if left := _close_evaluating(pusher, path, tell):
-            tell(_not_pushed(path, left))
+        if left := _close_evaluating(pusher, path, log):
+            log(_not_pushed(path, left))
         raise
-    if left := _close_evaluating(pusher, path, tell):
+    if left := _close_evaluating(pusher, path, log):
         raise NotPushedError(_not_pushed(path, left))
 
 
 @contextmanager
-def adding(path: Path | None, *, tell: Tell) -> Iterator[None]:
+def adding(path: Path | None, *, log: Log) -> Iterator[None]:
     """The evaluations of a study, to be added to by this process alone: pulled before and pushed after the block.
 
     Where the bucket is gone they stay on this machine.
@@ -121,7 +121,7 @@ def adding(path: Path | None, *, tell: Tell) -> Iterator[None]:
     is_there = True
     try:
         lock.acquire(wait_s=WAIT_S)
-        mirror.pull(EVALUATIONS[::-1], tell=tell)
+        mirror.pull(EVALUATIONS[::-1], log=log)
     except OSError:
         is_there = False
     yield
@@ -151,17 +151,17 @@ def study_of(path: Path) -> tuple[Path, str]:
     raise ValueError(f"{path}: there is no study and no checkpoint{known}")
 
 
-def _push_leftovers(mirror: Mirror, tell: Tell) -> None:
+def _push_leftovers(mirror: Mirror, log: Log) -> None:
     """What a command could not push before it ended, unless the study is being written to elsewhere."""
     lock = Lock(mirror.place)
     try:
         lock.acquire()
     except TakenError as error:
-        tell(f"{len(mirror.unpushed())} files are not pushed now: {error}")
+        log(f"{len(mirror.unpushed())} files are not pushed now: {error}")
         return
-    mirror.pull(TABLES, tell=tell)
-    if count := mirror.push_all(tell=tell):
-        tell(f"pushed {count} files to {mirror.place.uri} that were left on this machine")
+    mirror.pull(TABLES, log=log)
+    if count := mirror.push_all(log=log):
+        log(f"pushed {count} files to {mirror.place.uri} that were left on this machine")
     lock.release()
 
 
@@ -174,10 +174,10 @@ def _close(pusher: pushing.Pushing, lock: Lock) -> list[str]:
     return left
 
 
-def _close_evaluating(pusher: pushing.Pushing, path: Mirrored, tell: Tell) -> list[str]:
+def _close_evaluating(pusher: pushing.Pushing, path: Mirrored, log: Log) -> list[str]:
     pusher.close(all_of_it=False)
     if pusher.mirror.unpushed(EVALUATIONS):
-        with adding(path, tell=tell):
+        with adding(path, log=log):
             pass
     return pusher.mirror.unpushed([*pusher.names, *EVALUATIONS])
 

@@ -77,7 +77,7 @@ class Watch:
     def ended(self, trial_id: str, goals: Sequence[float | None] | None, *, error: str | None = None) -> None:
         """A trial ended and will not run again; `goals` where it competes for the front, `error` where it failed.
 
-        One that the tables have as ended ends once more where the driver was killed before the ledger heard of it.
+        One that the tables have as ended ends once more where the driver was killed before Optuna got it.
         """
         self._failures = [*self._failures, error] if error is not None else []
         volume = self._volume

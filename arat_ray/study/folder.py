@@ -50,13 +50,13 @@ def claim(
     kind: Kind,
     resume: bool,
     content: Content | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Iterator[None]:
     """Hold the study's folder for writing within the block, made where there is none.
 
     `content` is that of the data of `train:`. Raises ValueError where the folder is another experiment's or of other
     data, where another process writes to it, and where an interrupted study is there that was not asked to be resumed.
-    `say` hears what could not be checked.
+    `warn` gets what could not be checked.
     """
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def claim(
     with ExitStack() as stack:
         with writable(folder):
             stack.enter_context(locks.held(folder / ".lock"))
-        _check_same(folder, experiment, kind=kind, resume=resume, content=content, say=say)
+        _check_same(folder, experiment, kind=kind, resume=resume, content=content, warn=warn)
         with writable(folder):
             _try_names(folder, experiment)
             _describe(folder, experiment, source, kind=kind, content=content)
@@ -124,7 +124,7 @@ def _check_same(
     kind: Kind,
     resume: bool,
     content: Content | None,
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> None:
     path = folder / "study.json"
     if not path.exists():
@@ -150,7 +150,7 @@ def _check_same(
             "--data PATH, or give this experiment another `name:`"
         )
     if content and not there.get(CONTENT) and experiment.base.dataset.places and reader.part_files(folder / "trials"):
-        say(
+        warn(
             f"{folder} was begun by a version that kept no fingerprint of its data: whether the images are still the "
             "same is not checked, but for which of them are held out"
         )

@@ -28,7 +28,7 @@ from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
 from arat_ray.results.statuses import ENDED
 from arat_ray.study import folder as study_folder
 from arat_ray.study import recover
-from arat_ray.study.ledger import JOURNAL
+from arat_ray.study.trials import JOURNAL
 
 Key = tuple[str, int]
 
@@ -107,7 +107,7 @@ class _Sources(NamedTuple):
     old: dict[str, Old]
     logged: dict[str, pa.Table]
     """All rows of all tables but `trials`, of the same key too."""
-    trials: list[log.Entry]
+    trials: list[log.LoggedRow]
 
     def schema(self, name: str) -> pa.Schema:
         """The columns of a table, and what its files say about themselves."""
@@ -131,7 +131,7 @@ def _describe_again(sources: _Sources) -> bool:
         return True
 
 
-def _gather(study: Path, say: Callable[[str], None]) -> _Sources:
+def _gather(study: Path, warn: Callable[[str], None]) -> _Sources:
     try:
         experiment = load(
             study / "study.yaml", opens_data=False
@@ -140,16 +140,16 @@ def _gather(study: Path, say: Callable[[str], None]) -> _Sources:
         problems = "; ".join(error.problems)
         raise ValueError(f"{study / 'study.yaml'} says what the tables are, and cannot be read: {problems}") from error
     metadata = Metadata(**(vars(study_folder.metadata(experiment)) | {"revision": _revision(study)}))
-    trials, logged = list[log.Entry](), dict[str, pa.Table]()
-    entries: dict[str, list[log.Entry]] = {}
+    trials, logged = list[log.LoggedRow](), dict[str, pa.Table]()
+    entries: dict[str, list[log.LoggedRow]] = {}
 
     def store(name: str) -> None:
         some = merging.from_rows(
-            _fitting(entries.pop(name), schema := _schema(name, experiment, metadata), say), schema
+            _fitting(entries.pop(name), schema := _schema(name, experiment, metadata), warn), schema
         )
         logged[name] = pa.concat_tables([logged[name], some]) if name in logged else some
 
-    for entry in chain(log.read(study, say), log.read_evaluations(study, say)):
+    for entry in chain(log.read(study, warn), log.read_evaluations(study, warn)):
         if entry.table == "trials":
             trials.append(entry)
         else:
@@ -158,7 +158,7 @@ def _gather(study: Path, say: Callable[[str], None]) -> _Sources:
                 store(entry.table)
     for name in list(entries):
         store(name)
-    trials = _fitting_entries(trials, _schema("trials", experiment, metadata), say)
+    trials = _fitting_entries(trials, _schema("trials", experiment, metadata), warn)
     old = {}
     for name in TABLES:
         folder = merging.before_rebuild(study / name)
@@ -167,14 +167,18 @@ def _gather(study: Path, say: Callable[[str], None]) -> _Sources:
     return _Sources(study, experiment, metadata, old, logged, trials)
 
 
-def _fitting(entries: Sequence[log.Entry], schema: pa.Schema, say: Callable[[str], None]) -> list[Mapping[str, Any]]:
-    return [entry.row for entry in _fitting_entries(entries, schema, say)]
+def _fitting(
+    entries: Sequence[log.LoggedRow], schema: pa.Schema, warn: Callable[[str], None]
+) -> list[Mapping[str, Any]]:
+    return [entry.row for entry in _fitting_entries(entries, schema, warn)]
 
 
-def _fitting_entries(entries: Sequence[log.Entry], schema: pa.Schema, say: Callable[[str], None]) -> list[log.Entry]:
+def _fitting_entries(
+    entries: Sequence[log.LoggedRow], schema: pa.Schema, warn: Callable[[str], None]
+) -> list[log.LoggedRow]:
     """Those whose values the table can hold; looked at one by one only where they are not all."""
 
-    def fit(some: Sequence[log.Entry]) -> bool:
+    def fit(some: Sequence[log.LoggedRow]) -> bool:
         try:
             merging.from_rows((entry.row for entry in some), schema)
         except (ValueError, TypeError, OverflowError, pa.ArrowException):
@@ -188,7 +192,7 @@ def _fitting_entries(entries: Sequence[log.Entry], schema: pa.Schema, say: Calla
         if fit([entry]):
             found.append(entry)
         else:
-            say(f"{entry.at} holds a row that the table {entry.table} cannot; {log.SKIPPED}")
+            warn(f"{entry.at} holds a row that the table {entry.table} cannot; {log.SKIPPED}")
     return found
 
 
@@ -262,9 +266,9 @@ def _missing_epochs(trials: Mapping[Key, TrialRow], have: Mapping[str, set[int]]
 def _missing(name: str, table: pa.Table, trials: Mapping[Key, TrialRow], sources: _Sources) -> list[str]:
     """In words, what the log alone could say of the other tables, and does not."""
     if name == "decisions":
-        judged = set(reader.keep(table, ~np.array(table["goes_on"].to_pylist(), dtype=bool))["trial_id"].to_pylist())
+        decided = set(reader.keep(table, ~np.array(table["goes_on"].to_pylist(), dtype=bool))["trial_id"].to_pylist())
         stopped = {trial for (trial, _), row in trials.items() if row.get("status") == "pruned"}
-        return [f"{trial}: why it was stopped" for trial in sorted(stopped - judged)]
+        return [f"{trial}: why it was stopped" for trial in sorted(stopped - decided)]
     if sources.old[name].damaged and name not in sources.logged:
         return ["what was in the damaged parts; `arat-ray evaluate` measures it again"]
     return []

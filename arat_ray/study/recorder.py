@@ -1,6 +1,6 @@
-"""Recorder: what happens to the trials of a study becomes rows, and only then news for the ledger.
+"""Recorder: what happens to the trials of a study becomes rows, and only then results for Optuna.
 
-Rows of a trial are on disk before the ledger hears that the trial ended, so a driver killed at any moment finds, when
+Rows of a trial are on disk before Optuna gets its end, so a driver killed at any moment finds, when
 it is started again, either the rows or a trial that has to go on.
 """
 
@@ -85,7 +85,7 @@ class Running:
 
 
 class Listener(Protocol):
-    """Who hears how a trial ended, after its rows are on disk: the ledger of a search."""
+    """Who gets how a trial ended, after its rows are on disk: the trials of a search."""
 
     def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None: ...
     def prune(self, number: int, reason: str, curve: dict[str, list[Any]]) -> None: ...
@@ -94,13 +94,13 @@ class Listener(Protocol):
 
 
 class Recorder:
-    """Writes trials and epochs, tells the ledger, feeds the progress display."""
+    """Writes trials and epochs, tells Optuna, feeds the progress display."""
 
     def __init__(
-        self, folder: Path, experiment: Experiment, writer: StudyWriter, ledger: Listener, progress: Progress
+        self, folder: Path, experiment: Experiment, writer: StudyWriter, study_trials: Listener, progress: Progress
     ) -> None:
         self.folder, self.experiment = folder, experiment
-        self.writer, self.ledger, self.progress = writer, ledger, progress
+        self.writer, self.study_trials, self.progress = writer, study_trials, progress
         self.running: dict[int, Running] = {}
         self.failed = 0
         self.watch = Watch(folder, experiment)
@@ -120,7 +120,7 @@ class Recorder:
             return
         name = trial_id(self.experiment.name, number)
         before = self._before.pop(name, {})
-        if before and name not in self._epochs_before:  # it ended, and the driver was killed before the ledger heard
+        if before and name not in self._epochs_before:  # it ended, and the driver was killed before Optuna got it
             self._epochs_before |= _epochs(self.folder, [name])
         epochs = self._epochs_before.pop(name, {})
         row = described(self.experiment, number, sampled, train) | {
@@ -134,7 +134,7 @@ class Recorder:
         self._write(number)
         self.progress.started(number, sampled, epochs_done=row["epochs_done"])
 
-    def judge(self, number: int, row: EpochRow) -> Decision | None:
+    def decide(self, number: int, row: EpochRow) -> Decision | None:
         """What early stopping decides on a row that is about to be reported; None where there is nothing to decide.
 
         A decision is on disk before anybody can act on it, and a trial that comes by again, after an interruption,
@@ -194,7 +194,7 @@ class Recorder:
             row |= {"status": "failed", "error": error}
         elif row["is_full_fidelity"]:
             row["status"] = "complete"
-            violations = self._judge(number)
+            violations = self._check_constraints(number)
         else:
             self.interrupt(number, "interrupted")
             return
@@ -206,18 +206,18 @@ class Recorder:
         if stop and self.halving:
             curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
             curve |= {goal: [values[i] for values in trial.curve.values()] for i, goal in enumerate(goals)}
-            self.ledger.prune(number, row["stop_reason"], curve)
+            self.study_trials.prune(number, row["stop_reason"], curve)
         elif error:
             self.failed += 1
-            self.ledger.fail(number, error)
+            self.study_trials.fail(number, error)
         else:
-            self.ledger.complete(number, [by_name[goal] for goal in goals], violations)
+            self.study_trials.complete(number, [by_name[goal] for goal in goals], violations)
 
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
         self.running[number].row |= {"status": "stopped", "stop_reason": reason}
         self._end(number)
-        self.ledger.put_back(number)
+        self.study_trials.put_back(number)
 
     def retry(self, number: int, error: str) -> None:
         """The trial's worker was lost; the next attempt goes on from its last checkpoint."""
@@ -256,18 +256,18 @@ class Recorder:
             "checkpoint": str(Path("checkpoints") / trial.row["trial_id"] / (LAST if choose == "last" else BEST))
         }
 
-    def _judge(self, number: int) -> Mapping[str, float]:
+    def _check_constraints(self, number: int) -> Mapping[str, float]:
         """Whether a complete trial satisfies the constraints, put into its row; how far each is violated."""
         bounds = self.experiment.constraints
         if not bounds:
             return {}
         self._count(number)
         trial = self.running[number]
-        verdict = constraints.judge(
+        checked = constraints.judge(
             bounds, trial.measured | {name: trial.row.get(name) for name in constraints.OF_TRIALS}
         )
-        trial.row |= {"feasible": not verdict.broken, "broken_constraints": "; ".join(verdict.broken) or None}
-        return verdict.violations
+        trial.row |= {"feasible": not checked.broken, "broken_constraints": "; ".join(checked.broken) or None}
+        return checked.violations
 
     def _stop_reason(self, stop: Decision) -> str:
         assert self.experiment.early_stopping is not None

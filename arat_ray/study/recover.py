@@ -22,14 +22,14 @@ from arat_ray.results.rows import EpochRow, TrialRow
 from arat_ray.results.schema import goals_of
 from arat_ray.study import recorder
 from arat_ray.study.journal import move_away
-from arat_ray.study.ledger import INTERRUPTED, JOURNAL, NO_HISTORY, NUMBER, REASON, known_of
+from arat_ray.study.trials import INTERRUPTED, JOURNAL, NO_HISTORY, NUMBER, REASON, known_of
 from arat_ray.training import checkpoint
 
 NOT_KNOWN = ("device", "train_s", "device_s", "cost_usd", "peak_memory_gib")
 
 
 def epochs(
-    study: Path, trials: Sequence[TrialRow], have: Mapping[str, set[int]], say: Callable[[str], None]
+    study: Path, trials: Sequence[TrialRow], have: Mapping[str, set[int]], warn: Callable[[str], None]
 ) -> Iterator[EpochRow]:
     """Rows of `epochs` that checkpoints hold and the table lacks: `have` says which epochs of a trial it has.
 
@@ -47,7 +47,7 @@ def epochs(
         try:
             _, history = checkpoint.history(path)
         except ValueError as error:
-            say(str(error))
+            warn(str(error))
             continue
         for epoch in history:
             if epoch["epoch"] not in there:
@@ -66,17 +66,17 @@ def trials(
     experiment: Experiment,
     known: set[str],
     epochs_of: Mapping[str, Sequence[EpochRow]],
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Iterator[TrialRow]:
     """Rows of `trials` for those of the study that are not `known`, each as one attempt."""
-    for number, trial in _of_journal(study, experiment, say).items():
+    for number, trial in _of_journal(study, experiment, warn).items():
         name = recorder.trial_id(experiment.name, number)
         has_begun = trial is None or trial.state != TrialState.WAITING or name in epochs_of
         if name not in known and has_begun:
             yield _row(experiment, number, trial, epochs_of.get(name, []))
 
 
-def _of_journal(study: Path, experiment: Experiment, say: Callable[[str], None]) -> dict[int, FrozenTrial | None]:
+def _of_journal(study: Path, experiment: Experiment, warn: Callable[[str], None]) -> dict[int, FrozenTrial | None]:
     """By number, the last that Optuna has of each trial; a single run has one trial and no journal."""
     path = study / JOURNAL
     if not path.exists():
@@ -87,7 +87,7 @@ def _of_journal(study: Path, experiment: Experiment, say: Callable[[str], None])
         storage = JournalStorage(JournalFileBackend(str(path)))
         there = optuna.load_study(study_name=experiment.name, storage=storage).trials
     except (ValueError, *NO_HISTORY) as error:  # no JSON; or the study's first line is gone
-        say(f"{path} cannot be read ({type(error).__name__}: {error}); {move_away(path)}")
+        warn(f"{path} cannot be read ({type(error).__name__}: {error}); {move_away(path)}")
         return {}
     found: dict[int, FrozenTrial | None] = {}
     for trial in there:

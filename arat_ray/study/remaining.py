@@ -22,14 +22,14 @@ class Remaining:
     """The seconds that are left, computed anew when something happens to a trial, and counted down in between.
 
     Running trials have the epochs before them that they have not reported yet; those that have not begun are taken to
-    be as long as those that ended, and to follow each other in as many places as were ever busy at once. An epoch is
+    be as long as those that ended, and to follow each other in as many slots as were ever busy at once. An epoch is
     taken to last as long as those before, on average.
     """
 
     def __init__(self, *, waiting: int | None, epochs: int) -> None:
         self.waiting, self.epochs = waiting, epochs
         self._running: dict[int, _Running] = {}
-        self._places = 1
+        self._slots = 1
         self._busy_s, self._trained = 0.0, 0
         """Of the trials that ended."""
         self._lengths: Counter[int] = Counter()
@@ -41,7 +41,7 @@ class Remaining:
         """A trial begins, or goes on behind an epoch."""
         now = time.monotonic()
         self._running[number] = _Running(now, epoch, epoch, now)
-        self._places = max(self._places, len(self._running))
+        self._slots = max(self._slots, len(self._running))
         if self.waiting is not None:
             self.waiting = max(self.waiting - 1, 0)
         self._update()
@@ -83,17 +83,17 @@ class Remaining:
         if not trained:
             return None
         epoch_s = (self._busy_s + sum(trial.reported - trial.began for trial in moved)) / trained
-        places = [0.0] * (self._places - len(running))
+        slots = [0.0] * (self._slots - len(running))
         for trial in running:
             ahead = max(self._length(behind=trial.epoch) - trial.epoch, 0.0)
             under_way = min((now - trial.reported) / epoch_s, 1.0) if epoch_s else 0.0
-            places.append(epoch_s * max(ahead - under_way, 0.0))
-        rounds, rest = divmod(waiting, len(places))
+            slots.append(epoch_s * max(ahead - under_way, 0.0))
+        rounds, rest = divmod(waiting, len(slots))
         whole = epoch_s * self._length(behind=0)
-        heapq.heapify(places)
+        heapq.heapify(slots)
         for _ in range(rest):
-            heapq.heapreplace(places, places[0] + whole)
-        return max(places) + rounds * whole
+            heapq.heapreplace(slots, slots[0] + whole)
+        return max(slots) + rounds * whole
 
     def _length(self, *, behind: int) -> float:
         """The epochs of a trial that has come so far: the mean of those that came farther."""

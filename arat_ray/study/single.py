@@ -28,7 +28,7 @@ class NotSavedError(Exception):
     """Some rows are not on disk."""
 
 
-class _NoLedger:
+class _NoTrials:
     """A single run has no search to tell how it ended."""
 
     def complete(self, number: int, goals: list[float], violations: Mapping[str, float]) -> None: ...
@@ -84,7 +84,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         content = validate.splits(train.dataset).content
         for note in train.dataset.notes():
             terminal.report(console, f"data: {note}")
-    with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, say=warn):
+    with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, warn=warn):
         with study_folder.writable(folder):
             writer = StudyWriter(
                 folder,
@@ -96,7 +96,7 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
             terminal.report(console, f"{folder} is complete already")
             return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
-        recorder = Recorder(folder, experiment, writer, _NoLedger(), progress)
+        recorder = Recorder(folder, experiment, writer, _NoTrials(), progress)
         recorder.start(0, {}, train)
         try:
             fit(train.located(), validate, Context(checkpoints, report, device, alive=alive))

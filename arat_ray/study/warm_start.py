@@ -38,7 +38,7 @@ class Known(NamedTuple):
     """How far it violates each constraint of this search."""
 
 
-class Found(NamedTuple):
+class EarlierTrials(NamedTuple):
     """What one earlier study gives."""
 
     study: Path
@@ -74,7 +74,7 @@ class _UnusableError(ValueError):
         self.path = path
 
 
-def read(study: Path, experiment: Experiment) -> Found:
+def read(study: Path, experiment: Experiment) -> EarlierTrials:
     """The complete trials of full fidelity of an earlier study that have a place in this search.
 
     Raises ValueError where it has other goals, was measured in another way, or gives no trial at all.
@@ -111,7 +111,7 @@ def read(study: Path, experiment: Experiment) -> Found:
         differing.update(path for path in others if path.split(" ")[0] not in IGNORED)
         key = f"{row['trial_id']}@{row['started_at'].isoformat() if row['started_at'] else row['config_hash']}"
         known.append(Known(key, sampled, [row[goal] for goal in experiment.maximize], violations))
-    found = Found(study, known, len(rows), refused, list(differing))
+    found = EarlierTrials(study, known, len(rows), refused, list(differing))
     if not known:
         why = "; ".join(reason for _, reason in refused.values()) or "it has none that is complete"
         raise ValueError(f"--from {study}: none of its {len(rows)} complete trials can be used: {why}")

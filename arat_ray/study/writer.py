@@ -18,7 +18,7 @@ from arat_ray.results.index import Key
 from arat_ray.results.log import RowLog
 from arat_ray.results.reader import part_files
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
-from arat_ray.results.table import Table
+from arat_ray.results.table import ParquetTable
 from arat_ray.text import did_you_mean
 
 
@@ -54,9 +54,9 @@ class StudyWriter:
         _check_none_is_lost(study, self.log)
         text = metadata.encode()
 
-        def table(name: str, columns: pa.Schema) -> Table:
+        def table(name: str, columns: pa.Schema) -> ParquetTable:
             rows = part_rows or PART_ROWS[name]
-            return Table(study / name, columns, TABLES[name].key, part_rows=rows, metadata=text)
+            return ParquetTable(study / name, columns, TABLES[name].key, part_rows=rows, metadata=text)
 
         self.epochs = table("epochs", TABLES["epochs"].schema)
         self.trials = table("trials", schema)

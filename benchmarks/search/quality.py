@@ -3,7 +3,7 @@
     python benchmarks/search/quality.py --output benchmarks/search.md
     python benchmarks/search/quality.py --output benchmarks/search.md --digits results/search-digits  # see digits.yaml
 
-The ledger, the samplers and the rungs are the product's; the training is a surrogate with learning curves, noise and a
+The trials, the samplers and the rungs are the product's; the training is a surrogate with learning curves, noise and a
 front that is known, or a table of real runs on digits. A simulated cluster of four devices runs trials in virtual time,
 an epoch a tick. What counts is the hypervolume of the true goals of the trials that ran to their end, as a share of
 what the true front has. Ray's own OptunaSearch, told as Tune tells it, is beside them, with Tune's ASHA on robust
@@ -31,7 +31,7 @@ from arat_ray.experiment.spec import Budget, Experiment, Sampler
 from arat_ray.frontier.dominance import hypervolume
 from arat_ray.frontier.halving import Halving
 from arat_ray.results import reader
-from arat_ray.study.ledger import Ledger
+from arat_ray.study.trials import StudyTrials
 
 HERE = Path(__file__).parent
 DEVICES = 4
@@ -110,7 +110,7 @@ class Table(Problem):
 
 
 class Ours:
-    """The product's ledger and rungs."""
+    """The product's trials and rungs."""
 
     def __init__(self, problem: Problem, sampler: str, seed: int, folder: Path, *, stopping: bool) -> None:
         spec = Sampler.model_validate({"name": sampler, "seed": seed})
@@ -118,23 +118,23 @@ class Ours:
         rule = experiment.early_stopping
         assert rule is not None
         changes = {"sampler": spec, "early_stopping": rule if stopping else None}
-        self.ledger = Ledger(folder, experiment.model_copy(update=changes))
+        self.study_trials = StudyTrials(folder, experiment.model_copy(update=changes))
         rungs = rule.rungs(experiment.base.epochs) if stopping else []
         self.halving = Halving(rungs, reduction_factor=rule.reduction_factor)
 
     def ask(self) -> tuple[int, Sampled]:
-        return self.ledger.ask()
+        return self.study_trials.ask()
 
     def goes_on(self, number: int, epoch: int, goals: Floats) -> bool:
         return epoch not in self.halving.rungs or self.halving.decide(number, epoch, goals.tolist()).goes_on
 
     def ended(self, number: int, goals: Floats, *, whole: bool) -> None:
         if whole:
-            self.ledger.complete(number, goals.tolist())
+            self.study_trials.complete(number, goals.tolist())
             return
         stop = self.halving.stopped(number)
         assert stop is not None
-        self.ledger.prune(number, stop.why, {})
+        self.study_trials.prune(number, stop.why, {})
 
 
 class Naive:

@@ -27,7 +27,7 @@ from arat_ray.results import reader
 from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
-from arat_ray.study.single import _NoLedger
+from arat_ray.study.single import _NoTrials
 from arat_ray.study.writer import StudyWriter
 from tests import moving
 from tests.cluster.studies import (
@@ -183,7 +183,7 @@ def test_a_search_learns_from_an_earlier_study_and_keeps_it_out_of_its_tables(wr
     console = Console(file=io.StringIO())
     writer = StudyWriter(earlier, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
     progress = Progress(console, goals=experiment.maximize, total=12, ended=0, epochs=3)
-    recorder = Recorder(earlier, experiment, writer, _NoLedger(), progress)
+    recorder = Recorder(earlier, experiment, writer, _NoTrials(), progress)
     for number in range(12):
         sampled = {"method.invariance_weight": 1.0 + number / 2}
         recorder.start(number, sampled, experiment.resolve(sampled))

@@ -8,7 +8,7 @@ from typing import Any
 
 from arat_ray.results import reader
 from arat_ray.results.schema import PART_ROWS, TABLES
-from arat_ray.results.table import Table
+from arat_ray.results.table import ParquetTable
 
 CLEAN = {"attack": "none", "attack_version": "arat-ray", "norm": None, "epsilon": None}
 AUTOATTACK = {"attack": "autoattack", "attack_version": "pyautoattack 0.2.0, exact", "norm": "linf", "epsilon": 8 / 255}
@@ -18,7 +18,7 @@ VERDICTS = {"x": (False, None), "c": (True, "apgd-ce"), "r": (True, None)}
 
 def add(study: Path, table: str, *rows: Mapping[str, Any]) -> None:
     kind = TABLES[table]
-    into = Table(
+    into = ParquetTable(
         study / table, kind.schema, kind.key, part_rows=PART_ROWS[table], metadata=reader.metadata(study).encode()
     )
     for row in rows:

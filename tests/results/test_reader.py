@@ -13,7 +13,7 @@ import pytest
 
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES, Metadata
-from arat_ray.results.table import Table
+from arat_ray.results.table import ParquetTable
 from arat_ray.study.writer import StudyWriter
 
 METADATA = Metadata(
@@ -155,7 +155,7 @@ def test_reading_and_the_front_load_neither_torch_nor_ray_nor_pandas(tmp_path: P
 
 def test_rows_of_one_value_are_those_of_a_filter_over_all_parts(tmp_path: Path) -> None:
     kind = TABLES["examples"]
-    table = Table(tmp_path / "examples", kind.schema, kind.key, part_rows=4)
+    table = ParquetTable(tmp_path / "examples", kind.schema, kind.key, part_rows=4)
     for i in range(9):
         table.upsert({"evaluation_id": "abc"[i % 3], "index": i, "label": i % 2, "broken_by": None})
     table.upsert({"evaluation_id": "d", "index": 9, "label": 1, "broken_by": "fab-t"})

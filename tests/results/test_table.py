@@ -19,7 +19,7 @@ import pytest
 
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES, trials_schema
-from arat_ray.results.table import Table
+from arat_ray.results.table import ParquetTable
 
 SCHEMA = pa.schema(
     [
@@ -51,7 +51,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
-def fill(table: Table, epochs: range, loss: float = 0.5, name: str = "a") -> None:
+def fill(table: ParquetTable, epochs: range, loss: float = 0.5, name: str = "a") -> None:
     for epoch in epochs:
         table.upsert({"name": name, "epoch": epoch, "loss": loss})
 
@@ -60,14 +60,14 @@ def fill(table: Table, epochs: range, loss: float = 0.5, name: str = "a") -> Non
 
 
 def test_a_new_table_has_one_empty_part_with_columns_and_metadata(tmp_path: Path) -> None:
-    Table(tmp_path / "t", SCHEMA, KEY, metadata={"revision": "4f2a"})
+    ParquetTable(tmp_path / "t", SCHEMA, KEY, metadata={"revision": "4f2a"})
     stored = pq.read_schema(tmp_path / "t/part-00000.parquet")
     assert stored.equals(SCHEMA)
     assert stored.metadata[b"revision"] == b"4f2a"
 
 
 def test_rows_fill_parts_and_then_begin_the_next_number(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=3, metadata={"revision": "4f2a"})
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=3, metadata={"revision": "4f2a"})
     for epoch in range(7):
         fill(table, range(epoch, epoch + 1), loss=epoch)
         table.flush()
@@ -79,7 +79,7 @@ def test_rows_fill_parts_and_then_begin_the_next_number(tmp_path: Path) -> None:
 
 
 def test_one_flush_may_fill_many_parts(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=3)
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=3)
     fill(table, range(8))
     table.flush()
     assert [pq.ParquetFile(part).metadata.num_rows for part in reader.part_files(tmp_path)] == [3, 3, 2]
@@ -87,7 +87,7 @@ def test_one_flush_may_fill_many_parts(tmp_path: Path) -> None:
 
 
 def test_missing_columns_are_null_and_times_keep_their_instant(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY)
+    table = ParquetTable(tmp_path, SCHEMA, KEY)
     moment = datetime(2025, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
     table.upsert({"name": "a", "epoch": 0, "at": moment})
     table.flush()
@@ -97,7 +97,7 @@ def test_missing_columns_are_null_and_times_keep_their_instant(tmp_path: Path) -
 
 
 def test_the_same_key_replaces_the_earlier_row_wherever_it_is(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=3)
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=3)
     fill(table, range(8), loss=1.0)
     fill(table, range(1), loss=2.0)  # not flushed yet
     table.flush()
@@ -109,7 +109,7 @@ def test_the_same_key_replaces_the_earlier_row_wherever_it_is(tmp_path: Path) ->
 
 
 def test_only_the_parts_with_changes_are_rewritten(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=2)
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=2)
     fill(table, range(5))
     table.flush()
     before = snapshot(tmp_path)
@@ -122,11 +122,11 @@ def test_only_the_parts_with_changes_are_rewritten(tmp_path: Path) -> None:
 
 
 def test_opening_a_folder_goes_on_where_it_ended(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=2)
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=2)
     fill(table, range(3), loss=1.0)
     table.flush()
     (tmp_path / ".part-00001.parquet.tmp").write_bytes(b"half a fi")
-    again = Table(tmp_path, SCHEMA, KEY, part_rows=2)
+    again = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=2)
     assert not list(tmp_path.glob(".*"))
     fill(again, range(1, 5), loss=2.0)
     again.flush()
@@ -137,7 +137,7 @@ def test_opening_a_folder_goes_on_where_it_ended(tmp_path: Path) -> None:
 def test_any_sequence_of_upserts_flushes_and_restarts_gives_the_dictionary(tmp_path: Path) -> None:
     draw = random.Random(0)
     expected: dict[tuple[str, int], float] = {}
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=5)
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=5)
     for step in range(400):
         key = (draw.choice("ab"), draw.randrange(20))
         expected[key] = float(step)
@@ -148,27 +148,27 @@ def test_any_sequence_of_upserts_flushes_and_restarts_gives_the_dictionary(tmp_p
             assert len(rows(tmp_path)) == len(expected)
         if draw.random() < 0.02:
             table.flush()
-            table = Table(tmp_path, SCHEMA, KEY, part_rows=draw.choice([4, 5, 9]))
+            table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=draw.choice([4, 5, 9]))
     assert all(table.row(key)["loss"] == loss for key, loss in expected.items())
 
 
 def test_a_folder_with_other_columns_is_refused_by_the_first_that_differs(tmp_path: Path) -> None:
-    Table(tmp_path, SCHEMA, KEY)
+    ParquetTable(tmp_path, SCHEMA, KEY)
     other = SCHEMA.set(2, pa.field("loss", pa.int64()))
     with pytest.raises(ValueError, match=r"'loss' is double there and int64 here"):
-        Table(tmp_path, other, KEY)
+        ParquetTable(tmp_path, other, KEY)
     with pytest.raises(ValueError, match="'at', which this arat-ray does not know: a newer one wrote it"):
-        Table(tmp_path, SCHEMA.remove(3), KEY)
+        ParquetTable(tmp_path, SCHEMA.remove(3), KEY)
     with pytest.raises(ValueError, match="'balance' is missing there and int64 not null here"):
-        Table(tmp_path, SCHEMA.append(pa.field("balance", pa.int64(), nullable=False)), (*KEY, "balance"))
+        ParquetTable(tmp_path, SCHEMA.append(pa.field("balance", pa.int64(), nullable=False)), (*KEY, "balance"))
 
 
 def test_a_column_that_was_added_is_null_in_older_rows_and_the_others_stay_as_they_were(tmp_path: Path) -> None:
-    table = Table(tmp_path, SCHEMA, KEY, part_rows=2, metadata={"revision": "4f2a"})
+    table = ParquetTable(tmp_path, SCHEMA, KEY, part_rows=2, metadata={"revision": "4f2a"})
     fill(table, range(5))
     table.flush()
     added = SCHEMA.insert(2, pa.field("balance", pa.float64()))
-    table = Table(tmp_path, added, KEY, part_rows=2, metadata={"revision": "5a3b"})
+    table = ParquetTable(tmp_path, added, KEY, part_rows=2, metadata={"revision": "5a3b"})
     assert [row["loss"] for row in rows(tmp_path)] == [0.5] * 5
     assert [row["balance"] for row in rows(tmp_path)] == [None] * 5
     table.upsert({"name": "a", "epoch": 1, "balance": 0.25})
@@ -176,7 +176,7 @@ def test_a_column_that_was_added_is_null_in_older_rows_and_the_others_stay_as_th
     table.flush()
     assert [row["balance"] for row in rows(tmp_path)] == [None, 0.25, None, None, None, 0.75]
     before = snapshot(tmp_path)
-    Table(tmp_path, added, KEY, part_rows=2)
+    ParquetTable(tmp_path, added, KEY, part_rows=2)
     assert snapshot(tmp_path) == before
 
 
@@ -192,7 +192,7 @@ def test_a_column_that_was_added_is_null_in_older_rows_and_the_others_stay_as_th
     ],
 )
 def test_a_bad_row_is_refused_at_once_and_blocks_no_other(tmp_path: Path, row: dict[str, Any], message: str) -> None:
-    table = Table(tmp_path, SCHEMA, KEY)
+    table = ParquetTable(tmp_path, SCHEMA, KEY)
     fill(table, range(1))
     with pytest.raises(ValueError, match=message):
         table.upsert(row)
@@ -202,7 +202,7 @@ def test_a_bad_row_is_refused_at_once_and_blocks_no_other(tmp_path: Path, row: d
 
 def test_pandas_polars_and_duckdb_agree_after_each_flush(tmp_path: Path) -> None:
     schema = trials_schema({"weight": pa.float64(), "layers": pa.string(), "depth": pa.int64()})
-    table = Table(tmp_path, schema, TABLES["trials"].key, part_rows=4)
+    table = ParquetTable(tmp_path, schema, TABLES["trials"].key, part_rows=4)
     glob = str(tmp_path / "part-*.parquet")
     for number in range(13):
         param = {"param_weight": 0.5} if number % 3 else {"param_layers": "stage4", "param_depth": 2}
@@ -220,7 +220,7 @@ def test_pandas_polars_and_duckdb_agree_after_each_flush(tmp_path: Path) -> None
 def test_keys_of_one_hash_in_different_parts_stay_apart(tmp_path: Path) -> None:
     assert hash((-1,)) == hash((-2,))
     schema = pa.schema([pa.field("epoch", pa.int64(), nullable=False), ("loss", pa.float64())])
-    table = Table(tmp_path, schema, ("epoch",), part_rows=1)
+    table = ParquetTable(tmp_path, schema, ("epoch",), part_rows=1)
     for epoch, loss in ((-1, 1.0), (-2, 2.0), (0, 0.0), (-1, 1.5)):
         table.upsert({"epoch": epoch, "loss": loss})
         table.flush()
@@ -237,9 +237,9 @@ ENDLESS = """
 import sys, pathlib
 import pyarrow as pa
 from arat_ray.results.schema import TABLES
-from arat_ray.results.table import Table
+from arat_ray.results.table import ParquetTable
 key, schema = TABLES["epochs"]
-table = Table(pathlib.Path(sys.argv[1]), schema, key, part_rows=40)
+table = ParquetTable(pathlib.Path(sys.argv[1]), schema, key, part_rows=40)
 start = table.stored
 for epoch in range(start, start + 100_000):
     table.upsert({"trial_id": "t", "attempt": 0, "epoch": epoch, "loss_clean": epoch / 2})

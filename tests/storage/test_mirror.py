@@ -196,7 +196,7 @@ def test_after_a_kill_between_sending_and_noting_the_newer_file_of_this_machine_
     monkeypatch.setattr(manifest, "write", write_entry)
     assert there(study.folder)[EPOCHS] == b"more epochs"
     write(study, EPOCHS, b"even more epochs")
-    study.pull(TABLES, tell=pytest.fail)
+    study.pull(TABLES, log=pytest.fail)
     assert content(study)[EPOCHS] == b"even more epochs"
     study.push()
     assert there(study.folder)[EPOCHS] == b"even more epochs"
@@ -213,7 +213,7 @@ def test_a_study_that_went_on_elsewhere_counts_and_what_was_never_pushed_is_set_
     other.push()
     told: list[str] = []
     here = on("node")
-    here.pull(TABLES, tell=told.append)
+    here.pull(TABLES, log=told.append)
     assert content(here)[EPOCHS] == b"epochs measured again"
     assert content(here)["journal/optuna.log"] == b"one\n"  # one study, and not half of each
     assert here.unpushed() == []

@@ -103,7 +103,7 @@ def test_a_bucket_cannot_write_outside_of_the_caches(
     with pytest.raises(ValueError, match="is no name of a file below"):
         datasets.cached(address)
     with pytest.raises(ValueError, match="is no name of a file below"):
-        session.pull(mirror_of(parse(address)), [""], tell=pytest.fail)
+        session.pull(mirror_of(parse(address)), [""], log=pytest.fail)
     assert not files(tmp_path)
     assert not Path("/tmp/escaped").exists()
 
@@ -114,7 +114,7 @@ def test_a_bucket_with_a_key_that_is_a_file_and_a_folder_is_refused_by_name(
     monkeypatch.setenv("ARAT_DATA", str(tmp_path / "data"))
     datasets.cached.cache_clear()
     plant(address, "trials/a", "trials/a/b")
-    for read in (lambda: datasets.cached(address), lambda: session.pull(folder, ["trials/"], tell=pytest.fail)):
+    for read in (lambda: datasets.cached(address), lambda: session.pull(folder, ["trials/"], log=pytest.fail)):
         with pytest.raises(ValueError, match="'trials/a' is a file, and a folder of 'trials/a/b'"):
             read()
 
@@ -133,5 +133,5 @@ def test_a_bucket_follows_no_link_of_the_mirror(address: str, folder: Mirrored, 
 def test_a_study_that_cannot_be_opened_for_writing_is_not_left_locked(address: str, folder: Mirrored) -> None:
     plant(address, "trials/../../escaped")
     for _ in range(2):
-        with pytest.raises(ValueError, match="is no name of a file below"), session.writing(folder, tell=pytest.fail):
+        with pytest.raises(ValueError, match="is no name of a file below"), session.writing(folder, log=pytest.fail):
             pass

@@ -43,7 +43,7 @@ def test_an_outage_is_told_once_rides_on_the_mirror_and_is_told_once_when_over(
     folder: Mirrored, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    pushing = Pushing(Mirror(folder), ["epochs/"], tell=told.append, every_s=0.05, retry_s=(0.05, 0.1))
+    pushing = Pushing(Mirror(folder), ["epochs/"], log=told.append, every_s=0.05, retry_s=(0.05, 0.1))
     write(folder, EPOCHS, b"1")
     pushing.start()
     wait_until(lambda: there(folder) == {EPOCHS: b"1"}, 20, "the first push")
@@ -67,7 +67,7 @@ def test_a_server_that_hangs_is_an_outage_within_seconds(
 ) -> None:
     write(folder, EPOCHS, b"1")
     told: list[str] = []
-    pushing = Pushing(Mirror(folder), ["epochs/"], tell=told.append)
+    pushing = Pushing(Mirror(folder), ["epochs/"], log=told.append)
     monkeypatch.setattr(objects, "ANSWER_S", 1)
     monkeypatch.setattr(objects, "ATTEMPTS", 1)
     objects._filesystem.cache_clear()
@@ -90,7 +90,7 @@ def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_o
     monkeypatch.setattr(Pushing.close, "__kwdefaults__", {"patience_s": 0.0, "all_of_it": True})
 
     def command() -> None:
-        with monkeypatch.context() as gone, session.writing(folder, tell=lambda text: None):
+        with monkeypatch.context() as gone, session.writing(folder, log=lambda text: None):
             refuse(gone)
             write(folder, EPOCHS, b"1")
             raise SystemExit(130)
@@ -102,7 +102,7 @@ def test_a_command_that_ends_in_an_outage_says_where_its_rows_are_and_the_next_o
     assert there(folder) == {}
     told: list[str] = []
     monkeypatch.setattr(lock, "started", lambda pid: None)  # its process is gone
-    session.pull(folder, ["trials/"], tell=told.append)
+    session.pull(folder, ["trials/"], log=told.append)
     assert told == [f"pushed 1 files to {folder} that were left on this machine"]
     assert there(folder) == {EPOCHS: b"1"}
 
@@ -112,10 +112,10 @@ def test_a_bucket_that_is_missing_or_gone_is_refused_within_seconds(
 ) -> None:
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"s3://no-such-bucket/small: there is no bucket 'no-such-bucket' at http://"):
-        session.pull(mirror_of(parse("s3://no-such-bucket/small")), tell=pytest.fail)
+        session.pull(mirror_of(parse("s3://no-such-bucket/small")), log=pytest.fail)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:1 does not answer .*Could not connect"):
-        session.pull(mirror_of(parse("s3://bucket/small")), tell=pytest.fail)
+        session.pull(mirror_of(parse("s3://bucket/small")), log=pytest.fail)
     assert time.monotonic() - began < 60
 
 
@@ -180,7 +180,7 @@ def test_a_driver_whose_study_was_taken_over_pushes_nothing_more(
     told: list[str] = []
     first = Lock(parse(f"{folder}"))
     first.acquire()
-    pushing = Pushing(Mirror(folder), [""], tell=told.append, lock=first)
+    pushing = Pushing(Mirror(folder), [""], log=told.append, lock=first)
     monkeypatch.setattr(lock, "machine", lambda: "another machine")
     monkeypatch.setattr(lock, "STALE_S", 0.0)
     Lock(parse(f"{folder}")).acquire()
@@ -200,7 +200,7 @@ def test_evaluations_of_two_machines_are_all_kept(
     for machine in ("a", "b"):
         monkeypatch.setenv("ARAT_CACHE", str(tmp_path / machine))
         folder = mirror_of(parse(address))
-        with session.adding(folder, tell=pytest.fail):
+        with session.adding(folder, log=pytest.fail):
             before = (folder / name).read_bytes() if (folder / name).exists() else b""
             write(folder, name, before + machine.encode())
     assert there(folder) == {name: b"ab"}

@@ -27,9 +27,9 @@ from arat_ray.results.schema import PART_ROWS, TABLES, TableType
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.place import mirror_of, parse, root
 from arat_ray.study import folder as study_folder
-from arat_ray.study.ledger import Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
+from arat_ray.study.trials import StudyTrials
 from arat_ray.study.writer import StudyWriter
 from tests.frontier.tables import judged
 from tests.study.conftest import EXPERIMENT
@@ -39,12 +39,12 @@ Make = Callable[..., Experiment]
 LATER = {"later": pa.float64(), "later_by_layer": pa.map_(pa.string(), pa.float64())}
 
 
-def opened(experiment: Experiment, folder: Path) -> tuple[Recorder, Ledger]:
+def opened(experiment: Experiment, folder: Path) -> tuple[Recorder, StudyTrials]:
     params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
     writer = StudyWriter(folder, params=params, metadata=described, warn=pytest.fail, decisions=True)
-    ledger = Ledger(folder, experiment)
+    study_trials = StudyTrials(folder, experiment)
     progress = Progress(Console(file=io.StringIO()), goals=experiment.maximize, total=6, ended=0, epochs=EPOCHS)
-    return Recorder(folder, experiment, writer, ledger, progress), ledger
+    return Recorder(folder, experiment, writer, study_trials, progress), study_trials
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def study(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     experiment, source, folder = make(**CHANGES), tmp_path / "small.yaml", tmp_path / "small"
     source.write_text(yaml.safe_dump(EXPERIMENT | CHANGES))
     with study_folder.claim(folder, experiment, source, kind="tune", resume=False):
-        recorder, ledger = opened(experiment, folder)
-        run(recorder, ledger, experiment, folder)
+        recorder, study_trials = opened(experiment, folder)
+        run(recorder, study_trials, experiment, folder)
     judged(folder, "small-00001", "rrcx")
     log.log_evaluation(folder, *(reader.read(folder, name).to_pylist() for name in ("evaluations", "examples")))
     return folder
@@ -113,15 +113,15 @@ def test_a_study_of_before_is_resumed_and_extended(
     experiment, source = make(**more), tmp_path / "small.yaml"
     source.write_text(yaml.safe_dump(EXPERIMENT | more))
     with study_folder.claim(study, experiment, source, kind="tune", resume=True):
-        recorder, ledger = opened(experiment, study)
+        recorder, study_trials = opened(experiment, study)
         for expected in (5, 6):
-            number, sampled = ledger.ask()
+            number, sampled = study_trials.ask()
             assert number == expected
             recorder.start(number, sampled, experiment.resolve(sampled))
             recorder.running[number].row |= cast(TrialRow, {"later": 0.5})
             for epoch in range(1, EPOCHS + 1):
                 row = row_of(5, epoch) | {"later": epoch, "later_by_layer": {"bn3": 0.25}}
-                recorder.judge(number, row)
+                recorder.decide(number, row)
                 recorder.report(number, {"row": row, "replayed": False, "device": "cpu", "peak_memory_gib": 0.5})
             recorder.end(number)
         assert recorder.close("interrupted")

@@ -186,7 +186,7 @@ def test_a_study_stalls_when_its_front_has_not_grown_for_so_many_trials(make: Ma
     assert Watch(tmp_path, make(budget={"stall": 3})).over() is None
 
 
-def test_a_trial_whose_end_the_ledger_did_not_hear_of_counts_once(make: Make, tmp_path: Path) -> None:
+def test_a_trial_whose_end_did_not_reach_the_journal_counts_once(make: Make, tmp_path: Path) -> None:
     experiment = make(budget={"stall": 1})
     recorder, _, _ = open_study(tmp_path, experiment)
     assert end(recorder, experiment, 0, 0.8, 0.4) is None

@@ -16,8 +16,8 @@ from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision
 from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
-from arat_ray.study.ledger import CURVE, REASON, Ledger
 from arat_ray.study.recorder import Recorder
+from arat_ray.study.trials import CURVE, REASON, StudyTrials
 from tests.study.conftest import EXPERIMENT, TRAIN
 from tests.study.test_recorder import message, open_study
 
@@ -40,7 +40,7 @@ class KilledError(Exception):
 
 def hand_in(recorder: Recorder, number: int, sent: dict[str, Any]) -> Decision | None:
     """A report as Tune passes it on: first judged, then recorded."""
-    decision = recorder.judge(number, sent["row"])
+    decision = recorder.decide(number, sent["row"])
     recorder.report(number, sent)
     return decision
 
@@ -91,7 +91,7 @@ def test_a_decision_is_on_disk_before_anybody_hears_it(make: Make, tmp_path: Pat
     experiment = make(**STOPPING)
     recorder, _, _ = open_study(tmp_path, experiment)
     start(recorder, experiment, 0)
-    decision = recorder.judge(0, message(1)["row"])
+    decision = recorder.decide(0, message(1)["row"])
     assert decision is not None
     assert decisions.read(tmp_path) == [decision]
 
@@ -168,12 +168,12 @@ def drive(folder: Path, experiment: Experiment, reached: dict[int, int], *, kill
 
     `reached` are the checkpoints: how far each trial has come. A checkpoint is written before the epoch is reported.
     """
-    ledger = Ledger(folder, experiment)
+    study_trials = StudyTrials(folder, experiment)
     recorder, _, _ = open_study(folder, experiment)
-    recorder.ledger = ledger
+    recorder.study_trials = study_trials
     reports = 0
-    for _ in range((experiment.trials or 0) - len(ledger.ended())):
-        asked = ledger.ask()
+    for _ in range((experiment.trials or 0) - len(study_trials.ended())):
+        asked = study_trials.ask()
         recorder.start(asked.number, asked.sampled, experiment.resolve(asked.sampled))
         for epoch in range(1, EPOCHS + 1):
             replayed = epoch <= reached.get(asked.number, 0)
@@ -211,11 +211,11 @@ def test_a_study_killed_again_and_again_decides_as_one_that_was_not(make: Make, 
 
 
 def test_a_stopped_trial_is_pruned_in_the_journal_with_its_curve_and_stays_so(make: Make, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, make(**STOPPING))
+    study_trials = StudyTrials(tmp_path, make(**STOPPING))
     curve: dict[str, list[Any]] = {"epoch": [1, 2], "clean_accuracy": [0.5, 0.6], "robust_accuracy": [0.2, math.nan]}
-    ledger.prune(ledger.ask().number, "pareto_asha: rung 2", curve)
-    ledger.ask()
-    resumed = Ledger(tmp_path, make(**STOPPING))
+    study_trials.prune(study_trials.ask().number, "pareto_asha: rung 2", curve)
+    study_trials.ask()
+    resumed = StudyTrials(tmp_path, make(**STOPPING))
     assert resumed.ended() == {0}
     assert resumed.ask().number == 1
     pruned = resumed.study.trials[0]
@@ -229,15 +229,15 @@ def test_tpe_models_complete_trials_alone(make: Make, tmp_path: Path) -> None:
     """The same proposals, whether trials were stopped in between or not."""
     proposed = []
     for stops in (False, True):
-        ledger = Ledger(tmp_path / str(stops), make(**STOPPING))
+        study_trials = StudyTrials(tmp_path / str(stops), make(**STOPPING))
         for step in range(15):
             weight = 0.2 + 0.6 * step
-            ledger.study.enqueue_trial({"method.invariance_weight": weight, "method.layers": "last"})
-            ledger.complete(ledger.ask().number, [0.1 * weight, 0.1])
+            study_trials.study.enqueue_trial({"method.invariance_weight": weight, "method.layers": "last"})
+            study_trials.complete(study_trials.ask().number, [0.1 * weight, 0.1])
             if stops:
-                ledger.study.enqueue_trial({"method.invariance_weight": 9.9, "method.layers": "last"})
-                ledger.prune(ledger.ask().number, "", {})
-        proposed.append([ledger.ask().sampled for _ in range(6)])
+                study_trials.study.enqueue_trial({"method.invariance_weight": 9.9, "method.layers": "last"})
+                study_trials.prune(study_trials.ask().number, "", {})
+        proposed.append([study_trials.ask().sampled for _ in range(6)])
     assert proposed[0] == proposed[1]
 
 
@@ -246,23 +246,23 @@ def test_every_third_proposal_of_a_model_is_random_where_trials_are_stopped_earl
     make: Make, tmp_path: Path, name: str, expected: list[str]
 ) -> None:
     def proposers(folder: str, **changes: Any) -> list[str]:
-        ledger = Ledger(tmp_path / folder, make(**changes, sampler={"name": name, "seed": 0}))
+        study_trials = StudyTrials(tmp_path / folder, make(**changes, sampler={"name": name, "seed": 0}))
         names = {"TpeOfResults": "tpe", "RandomSampler": "random", "NSGAIISampler": "nsga2"}
-        return [names[type(ledger.study.sampler).__name__] for _ in range(6) if ledger.ask()]
+        return [names[type(study_trials.study.sampler).__name__] for _ in range(6) if study_trials.ask()]
 
     assert proposers("stopping", **STOPPING) == expected * 2
     assert proposers("without") == [name] * 6
 
 
 def test_tpe_proposes_among_stopped_failed_and_running_trials(make: Make, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, make(**STOPPING))
+    study_trials = StudyTrials(tmp_path, make(**STOPPING))
     for step in range(40):
-        asked = ledger.ask()
+        asked = study_trials.ask()
         assert 0.1 <= asked.sampled["method.invariance_weight"] <= 10
         if step % 5 == 0:
-            ledger.complete(asked.number, [0.5, step / 40])
+            study_trials.complete(asked.number, [0.5, step / 40])
         elif step % 5 == 1:
-            ledger.fail(asked.number, "NaN")
+            study_trials.fail(asked.number, "NaN")
         elif step % 5 < 4:
-            ledger.prune(asked.number, "", {"epoch": [1]})
-    assert {trial.state for trial in ledger.study.trials} == set(TrialState) - {TrialState.WAITING}
+            study_trials.prune(asked.number, "", {"epoch": [1]})
+    assert {trial.state for trial in study_trials.study.trials} == set(TrialState) - {TrialState.WAITING}

@@ -21,10 +21,10 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import log, reader
 from arat_ray.results.schema import TABLES
 from arat_ray.study import folder as study_folder
-from arat_ray.study.ledger import Ledger
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.recover import NOT_KNOWN
+from arat_ray.study.trials import StudyTrials
 from arat_ray.study.writer import StudyWriter
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import Checkpoint
@@ -52,10 +52,10 @@ def row_of(number: int, epoch: int) -> Any:
     return {"epoch": epoch, "loss_clean": 1 / epoch, "epoch_s": 1.0, **layers, **(measured if epoch % 2 == 0 else {})}
 
 
-def run(recorder: Recorder, ledger: Ledger, experiment: Experiment, study: Path) -> None:
+def run(recorder: Recorder, study_trials: StudyTrials, experiment: Experiment, study: Path) -> None:
     """Six trials as they would run one after another, with checkpoints of no weights."""
     for _ in range(6):
-        number, sampled = ledger.ask()
+        number, sampled = study_trials.ask()
         train = experiment.resolve(sampled)
         recorder.start(number, sampled, train)
         if ENDS[number] is None:
@@ -63,7 +63,7 @@ def run(recorder: Recorder, ledger: Ledger, experiment: Experiment, study: Path)
             continue
         for epoch in range(1, EPOCHS + 1):
             row = row_of(number, epoch)
-            stop = recorder.judge(number, row)
+            stop = recorder.decide(number, row)
             recorder.report(number, {"row": row, "replayed": False, "device": "cpu", "peak_memory_gib": 0.5})
             if epoch % 2 == 0:
                 save(study, experiment, recorder.running[number].row["trial_id"], train.model_dump(mode="json"), epoch)
@@ -90,9 +90,9 @@ def study(make: Make, tmp_path: Path) -> Path:
     with study_folder.claim(folder, experiment, source, kind="tune", resume=False):
         params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
         writer = StudyWriter(folder, params=params, metadata=described, warn=pytest.fail, decisions=True)
-        ledger = Ledger(folder, experiment)
+        study_trials = StudyTrials(folder, experiment)
         progress = Progress(Console(file=io.StringIO()), goals=experiment.maximize, total=6, ended=0, epochs=EPOCHS)
-        run(Recorder(folder, experiment, writer, ledger, progress), ledger, experiment, folder)
+        run(Recorder(folder, experiment, writer, study_trials, progress), study_trials, experiment, folder)
     return folder
 
 

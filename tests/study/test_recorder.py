@@ -68,7 +68,7 @@ def message(
     return {"row": row, "replayed": replayed, "device": "cpu", "peak_memory_gib": 0.1}
 
 
-def test_rows_are_on_disk_before_the_ledger_hears_of_the_end(make: Make, tmp_path: Path) -> None:
+def test_rows_are_on_disk_before_the_journal_has_the_end(make: Make, tmp_path: Path) -> None:
     experiment = make()
     recorder, witness, shown = open_study(tmp_path, experiment)
     recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
@@ -86,7 +86,7 @@ def test_rows_are_on_disk_before_the_ledger_hears_of_the_end(make: Make, tmp_pat
     assert "trial 0 complete: clean accuracy 80.0 %, robust accuracy 50.0 %" in shown.getvalue()
 
 
-def test_a_trial_that_ended_without_word_to_the_ledger_comes_again_and_is_the_same_row(
+def test_a_trial_that_ended_and_is_not_in_the_journal_comes_again_and_is_the_same_row(
     make: Make, tmp_path: Path
 ) -> None:
     experiment = make()
@@ -186,8 +186,8 @@ def test_a_lost_worker_is_another_attempt(make: Make, tmp_path: Path) -> None:
     assert [(row["attempt"], row["epoch"]) for row in epochs] == [(1, 1), (2, 2)]
 
 
-def test_a_trial_that_ended_without_the_ledger_hearing_of_it_is_not_doubled(make: Make, tmp_path: Path) -> None:
-    """The driver was killed between the last row and the ledger: the trial is asked for again, and replays its rows."""
+def test_a_trial_that_ended_without_word_of_it_in_the_journal_is_not_doubled(make: Make, tmp_path: Path) -> None:
+    """Killed between the last row and the journal: the trial is asked for again, and replays its rows."""
     experiment = make()
     killed, _, _ = open_study(tmp_path, experiment)
     killed.start(0, SAMPLED, experiment.resolve(SAMPLED))

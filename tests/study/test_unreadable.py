@@ -18,7 +18,7 @@ from arat_ray.json_files import parse_json
 from arat_ray.results import reader
 from arat_ray.study import folder as study_folder
 from arat_ray.study import rebuild
-from arat_ray.study.ledger import JOURNAL, Ledger
+from arat_ray.study.trials import JOURNAL, StudyTrials
 from tests.study import test_rebuild
 from tests.study.conftest import EXPERIMENT
 
@@ -112,14 +112,14 @@ def test_a_journal_is_named_before_a_trial_begins_and_stays_as_it_is(
     damage(path)
     damaged = path.read_bytes()
     with pytest.raises(ValueError) as refused:  # noqa: PT011
-        Ledger(study, load(study / "study.yaml"))
+        StudyTrials(study, load(study / "study.yaml"))
     assert str(path) in str(refused.value)
     assert "bring back a copy, or move it away" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert path.read_bytes() == damaged
     path.rename(path.with_name("optuna.log.damaged"))
-    ledger = Ledger(study, load(study / "study.yaml"))
-    assert ledger.adopt({number: {} for number in range(6)}) == 6
+    study_trials = StudyTrials(study, load(study / "study.yaml"))
+    assert study_trials.adopt({number: {} for number in range(6)}) == 6
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_garbled_line_of_the_journal_is_named_with_its_number_or_as_no_history
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:3], line, *lines[4:], b""]))
     with pytest.raises(ValueError) as refused:  # noqa: PT011
-        Ledger(study, load(study / "study.yaml"))
+        StudyTrials(study, load(study / "study.yaml"))
     assert f"{path}, line 4 " in str(refused.value) or f"{path} is no history of a study" in str(refused.value)
 
 

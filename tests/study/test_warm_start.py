@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
-from arat_ray.study.ledger import Ledger
+from arat_ray.study.trials import StudyTrials
 from tests.study.conftest import EXPERIMENT, PGD, TRAIN
 from tests.study.test_recorder import message, open_study
 
@@ -49,20 +49,20 @@ def test_complete_trials_are_told_to_the_sampler_and_are_no_trials_of_the_study(
     found = warm_start.read(study, experiment)
     assert [known.sampled for known in found.known] == [point(2.0), point(3.0, "last")]
     assert [known.goals for known in found.known] == [[0.9, 1 / 3], [0.9, 0.25]]
-    ledger = Ledger(tmp_path / "next", experiment)
-    assert ledger.learn(found.known) == 2
-    assert [trial.state for trial in ledger.study.trials] == [TrialState.COMPLETE] * 2
-    assert ledger.ended() == set()
-    assert ledger.ask().number == 0
+    study_trials = StudyTrials(tmp_path / "next", experiment)
+    assert study_trials.learn(found.known) == 2
+    assert [trial.state for trial in study_trials.study.trials] == [TrialState.COMPLETE] * 2
+    assert study_trials.ended() == set()
+    assert study_trials.ask().number == 0
     assert found.lines() == [f"learning from {study}: 2 of 2 complete trials"]
 
 
 def test_learning_twice_and_after_a_resume_is_learning_once(make: Make, tmp_path: Path) -> None:
     experiment = make(name="next")
     known = warm_start.read(ran(tmp_path / "small", make(), point(2.0), point(3.0)), experiment).known
-    first = Ledger(tmp_path / "next", experiment)
+    first = StudyTrials(tmp_path / "next", experiment)
     assert first.learn(known[:1]) == 1  # ... and killed here
-    resumed = Ledger(tmp_path / "next", experiment)
+    resumed = StudyTrials(tmp_path / "next", experiment)
     assert resumed.learn(known) == 1
     assert resumed.learn(known) == 0
     assert len(resumed.study.trials) == 2
@@ -82,9 +82,9 @@ def test_the_sampler_proposes_where_earlier_trials_were_good(name: str, make: Ma
     experiment = make(name="next", sampler={"name": name, "seed": 1})
     proposed = []
     for learns in (False, True):
-        ledger = Ledger(tmp_path / f"next-{learns}", experiment)
-        ledger.learn(warm_start.read(study, experiment).known if learns else [])
-        proposed.append(sorted(ledger.ask().sampled[WEIGHT] for _ in range(9))[4])
+        study_trials = StudyTrials(tmp_path / f"next-{learns}", experiment)
+        study_trials.learn(warm_start.read(study, experiment).known if learns else [])
+        proposed.append(sorted(study_trials.ask().sampled[WEIGHT] for _ in range(9))[4])
     cold, warm = proposed
     assert warm < max(weights) < cold
 
@@ -92,12 +92,12 @@ def test_the_sampler_proposes_where_earlier_trials_were_good(name: str, make: Ma
 def test_nsga2_counts_what_it_was_told_as_its_first_generation(make: Make, tmp_path: Path) -> None:
     study = ran(tmp_path / "small", make(), *(point(1 + i / 10) for i in range(50)))
     experiment = make(name="next", sampler={"name": "nsga2", "seed": 1})
-    ledger = Ledger(tmp_path / "next", experiment)
-    ledger.learn(warm_start.read(study, experiment).known)
-    ledger.ask()
-    sampler = ledger.study.sampler
+    study_trials = StudyTrials(tmp_path / "next", experiment)
+    study_trials.learn(warm_start.read(study, experiment).known)
+    study_trials.ask()
+    sampler = study_trials.study.sampler
     assert isinstance(sampler, NSGAIISampler)
-    assert sampler.get_trial_generation(ledger.study, ledger.study.trials[-1]) == 1
+    assert sampler.get_trial_generation(study_trials.study, study_trials.study.trials[-1]) == 1
 
 
 def test_what_the_other_study_fixed_in_train_takes_its_value_there(make: Make, tmp_path: Path) -> None:

@@ -74,13 +74,13 @@ def kept(config: TrialConfig, device: torch.device, *, rank: int, world_size: in
     _remove_foreign(mirror.folder, config)
     if world_size > 1:
         _send(mirror.folder / LAST, device)
-    pushing = Pushing(mirror, FILES, tell=logger.warning)
+    pushing = Pushing(mirror, FILES, log=logger.warning)
     _pushing.append(pushing)
     pushing.start()
     yield Kept(mirror.folder, pushing)
     _pushing.remove(pushing)
     if pushing.close(patience_s=PATIENCE_S):
-        Pushing(mirror, FILES, tell=logger.warning).start()  # as long as this process lives
+        Pushing(mirror, FILES, log=logger.warning).start()  # as long as this process lives
 
 
 def _pull(mirror: Mirror) -> None:

@@ -30,7 +30,7 @@ class ParetoAsha(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         row: Any = {key.removeprefix("row/"): value for key, value in result.items() if key.startswith("row/")}
-        decision = self.recorder.judge(trial.config["number"], row) if row else None
+        decision = self.recorder.decide(trial.config["number"], row) if row else None
         if decision is None:
             return str(TrialScheduler.CONTINUE)
         if self.board is not None:

@@ -20,7 +20,7 @@ from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.report.why import lines, why
 from arat_ray.results import reader
-from arat_ray.study.ledger import CURVE, NUMBER, REASON
+from arat_ray.study.trials import CURVE, NUMBER, REASON
 from tests.cluster.studies import EXPERIMENT, tune, tune_command, tune_without_ray, wait_until
 
 pytestmark = pytest.mark.ray

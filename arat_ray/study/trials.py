@@ -1,8 +1,8 @@
-"""The ledger: Optuna's journal as the record of which trials exist and how each one ended.
+"""Trials of a study: Optuna's journal as the record of which trials exist and how each one ended.
 
 A trial has a number of its own, kept in Optuna's user attributes, because a trial that was interrupted is asked for
 again as a new Optuna trial with the same number and the same parameters. Starting, resuming and extending a study are
-thus one code path: open the ledger, ask until there are enough. The journal opens in optuna-dashboard as it is.
+thus one code path: open them, ask until there are enough. The journal opens in optuna-dashboard as it is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Asked(NamedTuple):
     sampled: Sampled
 
 
-class Ledger:
+class StudyTrials:
     """The trials of one study. Only one process may write to it at a time.
 
     While its rows are not on disk (`may_write` is False), and while the disk fails, it goes on in memory and the

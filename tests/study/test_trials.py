@@ -1,4 +1,4 @@
-"""The ledger: which trials exist, how they ended, and what a process killed at any moment leaves behind."""
+"""The study_trials: which trials exist, how they ended, and what a process killed at any moment leaves behind."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import pytest
 from optuna.trial import TrialState
 
 from arat_ray.experiment.spec import Experiment, Sampler
-from arat_ray.study.ledger import JOURNAL, NUMBER, Ledger, make_sampler
+from arat_ray.study.trials import JOURNAL, NUMBER, StudyTrials, make_sampler
 
 Make = Callable[..., Experiment]
 TWO = {"choice": {"last": ["bn3"], "two": ["bn2", "bn3"]}}
 
 
-def states(ledger: Ledger) -> list[str]:
-    return [trial.state.name for trial in ledger.study.trials]
+def states(study_trials: StudyTrials) -> list[str]:
+    return [trial.state.name for trial in study_trials.study.trials]
 
 
 def test_trials_are_numbered_from_zero_and_ended_ones_are_remembered(make: Make, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, make())
-    first, second, third = ledger.ask(), ledger.ask(), ledger.ask()
+    study_trials = StudyTrials(tmp_path, make())
+    first, second, third = study_trials.ask(), study_trials.ask(), study_trials.ask()
     assert [first.number, second.number, third.number] == [0, 1, 2]
-    ledger.complete(0, [0.9, 0.4])
-    ledger.fail(1, "NaN")
-    assert ledger.ended() == {0, 1}
-    assert states(ledger) == ["COMPLETE", "FAIL", "RUNNING"]
-    assert ledger.study.trials[0].values == [0.9, 0.4]
-    assert ledger.study.trials[1].user_attrs["reason"] == "NaN"
+    study_trials.complete(0, [0.9, 0.4])
+    study_trials.fail(1, "NaN")
+    assert study_trials.ended() == {0, 1}
+    assert states(study_trials) == ["COMPLETE", "FAIL", "RUNNING"]
+    assert study_trials.study.trials[0].values == [0.9, 0.4]
+    assert study_trials.study.trials[1].user_attrs["reason"] == "NaN"
 
 
 def test_a_trial_that_was_running_when_the_process_died_is_asked_for_again(make: Make, tmp_path: Path) -> None:
-    died = Ledger(tmp_path, make())
+    died = StudyTrials(tmp_path, make())
     asked = [died.ask() for _ in range(3)]
     died.complete(1, [0.9, 0.4])
-    resumed = Ledger(tmp_path, make())
+    resumed = StudyTrials(tmp_path, make())
     assert "RUNNING" not in states(resumed)
     assert resumed.ended() == {1}
     again = [resumed.ask(), resumed.ask()]
@@ -48,18 +48,18 @@ def test_a_trial_that_was_running_when_the_process_died_is_asked_for_again(make:
 def test_a_process_that_died_again_and_again_loses_and_doubles_nothing(make: Make, tmp_path: Path) -> None:
     sampled: dict[int, object] = {}
     for _ in range(4):
-        ledger = Ledger(tmp_path, make())
+        study_trials = StudyTrials(tmp_path, make())
         for _ in range(2):
-            asked = ledger.ask()
+            asked = study_trials.ask()
             assert sampled.setdefault(asked.number, asked.sampled) == asked.sampled
     assert sorted(sampled) == [0, 1]
 
 
 def test_a_process_that_died_between_enqueueing_and_telling_leaves_no_double(make: Make, tmp_path: Path) -> None:
-    died = Ledger(tmp_path, make())
+    died = StudyTrials(tmp_path, make())
     asked = died.ask()
     died.study.enqueue_trial(asked.sampled, user_attrs={NUMBER: asked.number})  # ... and killed here
-    resumed = Ledger(tmp_path, make())
+    resumed = StudyTrials(tmp_path, make())
     assert resumed.ask() == asked
     assert resumed.ask().number == 1
 
@@ -77,26 +77,28 @@ def test_a_process_that_died_within_any_write_to_the_journal_changes_no_trial(
     fields: dict[str, Any], make: Make, tmp_path: Path
 ) -> None:
     """Asking for a trial writes a line for each parameter; one that is put back is asked for once more."""
-    whole = Ledger(tmp_path / "whole", make(**fields))
+    whole = StudyTrials(tmp_path / "whole", make(**fields))
     known = {asked.number: asked.sampled for asked in (whole.ask(), whole.ask())}
-    again = Ledger(tmp_path / "whole", make(**fields))
+    again = StudyTrials(tmp_path / "whole", make(**fields))
     known |= {asked.number: asked.sampled for asked in (again.ask() for _ in range(4))}
     lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
     for count in range(1, len(lines) + 1):
         journal = tmp_path / f"{count}" / JOURNAL
         journal.parent.mkdir(parents=True)
         journal.write_bytes(b"".join(lines[:count]))
-        ledger = Ledger(tmp_path / f"{count}", make(**fields))
-        assert {asked.number: asked.sampled for asked in (ledger.ask() for _ in range(4))} == known, f"{count} lines"
+        study_trials = StudyTrials(tmp_path / f"{count}", make(**fields))
+        assert {asked.number: asked.sampled for asked in (study_trials.ask() for _ in range(4))} == known, (
+            f"{count} lines"
+        )
 
 
 def test_a_point_put_before_those_that_ran_is_the_one_that_is_new(make: Make, tmp_path: Path) -> None:
     old = {"method.invariance_weight": 3.0, "method.layers": "two"}
     new = {"method.invariance_weight": 5.0}
-    ledger = Ledger(tmp_path, make(first=[old]))
-    assert ledger.ask().sampled == old
-    ledger.complete(0, [0.5, 0.5])
-    resumed = Ledger(tmp_path, make(first=[new, old, old]))
+    study_trials = StudyTrials(tmp_path, make(first=[old]))
+    assert study_trials.ask().sampled == old
+    study_trials.complete(0, [0.5, 0.5])
+    resumed = StudyTrials(tmp_path, make(first=[new, old, old]))
     assert resumed.ask().sampled["method.invariance_weight"] == 5.0
     assert resumed.ask().sampled == old, "written twice, it is to run twice"
     assert resumed.ask().sampled["method.invariance_weight"] not in (3.0, 5.0)
@@ -104,12 +106,12 @@ def test_a_point_put_before_those_that_ran_is_the_one_that_is_new(make: Make, tm
 
 def test_a_search_that_becomes_a_grid_runs_the_combinations_that_were_not_given(make: Make, tmp_path: Path) -> None:
     point = {"method.invariance_weight": 5.0, "method.layers": "last"}
-    ledger = Ledger(
+    study_trials = StudyTrials(
         tmp_path, make(**GRID | {"sampler": {"name": "random", "seed": 0}, "first": [point], "budget": {"trials": 1}})
     )
-    assert ledger.ask().sampled == point
-    ledger.complete(0, [0.5, 0.5])
-    grid = Ledger(tmp_path, make(**GRID))
+    assert study_trials.ask().sampled == point
+    study_trials.complete(0, [0.5, 0.5])
+    grid = StudyTrials(tmp_path, make(**GRID))
     asked = [grid.ask().sampled for _ in range(3)]
     assert sorted([tuple(each.values()) for each in [*asked, point]]) == [
         (0.5, "last"),
@@ -121,12 +123,12 @@ def test_a_search_that_becomes_a_grid_runs_the_combinations_that_were_not_given(
 
 def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(make: Make, tmp_path: Path) -> None:
     points = [{"method.invariance_weight": 2.0, "method.layers": "two"}, {"method.invariance_weight": 3.0}]
-    ahead = Ledger(tmp_path / "ahead", make(first=points))
+    ahead = StudyTrials(tmp_path / "ahead", make(first=points))
     known = {asked.number: asked.sampled for asked in [ahead.ask() for _ in range(4)]}
-    behind = Ledger(tmp_path / "behind", make(first=points))
+    behind = StudyTrials(tmp_path / "behind", make(first=points))
     first = behind.ask()
     behind.complete(0, [0.9, 0.4])
-    behind = Ledger(tmp_path / "behind", make(first=points))
+    behind = StudyTrials(tmp_path / "behind", make(first=points))
     assert behind.adopt(known) == 3
     assert behind.adopt(known) == 0
     again = [first, *(behind.ask() for _ in range(3))]
@@ -137,30 +139,30 @@ def test_trials_that_only_the_tables_know_are_asked_for_again_as_they_were(make:
 
 
 def test_a_trial_that_was_put_back_is_the_next_one_asked_for(make: Make, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, make())
-    asked = ledger.ask()
-    ledger.put_back(asked.number)
-    assert ledger.ended() == set()
-    assert ledger.ask() == asked
+    study_trials = StudyTrials(tmp_path, make())
+    asked = study_trials.ask()
+    study_trials.put_back(asked.number)
+    assert study_trials.ended() == set()
+    assert study_trials.ask() == asked
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "nsga2", "gp"])
 def test_a_study_that_goes_on_does_not_propose_what_it_had_before(name: str, make: Make, tmp_path: Path) -> None:
     proposed = []
     for _ in range(3):
-        ledger = Ledger(tmp_path, make(sampler={"name": name, "seed": 0}))
+        study_trials = StudyTrials(tmp_path, make(sampler={"name": name, "seed": 0}))
         for _ in range(3):
-            asked = ledger.ask()
-            ledger.complete(asked.number, [0.5, 0.5])
+            asked = study_trials.ask()
+            study_trials.complete(asked.number, [0.5, 0.5])
             proposed.append(asked.sampled["method.invariance_weight"])
     assert len(set(proposed)) == 9
 
 
 def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> None:
     points = [{"method.invariance_weight": 3.0, "method.layers": "two"}, {"method.invariance_weight": 5.0}]
-    ledger = Ledger(tmp_path, make(first=points))
-    assert ledger.ask().sampled == points[0]
-    resumed = Ledger(tmp_path, make(first=points))
+    study_trials = StudyTrials(tmp_path, make(first=points))
+    assert study_trials.ask().sampled == points[0]
+    resumed = StudyTrials(tmp_path, make(first=points))
     assert {resumed.ask().sampled["method.invariance_weight"] for _ in range(2)} == {3.0, 5.0}
     assert resumed.ask().number == 2
 
@@ -168,19 +170,19 @@ def test_known_good_points_come_first_and_once(make: Make, tmp_path: Path) -> No
 def test_an_interrupted_trial_comes_before_the_points_that_nobody_was_given_yet(make: Make, tmp_path: Path) -> None:
     search = {"epochs": {"choice": [1, 2, 3, 4]}}
     experiment = make(search=search, sampler={"name": "grid", "seed": 0}, budget={})
-    died = Ledger(tmp_path, experiment)
+    died = StudyTrials(tmp_path, experiment)
     died.complete(died.ask().number, [0.5, 0.5])
     interrupted = died.ask()
-    resumed = Ledger(tmp_path, experiment)
+    resumed = StudyTrials(tmp_path, experiment)
     asked = [resumed.ask() for _ in range(3)]
     assert asked[0] == interrupted
     assert [(each.number, each.sampled["epochs"]) for each in asked] == [(1, 2), (2, 3), (3, 4)]
 
 
 def test_a_point_that_is_added_later_gets_a_number_of_its_own(make: Make, tmp_path: Path) -> None:
-    Ledger(tmp_path, make()).ask()
+    StudyTrials(tmp_path, make()).ask()
     point = {"method.invariance_weight": 3.0, "method.layers": "two"}
-    extended = Ledger(tmp_path, make(first=[point]))
+    extended = StudyTrials(tmp_path, make(first=[point]))
     assert extended.ask().number == 0
     assert extended.ask() == (1, point)
 
@@ -193,10 +195,10 @@ def test_a_grid_is_every_combination_once(make: Make, tmp_path: Path) -> None:
     }
     experiment = make(search=search, sampler={"name": "grid", "seed": 0}, budget={})
     assert experiment.trials == 9
-    ledger = Ledger(tmp_path, experiment)
+    study_trials = StudyTrials(tmp_path, experiment)
     for _ in range(4):
-        ledger.complete(ledger.ask().number, [0.5, 0.5])
-    resumed = Ledger(tmp_path, experiment)
+        study_trials.complete(study_trials.ask().number, [0.5, 0.5])
+    resumed = StudyTrials(tmp_path, experiment)
     assert len(resumed.ended()) == 4
     for _ in range(5):
         resumed.complete(resumed.ask().number, [0.5, 0.5])
@@ -205,8 +207,8 @@ def test_a_grid_is_every_combination_once(make: Make, tmp_path: Path) -> None:
 
 
 def test_the_journal_is_an_optuna_study_with_named_goals(make: Make, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, make())
-    ledger.complete(ledger.ask().number, [0.9, 0.4])
+    study_trials = StudyTrials(tmp_path, make())
+    study_trials.complete(study_trials.ask().number, [0.9, 0.4])
     storage = optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal" / "optuna.log"))
     )
@@ -219,12 +221,12 @@ def test_the_journal_is_an_optuna_study_with_named_goals(make: Make, tmp_path: P
 def test_every_sampler_proposes_within_the_space_and_by_its_seed(name: str, make: Make, tmp_path: Path) -> None:
     proposed = []
     for run in range(2):
-        ledger = Ledger(tmp_path / str(run), make(sampler={"name": name, "seed": 3}))
+        study_trials = StudyTrials(tmp_path / str(run), make(sampler={"name": name, "seed": 3}))
         for _ in range(12):
-            asked = ledger.ask()
+            asked = study_trials.ask()
             assert 0.1 <= asked.sampled["method.invariance_weight"] <= 10
             weight = asked.sampled["method.invariance_weight"]
-            ledger.complete(asked.number, [weight / 10, 1 - weight / 10])
+            study_trials.complete(asked.number, [weight / 10, 1 - weight / 10])
             proposed.append(asked)
     assert proposed[:12] == proposed[12:]
     assert type(make_sampler(Sampler.model_validate({"name": name, "seed": 0}))).__name__.lower().startswith(name[:3])
