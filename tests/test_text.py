@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from arat_ray import text
 from arat_ray.cli import main
 from arat_ray.storage.place import path_of
 from arat_ray.text import command, did_you_mean, line, plain, uncoloured
@@ -72,3 +73,8 @@ def test_no_command_with_a_value_is_printed_but_through_one_function() -> None:
         for match in re.finditer(rf"arat-ray ({verbs}) [^\"'`\n]*\{{.*", source.read_text())
     ]
     assert found == []
+
+
+def test_what_was_meant_is_guessed_in_one_place() -> None:
+    sources = Path(text.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "import difflib" in path.read_text()] == ["text.py"]

@@ -17,6 +17,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from arat_ray import whole_files
 from arat_ray.training.data.splits import ImageSet, indices_sha256
 
 
@@ -71,12 +72,7 @@ class Records:
             return None
 
     def _write(self, name: str, content: bytes) -> None:
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / name)
+        whole_files.replace(self.folder / name, content, suffix=os.getpid())
 
 
 def digest_of(identity: Mapping[str, Any]) -> str:

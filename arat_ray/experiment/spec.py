@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from arat_ray.experiment.search import Domain, flag
 from arat_ray.results.schema import GOALS
 from arat_ray.spec import Spec
 from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
-from arat_ray.text import did_you_mean
+from arat_ray.text import did_you_mean, nearest
 from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
@@ -376,9 +375,8 @@ def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
 
 def _nearest(train: dict[str, Any], path: str, parents: list[str], complete: Any) -> str:
     """What a path that does not exist was probably meant to be."""
-    near = difflib.get_close_matches(path, _paths(_with_defaults(train)), n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    if near := nearest(path, _paths(_with_defaults(train))):
+        return f"; did you mean {near!r}?"
     if not isinstance(complete, dict):
         return f": {'.'.join(parents)} is {shown(complete)} there"
     return f"; known: {', '.join('.'.join([*parents, key]) for key in complete)}"

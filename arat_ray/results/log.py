@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from arat_ray import whole_files
 from arat_ray.json_files import parse_json
 from arat_ray.results.rows import EvaluationRow, ExampleRow
 from arat_ray.results.schema import TABLES
@@ -210,17 +211,7 @@ def _text(path: Path, warn: Callable[[str], None]) -> bytes:
 
 
 def _write_gzip(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(gzip.compress(content, 1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    whole_files.replace(path, gzip.compress(content, 1))
 
 
 def _ends_a_line(path: Path) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arat_ray import whole_files
 from arat_ray.results import reader
 from arat_ray.results.added_columns import is_of_before, with_columns
 from arat_ray.results.index import Index, Key
@@ -172,19 +172,10 @@ def part_name(number: int) -> str:
 
 def write_part(path: Path, table: pa.Table) -> None:
     """Put a part in place whole; OSError where that fails, and then what was there stays."""
-    temporary = path.with_name(f".{path.name}.tmp")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", use_dictionary=_words(table.schema))
-    try:
-        with temporary.open("wb") as file:
-            file.write(sink.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with suppress(OSError):  # half a file would only make a full disk fuller
-            temporary.unlink()
-        raise
+    with whole_files.replaced(path) as file:
+        file.write(sink.getvalue())
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from arat_ray import whole_files
 from arat_ray.storage.objects import Stat
 from arat_ray.storage.place import Mirrored, root
 
@@ -43,9 +44,7 @@ def read(path: Path) -> Entry:
 def write(path: Path, entry: Entry) -> None:
     target = _entry(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(entry))
-    temporary.replace(target)
+    whole_files.replace(target, json.dumps(entry).encode(), suffix=os.getpid(), durable=False)
 
 
 def forget(path: Path) -> None:

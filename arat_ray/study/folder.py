@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from arat_ray import disk, earlier, locks
+from arat_ray import disk, earlier, locks, whole_files
 from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import read_json
 from arat_ray.results import reader
@@ -217,6 +217,4 @@ def record_sources(folder: Path, sources: Sequence[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, description: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(description, indent=2) + "\n")
-    temporary.replace(path)
+    whole_files.replace(path, (json.dumps(description, indent=2) + "\n").encode())

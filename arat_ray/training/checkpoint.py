@@ -14,7 +14,6 @@ import os
 import pickle
 import struct
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from arat_ray import earlier
+from arat_ray import earlier, whole_files
 from arat_ray.results.rows import EpochRow
 from arat_ray.spec import Spec
 from arat_ray.training.data import fingerprint
@@ -118,17 +117,11 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        with whole_files.replaced(path, suffix=os.getpid()) as file:
             torch.save(vars(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        with suppress(OSError):  # half a file would only make a full disk fuller
-            temporary.unlink(missing_ok=True)
-        cause = error.__context__ if isinstance(error, RuntimeError) else None
+    except RuntimeError as error:
+        cause = error.__context__
         if isinstance(cause, OSError):  # torch's zip writer raises in the place of the file that it writes to
             raise cause from error
         raise

@@ -6,7 +6,6 @@ layer4.0.bn2, layer4.1.bn1, layer4.1.bn2.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from arat_ray.text import nearest
 from arat_ray.training.split_norm import SplitNorm
 
 
@@ -53,8 +53,8 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _hint(pattern: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(pattern, known, n=1, cutoff=0.75)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(pattern, known)
+    meant = f"; did you mean {near!r}?" if near else ""
     shown = known if len(known) <= 40 else [name for name in known if name.count(".") < 2 or ".0." in name]
     return f"{meant}; its layers: {', '.join(shown)}"
 
