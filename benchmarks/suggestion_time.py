@@ -27,7 +27,7 @@ import torch
 
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment, Sampler
-from arat_ray.study.trials import GENERATION, StudyTrials, distribution
+from arat_ray.study.trials import GENERATION, StudyTrials
 
 HERE = Path(__file__).parent
 SPACE = HERE.parent / "search_spaces" / "layers.yaml"
@@ -62,7 +62,7 @@ def at_most(seconds: float) -> Iterator[None]:
 def finished(experiment: Experiment, count: int) -> list[optuna.trial.FrozenTrial]:
     """Random points of the space; heavier is more robust and less clean, with noise that leaves a front of several."""
     draw = random.Random(0)
-    domains = {path: distribution(domain) for path, domain in experiment.search.items()}
+    domains = {path: domain.distribution() for path, domain in experiment.search.items()}
     trials = []
     for number in range(count):
         weight = 300 ** draw.random()

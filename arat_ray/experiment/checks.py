@@ -75,7 +75,7 @@ def _condition_problems(experiment: Experiment) -> Iterator[str]:
                 yield f"{where}: {other!r} is not searched above it{did_you_mean(other, earlier) if earlier else ''}"
                 continue
             condition = experiment.search[other]
-            if condition.labels is None and condition.int_ is None:
+            if condition.labels is None and condition.kind == "float":
                 yield f"{where}: {other!r} is an interval, which is hardly ever met; a condition needs a `choice`"
                 continue
             for label in wanted if isinstance(wanted, list) else [wanted]:

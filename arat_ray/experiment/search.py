@@ -157,6 +157,17 @@ class Domain(Spec):
             return trial.suggest_int(path, int(low), int(high))
         return trial.suggest_float(path, low, high, log=self.loguniform is not None)
 
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """What Optuna records when it suggests from here."""
+        from optuna import distributions
+
+        if self.labels is not None:
+            return distributions.CategoricalDistribution(self.labels)
+        low, high = self.ends
+        if self.int_ is not None:
+            return distributions.IntDistribution(int(low), int(high))
+        return distributions.FloatDistribution(low, high, log=self.loguniform is not None)
+
     def value(self, sampled: Any) -> Any:
         """What a sample stands for. Raises ValueError for one outside of the domain."""
         if self.labels is not None:

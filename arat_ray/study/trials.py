@@ -19,7 +19,6 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from arat_ray.experiment.search import Domain
 from arat_ray.experiment.spec import Experiment, Sampled, Sampler
 from arat_ray.study.journal import Journal, move_away
 from arat_ray.study.warm_start import Known
@@ -98,7 +97,7 @@ class StudyTrials:
         there = {trial.user_attrs[FROM] for trial in trials if FROM in trial.user_attrs}
         new = [known for known in finished if known.key not in there]
         for known in new:
-            domains = {path: distribution(self.experiment.search[path]) for path in known.sampled}
+            domains = {path: self.experiment.search[path].distribution() for path in known.sampled}
             self.study.add_trial(
                 optuna.trial.create_trial(
                     values=known.goals,
@@ -238,16 +237,6 @@ def known_of(trial: FrozenTrial) -> Sampled:
     """What a trial was given and has sampled; one whose process was killed within `ask` has sampled some of it."""
     given: Sampled = trial.system_attrs.get("fixed_params", {})
     return given | trial.params
-
-
-def distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
-    """What Optuna records of a domain when it suggests from it."""
-    if domain.labels is not None:
-        return optuna.distributions.CategoricalDistribution(domain.labels)
-    low, high = domain.ends
-    if domain.int_ is not None:
-        return optuna.distributions.IntDistribution(int(low), int(high))
-    return optuna.distributions.FloatDistribution(low, high, log=domain.loguniform is not None)
 
 
 def make_sampler(spec: Sampler | None, *, after: int = 0, few_end: bool = False) -> optuna.samplers.BaseSampler:

@@ -224,3 +224,13 @@ def test_labels_that_yaml_1_1_reads_as_something_else_are_text(labels: tuple[str
     assert experiment.search["channels_last"].labels == list(labels)
     assert experiment.search["channels_last"].kind == "string"
     assert experiment.resolve({"channels_last": labels[1]}).channels_last is True
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"uniform": [0, 1]}, {"loguniform": [0.1, 10]}, {"int": [1, 5]}, {"choice": [0.1, 0.2]}, {"choice": {"a": 1}}],
+)
+def test_what_a_domain_says_of_itself_is_what_optuna_records_when_it_samples(fields: dict[str, Any]) -> None:
+    trial = optuna.create_study().ask()
+    domain(**fields).suggest(trial, "x")
+    assert trial.distributions["x"] == domain(**fields).distribution()
