@@ -128,5 +128,5 @@ def test_every_method_is_on_the_menu_under_its_name() -> None:
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValidationError, match="'standard', 'pgd_at', 'trades', 'mart', 'lbgat', 'arrest', 'arat'"):
+    with pytest.raises(ValidationError, match=r"'standard', 'pgd_at', .*'arat'"):
         TypeAdapter(MethodSpec).validate_python({"name": "pdg_at"})
