@@ -23,7 +23,7 @@ from arat_ray import Digits, Experiment, ImageSet, Pgd, StandardSpec, Study, Tin
 from arat_ray.api.files import load_experiment, text_of
 from arat_ray.api.inputs import as_path, in_python
 from arat_ray.cli import main
-from arat_ray.storage.place import Mirrored
+from arat_ray.storage.address import Mirrored
 from arat_ray.study.single import NotSavedError
 from arat_ray.training import checkpoint
 

@@ -8,7 +8,7 @@ import pytest
 
 from arat_ray import text
 from arat_ray.cli import main
-from arat_ray.storage.place import path_of
+from arat_ray.storage.address import path_of
 from arat_ray.text import command, did_you_mean, line, plain, uncoloured
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arat_ray.storage.place import path_of
+from arat_ray.storage.address import path_of
 
 AnyPath = str | os.PathLike[str]
 """A path, or the address of a bucket, such as s3://bucket/study."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray.exit_codes import BAD_INPUT, NOT_SAVED
-from arat_ray.storage.place import is_uri, path_of
+from arat_ray.storage.address import is_uri, path_of
 from arat_ray.text import line, nearest, plain
 
 if TYPE_CHECKING:

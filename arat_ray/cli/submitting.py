@@ -87,7 +87,7 @@ def submit(
         if dry_run:
             return
         from arat_ray.cluster.jobs import client, submission
-        from arat_ray.storage.place import without_login
+        from arat_ray.storage.address import without_login
 
         connected = client.connect(address)
         server = without_login(connected.get_address())

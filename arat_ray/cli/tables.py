@@ -132,7 +132,7 @@ def rebuild(study: Path) -> None:
     Example: arat-ray results rebuild results/layers
     """
     with user_errors():
-        from arat_ray.storage.place import uri_of
+        from arat_ray.storage.address import uri_of
         from arat_ray.study import rebuild as rebuilding
 
         if uri_of(study):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from arat_ray.cluster import ray_internals
-from arat_ray.storage.place import without_login
+from arat_ray.storage.address import without_login
 
 NOT_SECRET = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 SETTINGS = ("RAY_", "TUNE_", "TRAIN_", "NCCL_", "TORCHFT_")

@@ -22,7 +22,7 @@ from arat_ray.cluster.trials.checkpoints import are_left, push_left
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.experiment.spec import Experiment
-from arat_ray.storage.place import uri_of
+from arat_ray.storage.address import uri_of
 from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
 from arat_ray.study.budget import Over

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from arat_ray import locks
 from arat_ray.storage import objects
+from arat_ray.storage.address import Address, parse
 from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
-from arat_ray.storage.place import Place, parse
 
 AT_ONCE = 8
 
@@ -26,28 +26,28 @@ def cached(address: str) -> Path:
     What has changed in the bucket, by names, sizes or times, is another copy. Where the bucket does not answer, the
     newest copy serves. Raises ValueError where there is nothing, and where it cannot be fetched whole.
     """
-    place = parse(address)
+    bucket = parse(address)
     text = os.path.expanduser(os.environ.get("ARAT_DATA") or "~/.cache/arat-ray")
     if text.startswith("~"):
         raise ValueError(f"{address}: there is no home folder to keep a copy in; set ARAT_DATA")
     cache = Path(text).absolute()
-    home = cache / "buckets" / place.scheme / place.location.removeprefix("/")
+    home = cache / "buckets" / bucket.scheme / bucket.location.removeprefix("/")
     try:
-        there = _listing(place)
+        there = _listing(bucket)
     except OSError as error:
         copies = sorted(home.glob("[!.]*/"), key=lambda copy: copy.stat().st_mtime)
         if copies:
             return copies[-1] / home.name
         raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
     if not there:
-        objects.check(place)
+        objects.check(bucket)
         raise ValueError(f"{address}: there is no such file or folder")
     version = hashlib.sha256(json.dumps(sorted(there.items())).encode()).hexdigest()[:12]
     try:
         home.mkdir(parents=True, exist_ok=True)
         with locks.held(home / ".lock", wait=True):
             if not (home / version).is_dir():
-                _fetch(place, there, home / version)
+                _fetch(bucket, there, home / version)
     except OSError as error:
         raise ValueError(f"{address} cannot be kept in {home} ({objects.reason(error)})") from error
     except ValueError as error:
@@ -64,14 +64,14 @@ def is_there(address: str) -> bool:
         raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
 
 
-def _listing(place: Place) -> dict[str, Stat]:
+def _listing(bucket: Address) -> dict[str, Stat]:
     """Of a file, itself by the name ""; of a folder, what is in it."""
-    folder, _, name = place.location.rpartition("/")
-    alone = objects.stats(place._replace(location=folder), name)
-    return {"": alone[name]} if alone else objects.stats(place, "")
+    folder, _, name = bucket.location.rpartition("/")
+    alone = objects.stats(bucket._replace(location=folder), name)
+    return {"": alone[name]} if alone else objects.stats(bucket, "")
 
 
-def _fetch(place: Place, there: dict[str, Stat], copy: Path) -> None:
+def _fetch(bucket: Address, there: dict[str, Stat], copy: Path) -> None:
     """Put a copy in place once it is whole; OSError where it is not, or is replaced meanwhile.
 
     ValueError, before anything is written, where a key of the bucket is no name of a file below the copy.
@@ -83,8 +83,8 @@ def _fetch(place: Place, there: dict[str, Stat], copy: Path) -> None:
     for folder in {path.parent for path in paths.values()}:
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda name: objects.copy(place, name, paths[name]), paths)
+        found = pool.map(lambda name: objects.copy(bucket, name, paths[name]), paths)
         sizes = dict(zip(paths, found, strict=True))
-    if sizes != {name: stat.size for name, stat in there.items()} or _listing(place) != there:
-        raise OSError(f"{place.uri} was written to while it was fetched")
+    if sizes != {name: stat.size for name, stat in there.items()} or _listing(bucket) != there:
+        raise OSError(f"{bucket.uri} was written to while it was fetched")
     temporary.rename(copy)

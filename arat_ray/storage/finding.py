@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from arat_ray.storage import datasets
-from arat_ray.storage.place import is_uri, parse
+from arat_ray.storage.address import is_uri, parse
 
 Location = Path | str
 """A path, or the address of a bucket as text."""

@@ -20,7 +20,7 @@ from typing import Any
 from arat_ray.json_files import parse_json
 from arat_ray.locks import machine, started
 from arat_ray.storage import objects
-from arat_ray.storage.place import Place
+from arat_ray.storage.address import Address
 
 BEAT_S, STALE_S = 20.0, 120.0
 LOOK_S = 2.0
@@ -31,10 +31,10 @@ class TakenError(ValueError):
 
 
 class Lock:
-    """One lock, `.lock-<what>` at a place."""
+    """One lock, `.lock-<what>` at a address."""
 
-    def __init__(self, place: Place, what: str = "study") -> None:
-        self.place, self.name = place, f".lock-{what}"
+    def __init__(self, address: Address, what: str = "study") -> None:
+        self.address, self.name = address, f".lock-{what}"
         self.token = uuid.uuid4().hex
         self._beat = 0.0
 
@@ -44,8 +44,8 @@ class Lock:
         while (holder := self._holder()) is not None:
             if time.monotonic() >= deadline:
                 raise TakenError(
-                    f"{self.place.uri} is being written to by process {holder['pid']} of {holder['host']}; wait for it "
-                    f"or stop it (a driver that is not heard of for {STALE_S:.0f} s counts as dead)"
+                    f"{self.address.uri} is being written to by process {holder['pid']} of {holder['host']}; wait for "
+                    f"it or stop it (a driver that is not heard of for {STALE_S:.0f} s counts as dead)"
                 )
             time.sleep(0.2)
         self._write(self.token)
@@ -60,7 +60,7 @@ class Lock:
         if holder is None or holder["machine"] == machine():
             return
         log(
-            f"{self.place.uri} was being written to by process {holder['pid']} of {holder['host']}; "
+            f"{self.address.uri} was being written to by process {holder['pid']} of {holder['host']}; "
             f"waiting until it is heard of, or has been silent for {STALE_S:.0f} s and counts as dead"
         )
         before = self._last_beat()
@@ -89,28 +89,28 @@ class Lock:
             return None
         if held["machine"] == machine():
             return held if started(held["pid"]) == held["started"] else None
-        now = objects.put(self.place, f"{self.name}-clock", io.BytesIO(b"-")).mtime_ns  # the bucket's own clock
+        now = objects.put(self.address, f"{self.name}-clock", io.BytesIO(b"-")).mtime_ns  # the bucket's own clock
         beat = self._last_beat()
         return held if beat is not None and (now - beat) / 1e9 < STALE_S else None
 
     def _last_beat(self) -> int | None:
         """When its holder was last heard of, in ns of the bucket's own clock."""
-        beat = objects.stats(self.place, self.name).get(self.name)
+        beat = objects.stats(self.address, self.name).get(self.name)
         return beat.mtime_ns if beat else None
 
     def _check_mine(self) -> None:
         held = self._read()
         if held is None or held["token"] != self.token:
             who = f"process {held['pid']} of {held['host']}" if held else "somebody"
-            raise TakenError(f"{self.place.uri} was taken over by {who}")
+            raise TakenError(f"{self.address.uri} was taken over by {who}")
 
     def _read(self) -> dict[str, Any] | None:
-        content = objects.read(self.place, self.name)
+        content = objects.read(self.address, self.name)
         fix = "where no driver is running, remove it from the bucket"
         shape = {"token?": str, "host": str, "pid": int, "machine": str}
         held: dict[str, Any] | None = None
         if content:
-            held = parse_json(content, f"{self.place.uri}/{self.name}", fix=fix, shape=shape)
+            held = parse_json(content, f"{self.address.uri}/{self.name}", fix=fix, shape=shape)
         return held
 
     def _write(self, token: str | None) -> None:
@@ -122,5 +122,5 @@ class Lock:
             "started": started(pid),
             "machine": machine(),
         }
-        objects.put(self.place, self.name, io.BytesIO(json.dumps(held).encode()))
+        objects.put(self.address, self.name, io.BytesIO(json.dumps(held).encode()))
         self._beat = time.monotonic()

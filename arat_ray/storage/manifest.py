@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arat_ray import whole_files
+from arat_ray.storage.address import Mirrored, root
 from arat_ray.storage.objects import Stat
-from arat_ray.storage.place import Mirrored, root
 
 
 class Entry(NamedTuple):

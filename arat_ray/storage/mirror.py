@@ -1,4 +1,4 @@
-"""A mirror: a local folder and a place in a bucket, kept alike.
+"""A mirror: a local folder and an address in a bucket, kept alike.
 
 Files go up whole, and those that speak of others after them: epochs and decisions, then trials, then the journal. They
 come down the other way round. So at any moment the bucket has what a killed study leaves behind and can go on from.
@@ -25,10 +25,10 @@ from typing import IO, NamedTuple
 from arat_ray import locks
 from arat_ray.digests import sha256_of
 from arat_ray.storage import manifest, objects
+from arat_ray.storage.address import Mirrored, address_of, root
 from arat_ray.storage.manifest import Entry
 from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
-from arat_ray.storage.place import Mirrored, place_of, root
 
 GROUPS = (
     ("study.json", "study.yaml", "journal/", "trials/", "decisions/", "epochs/"),
@@ -55,7 +55,7 @@ class Mirror:
     """The mirror of one folder in a bucket."""
 
     def __init__(self, folder: Mirrored) -> None:
-        self.folder, self.place = folder, place_of(folder)
+        self.folder, self.address = folder, address_of(folder)
 
     def pull(self, names: Iterable[str], *, log: Log = lambda text: None, is_live: bool = False) -> None:
         """Bring files and folders (`trials/`) that are newer in the bucket; OSError where that fails.
@@ -121,7 +121,7 @@ class Mirror:
     def _pull(self, name: str) -> list[str]:
         """Bring what is newer; the unpushed files that were overtaken, which stay."""
         known = [each for each in self._files(name) if _is_clean(self.folder / each)]
-        there = objects.stats(self.place, name)
+        there = objects.stats(self.address, name)
         all_below(self.folder, there)
         wanted, overtaken = [], []
         for each, remote in there.items():
@@ -158,7 +158,7 @@ class Mirror:
                 stale.unlink(missing_ok=True)
         temporary = path.with_name(f".{path.name}.pulled-{os.getpid()}-{threading.get_ident()}")
         try:
-            objects.get(self.place, name, temporary)
+            objects.get(self.address, name, temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             yield temporary
@@ -173,7 +173,7 @@ class Mirror:
     def _push(self, name: str, snapshot: _Snapshot) -> None:
         path = self.folder / name
         manifest.write(path, manifest.read(path)._replace(sha256=snapshot.sha256))
-        remote = objects.put(self.place, name, snapshot.content)
+        remote = objects.put(self.address, name, snapshot.content)
         manifest.write(path, Entry(snapshot.stat, remote, snapshot.sha256))
 
     def _set_aside(self, names: Sequence[str], log: Log) -> None:
@@ -182,7 +182,7 @@ class Mirror:
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self.folder / name, aside / name)
         log(
-            f"{self.place.uri} went on elsewhere while {len(names)} files of this machine were not in it; what is "
+            f"{self.address.uri} went on elsewhere while {len(names)} files of this machine were not in it; what is "
             f"there counts, and they are kept in {aside}"
         )
 

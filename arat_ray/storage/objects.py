@@ -1,6 +1,6 @@
 """Objects in a bucket, through pyarrow.fs: what is there, whole objects up, whole objects down.
 
-pyarrow is imported inside the functions, so that the command line can know of places without loading it. Everything
+pyarrow is imported inside the functions, so that the command line can know of addresses without loading it. Everything
 that a network or a server can do wrong is an OSError, and soon: waits and repetitions are a matter of the caller.
 """
 
@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from arat_ray.storage.place import Place
+from arat_ray.storage.address import Address
 
 CONNECT_S, ANSWER_S, ATTEMPTS = 3, 5, 2
 CHUNK = 16 << 20
@@ -58,42 +58,42 @@ def _region(bucket: str, endpoint: str) -> str | None:
         return None
 
 
-def filesystem(place: Place) -> Any:
-    """The pyarrow filesystem that opens `place.location`."""
-    return _filesystem(place.scheme, place.bucket, place.endpoint)
+def filesystem(address: Address) -> Any:
+    """The pyarrow filesystem that opens `address.location`."""
+    return _filesystem(address.scheme, address.bucket, address.endpoint)
 
 
-def check(place: Place) -> None:
-    """Refuse a place whose bucket is missing or closed to us; ValueError, within seconds."""
-    where = place.endpoint or "its server"
+def check(address: Address) -> None:
+    """Refuse an address whose bucket is missing or closed to us; ValueError, within seconds."""
+    where = address.endpoint or "its server"
     try:
-        is_there = _is_there(place)
+        is_there = _is_there(address)
     except OSError as error:
         text = str(error)
         if re.search("ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CREDENTIAL|HTTP 40[13]", text, re.IGNORECASE):
             fix = "give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or this machine a role with access"
-            raise ValueError(f"{place.uri}: access is denied ({reason(error)}); {fix}") from error
-        raise ValueError(f"{place.uri}: {where} does not answer ({reason(error)})") from error
+            raise ValueError(f"{address.uri}: access is denied ({reason(error)}); {fix}") from error
+        raise ValueError(f"{address.uri}: {where} does not answer ({reason(error)})") from error
     if not is_there:
         raise ValueError(
-            f"{place.uri}: there is no bucket {place.bucket!r} at {place.endpoint or place.scheme}, or it is not ours "
-            "to see; make it first, or correct its name"
+            f"{address.uri}: there is no bucket {address.bucket!r} at {address.endpoint or address.scheme}, or it is "
+            "not ours to see; make it first, or correct its name"
         )
 
 
-def _is_there(place: Place) -> bool:
-    """Whether the bucket is there, by a listing below the place, which needs the right to read; OSError without it.
+def _is_there(address: Address) -> bool:
+    """Whether the bucket is there, by a listing below the address, which needs the right to read; OSError without it.
 
     S3 is not asked about the bucket itself: that takes the right to list all of it.
     """
     from pyarrow import fs
 
-    store, below = filesystem(place), fs.FileSelector(f"{place.location}/.nothing")
-    if place.scheme != "s3" and store.get_file_info(place.bucket).type == fs.FileType.NotFound:
+    store, below = filesystem(address), fs.FileSelector(f"{address.location}/.nothing")
+    if address.scheme != "s3" and store.get_file_info(address.bucket).type == fs.FileType.NotFound:
         return False
     try:
         store.get_file_info(below)
-    except FileNotFoundError:  # of the place; of a bucket it is another error
+    except FileNotFoundError:  # of the address; of a bucket it is another error
         return True
     except OSError as error:
         if "NO_SUCH_BUCKET" in str(error):
@@ -108,55 +108,55 @@ def reason(error: OSError) -> str:
     return re.sub(r"\s*\(Request ID.*?\)", "", text.rpartition("Details: ")[2] or text)
 
 
-def stats(place: Place, name: str) -> dict[str, Stat]:
-    """Of the object of a name below a place, or of all below a folder, `trials/`; by name. No dot-files there."""
+def stats(address: Address, name: str) -> dict[str, Stat]:
+    """Of the object of a name below an address, or of all below a folder, `trials/`; by name. No dot-files there."""
     from pyarrow import fs
 
-    store = filesystem(place)
+    store = filesystem(address)
     if name and not name.endswith("/"):
-        info = store.get_file_info(_join(place, name))
+        info = store.get_file_info(_join(address, name))
         return {name: _stat(info)} if info.type == fs.FileType.File else {}
-    folder = _join(place, name.rstrip("/"))
+    folder = _join(address, name.rstrip("/"))
     infos = store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
-    found = {info.path.removeprefix(f"{place.location}/"): _stat(info) for info in infos if info.is_file}
+    found = {info.path.removeprefix(f"{address.location}/"): _stat(info) for info in infos if info.is_file}
     return {name: stat for name, stat in found.items() if not is_hidden(name)}
 
 
-def folders(place: Place) -> list[str]:
-    """The names of the folders right below a place."""
+def folders(address: Address) -> list[str]:
+    """The names of the folders right below an address."""
     from pyarrow import fs
 
-    infos = filesystem(place).get_file_info(fs.FileSelector(place.location, allow_not_found=True))
+    infos = filesystem(address).get_file_info(fs.FileSelector(address.location, allow_not_found=True))
     return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
 
 
-def get(place: Place, name: str, path: Path) -> None:
+def get(address: Address, name: str, path: Path) -> None:
     """An object into a file, which is there when this returns, and flushed by nobody."""
-    _whole(place, name, lambda: copy(place, name, path))
+    _whole(address, name, lambda: copy(address, name, path))
 
 
-def copy(place: Place, name: str, path: Path) -> int:
+def copy(address: Address, name: str, path: Path) -> int:
     """The same of an object that nobody replaces meanwhile; its size. It is one object, whatever the server says."""
-    with filesystem(place).open_input_stream(_join(place, name)) as source, path.open("wb") as file:
+    with filesystem(address).open_input_stream(_join(address, name)) as source, path.open("wb") as file:
         for chunk in _chunks(source):
             file.write(chunk)
         return file.tell()
 
 
-def _whole(place: Place, name: str, fetch: Callable[[], int]) -> None:
+def _whole(address: Address, name: str, fetch: Callable[[], int]) -> None:
     """Fetch until it was one version of the object: one that is replaced meanwhile may come in pieces of both."""
     for _ in range(REPLACED_AT_MOST):
-        before = stats(place, name).get(name)
+        before = stats(address, name).get(name)
         size = fetch()
-        if before == stats(place, name).get(name) and before is not None and before.size == size:
+        if before == stats(address, name).get(name) and before is not None and before.size == size:
             return
-    raise OSError(f"{place.uri}/{name} is replaced faster than it can be read")
+    raise OSError(f"{address.uri}/{name} is replaced faster than it can be read")
 
 
-def put(place: Place, name: str, content: IO[bytes]) -> Stat:
+def put(address: Address, name: str, content: IO[bytes]) -> Stat:
     """A file's content as a whole object; what the bucket then says of it. OSError where that is not its size."""
-    store, key = filesystem(place), _join(place, name)
-    is_folder = place.scheme == "file"
+    store, key = filesystem(address), _join(address, name)
+    is_folder = address.scheme == "file"
     target = key.rpartition("/")[0] + f"/.{key.rpartition('/')[2]}.{os.getpid()}" if is_folder else key
     if is_folder:
         store.create_dir(key.rpartition("/")[0])
@@ -169,22 +169,22 @@ def put(place: Place, name: str, content: IO[bytes]) -> Stat:
         store.move(target, key)
     stat = _stat(store.get_file_info(key))
     if stat.size != size:
-        raise OSError(f"{place.uri}/{name} has {stat.size} bytes after {size} were sent")
+        raise OSError(f"{address.uri}/{name} has {stat.size} bytes after {size} were sent")
     return stat
 
 
-def read(place: Place, name: str) -> bytes | None:
+def read(address: Address, name: str) -> bytes | None:
     """The content of a small object; None where there is none."""
     content = b""
 
     def fetch() -> int:
         nonlocal content
-        with filesystem(place).open_input_stream(_join(place, name)) as source:
+        with filesystem(address).open_input_stream(_join(address, name)) as source:
             content = bytes(source.read())
         return len(content)
 
     try:
-        _whole(place, name, fetch)
+        _whole(address, name, fetch)
     except FileNotFoundError:
         return None
     return content
@@ -195,8 +195,8 @@ def _chunks(content: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _join(place: Place, name: str) -> str:
-    return f"{place.location}/{name}" if name else place.location
+def _join(address: Address, name: str) -> str:
+    return f"{address.location}/{name}" if name else address.location
 
 
 def _stat(info: Any) -> Stat:

@@ -41,7 +41,7 @@ class Pushing:
         self.is_lost = False
         self._log = log
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"push {mirror.place.uri}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"push {mirror.address.uri}", daemon=True)
 
     def start(self) -> None:
         _running.append(self)

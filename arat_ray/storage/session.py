@@ -11,9 +11,9 @@ from pathlib import Path
 
 from arat_ray import locks
 from arat_ray.storage import objects, pushing
+from arat_ray.storage.address import Mirrored, address_of
 from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import TABLES, Log, Mirror
-from arat_ray.storage.place import Mirrored, place_of
 
 EVALUATIONS = ("examples/", "evaluations/")
 WAIT_S = 120.0
@@ -32,7 +32,7 @@ def pull(path: Path, names: Iterable[str] = TABLES, *, log: Log) -> None:
     if not isinstance(path, Mirrored):
         return
     mirror = Mirror(path)
-    objects.check(mirror.place)
+    objects.check(mirror.address)
     try:
         is_live = locks.is_held(path / ".lock")
         if not is_live and mirror.unpushed():
@@ -54,8 +54,8 @@ def writing(path: Path, *, log: Log, names: Sequence[str] = TABLES) -> Iterator[
     if not isinstance(path, Mirrored):
         yield
         return
-    mirror, lock = Mirror(path), Lock(place_of(path))
-    objects.check(mirror.place)
+    mirror, lock = Mirror(path), Lock(address_of(path))
+    objects.check(mirror.address)
     if locks.is_held(path / ".lock"):
         raise ValueError(f"{path} is being written to by another process of this machine; wait for it or stop it")
     try:
@@ -117,7 +117,7 @@ def adding(path: Path | None, *, log: Log) -> Iterator[None]:
     if not isinstance(path, Mirrored):
         yield
         return
-    mirror, lock = Mirror(path), Lock(place_of(path), "evaluations")
+    mirror, lock = Mirror(path), Lock(address_of(path), "evaluations")
     is_there = True
     try:
         lock.acquire(wait_s=WAIT_S)
@@ -135,16 +135,16 @@ def study_of(path: Path) -> tuple[Path, str]:
     """The study that a path in a bucket is in, or is, and what of it the path names; no study: the path's folder."""
     if not isinstance(path, Mirrored):
         return path, ""
-    place = place_of(path)
-    objects.check(place)
+    address = address_of(path)
+    objects.check(address)
     try:
         for study in (path, *list(path.parents)[:3]):
             inside = str(path.relative_to(study))
-            if place_of(study).location.count("/") and objects.stats(place_of(study), "trials/part-00000.parquet"):
+            if address_of(study).location.count("/") and objects.stats(address_of(study), "trials/part-00000.parquet"):
                 return study, "" if inside == "." else inside
-        if objects.stats(place_of(path.parent), path.name):
+        if objects.stats(address_of(path.parent), path.name):
             return path.parent, path.name
-        there = objects.folders(place) or objects.folders(place_of(path.parent))
+        there = objects.folders(address) or objects.folders(address_of(path.parent))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
     known = f"; near it there is {', '.join(there[:10])}" if there else ""
@@ -153,7 +153,7 @@ def study_of(path: Path) -> tuple[Path, str]:
 
 def _push_leftovers(mirror: Mirror, log: Log) -> None:
     """What a command could not push before it ended, unless the study is being written to elsewhere."""
-    lock = Lock(mirror.place)
+    lock = Lock(mirror.address)
     try:
         lock.acquire()
     except TakenError as error:
@@ -161,7 +161,7 @@ def _push_leftovers(mirror: Mirror, log: Log) -> None:
         return
     mirror.pull(TABLES, log=log)
     if count := mirror.push_all(log=log):
-        log(f"pushed {count} files to {mirror.place.uri} that were left on this machine")
+        log(f"pushed {count} files to {mirror.address.uri} that were left on this machine")
     lock.release()
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from arat_ray.storage import finding
-from arat_ray.storage.place import is_uri
+from arat_ray.storage.address import is_uri
 
 OTHERS_CAN_WRITE = 0o022
 

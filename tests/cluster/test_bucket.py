@@ -16,8 +16,8 @@ import pytest
 from arat_ray.cluster.trials.checkpoints import are_left
 from arat_ray.results import reader
 from arat_ray.storage import objects
+from arat_ray.storage.address import Mirrored, mirror_of, parse, root
 from arat_ray.storage.mirror import TABLES, Mirror
-from arat_ray.storage.place import Mirrored, mirror_of, parse, root
 from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, wait_until, without_ray
 from tests.storage.conftest import Server, _server, address, server, there
 

@@ -21,7 +21,7 @@ from arat_ray.cluster import secrecy, starting, token
 from arat_ray.cluster.secrecy import server
 from arat_ray.cluster.waiting import Waiting
 from arat_ray.exit_codes import INTERRUPTED
-from arat_ray.storage.place import parse
+from arat_ray.storage.address import parse
 from tests.cluster.studies import COMMAND, EXPERIMENT
 
 HOME = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")

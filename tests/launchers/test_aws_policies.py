@@ -13,8 +13,8 @@ import pytest
 
 from arat_ray.launchers.aws_roles import worker_types
 from arat_ray.storage import objects
+from arat_ray.storage.address import parse
 from arat_ray.storage.datasets import cached
-from arat_ray.storage.place import parse
 from tests.launchers.filled import CLUSTERS
 from tests.launchers.iam import is_allowed
 from tests.storage.conftest import CREDENTIALS

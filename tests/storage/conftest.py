@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from arat_ray.storage import objects
-from arat_ray.storage.place import Mirrored, mirror_of, parse
+from arat_ray.storage.address import Mirrored, mirror_of, parse
 from tests.cluster.studies import wait_until
 
 CREDENTIALS = {

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from arat_ray.cli import main
 from arat_ray.results import reader
-from arat_ray.storage.place import mirror_of, parse, root
+from arat_ray.storage.address import mirror_of, parse, root
 from tests.cluster.studies import EXPERIMENT
 from tests.storage.conftest import there
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from arat_ray.storage import datasets, objects
-from arat_ray.storage.place import Place, parse
+from arat_ray.storage.address import Address, parse
 from arat_ray.training.data.image_files import ImageFolder, ParquetImages
 from tests.storage.conftest import Server
 
@@ -92,7 +92,7 @@ def test_half_a_set_is_never_taken_for_one(data: str, monkeypatch: pytest.Monkey
     put(data, "set/a", b"aaa")
     whole, looks = datasets._listing, list[None]()
 
-    def written_to(place: Place) -> dict[str, objects.Stat]:
+    def written_to(place: Address) -> dict[str, objects.Stat]:
         found = whole(place)
         looks.append(None)
         put(data, "set/a", b"bbbb" * len(looks))

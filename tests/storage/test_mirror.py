@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from arat_ray.storage import manifest, objects
+from arat_ray.storage.address import Mirrored, mirror_of, parse, root
 from arat_ray.storage.mirror import TABLES, UNSETTLED_S, Mirror
-from arat_ray.storage.place import Mirrored, mirror_of, parse, root
 from tests.storage.conftest import there
 
 STUDY = {
@@ -130,8 +130,8 @@ def test_an_object_that_is_replaced_while_it_is_read_arrives_whole(
 
 
 def test_what_is_removed_from_the_bucket_goes_from_the_mirrors_but_not_what_was_never_pushed(study: Mirror) -> None:
-    objects.filesystem(study.place).delete_file(f"{study.place.location}/{TRIALS}")
-    objects.filesystem(study.place).delete_file(f"{study.place.location}/{EPOCHS}")
+    objects.filesystem(study.address).delete_file(f"{study.address.location}/{TRIALS}")
+    objects.filesystem(study.address).delete_file(f"{study.address.location}/{EPOCHS}")
     write(study, EPOCHS, b"more epochs")
     study.pull(TABLES)
     assert TRIALS not in content(study)

@@ -9,9 +9,9 @@ import boto3
 import pytest
 
 from arat_ray.storage import datasets, session
+from arat_ray.storage.address import Mirrored, mirror_of, parse
 from arat_ray.storage.mirror import Mirror
 from arat_ray.storage.names import all_below, below, tame
-from arat_ray.storage.place import Mirrored, mirror_of, parse
 
 HOSTILE = {
     "up": "../escaped",

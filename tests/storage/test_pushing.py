@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from arat_ray.storage import lock, objects, session
+from arat_ray.storage.address import Mirrored, mirror_of, parse
 from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import Mirrored, mirror_of, parse
 from arat_ray.storage.pushing import Pushing
 from arat_ray.storage.session import NotPushedError
 from tests.cluster.studies import wait_until

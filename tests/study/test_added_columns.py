@@ -24,8 +24,8 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import log, reader, table
 from arat_ray.results.rows import TrialRow
 from arat_ray.results.schema import PART_ROWS, TABLES, TableType
+from arat_ray.storage.address import mirror_of, parse, root
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import mirror_of, parse, root
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from arat_ray.storage import objects
+from arat_ray.storage.address import is_uri, parse
 from arat_ray.storage.names import below
-from arat_ray.storage.place import is_uri, parse
 from arat_ray.training.run import Train
 
 

@@ -17,7 +17,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from arat_ray.storage.place import without_login
+from arat_ray.storage.address import without_login
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_ADDRESS")
 TOKEN_FILE = "~/.ray/auth_token"

@@ -22,8 +22,8 @@ from arat_ray.cluster import ray_internals
 from arat_ray.cluster.node_affinity import task_on
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.storage import objects
+from arat_ray.storage.address import mirror_of, parse, uri_of
 from arat_ray.storage.mirror import Mirror
-from arat_ray.storage.place import mirror_of, parse, uri_of
 from arat_ray.storage.pushing import Pushing
 from arat_ray.terminal import report
 from arat_ray.text import plain
@@ -92,7 +92,7 @@ def _pull(mirror: Mirror) -> None:
             return
         except OSError as error:
             if time.monotonic() >= deadline:
-                logger.warning(plain(f"{mirror.place.uri} is not there ({error}); going on from what this node has"))
+                logger.warning(plain(f"{mirror.address.uri} is not there ({error}); going on from what this node has"))
                 return
             time.sleep(2)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from arat_ray.storage.place import is_uri, parse
+from arat_ray.storage.address import is_uri, parse
 
 
 def _whole_path(path: Path) -> Path:

@@ -15,8 +15,8 @@ from pyarrow.fs import FileSelector
 from arat_ray.cluster.doctor import probes
 from arat_ray.cluster.doctor.examine import check_data, check_gpus, check_gradients, check_storage, check_versions
 from arat_ray.cluster.doctor.on_all_nodes import Trouble
+from arat_ray.storage.address import parse
 from arat_ray.storage.objects import filesystem
-from arat_ray.storage.place import parse
 from arat_ray.training.rehearsal import Rehearsal
 from tests.cluster.studies import COMMAND, EXPERIMENT
 from tests.storage.conftest import _server, address, server

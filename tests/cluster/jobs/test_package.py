@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.cluster.jobs import keys, package
-from arat_ray.storage.place import without_login
+from arat_ray.storage.address import without_login
 from tests.launchers.filled import ROOT
 
 Write = Callable[..., Path]

@@ -1,6 +1,6 @@
-"""Where a study lies: a folder, or a place in a bucket with its local mirror.
+"""Where a study lies: a folder, or an address in a bucket with its local mirror.
 
-All code works on local paths. The path of a mirror says by itself which place it mirrors:
+All code works on local paths. The path of a mirror says by itself which address it mirrors:
 `<root>/s3/bucket/prefix/study` is that of `s3://bucket/prefix/study`. Nothing here asks the network, or loads anything.
 """
 
@@ -16,7 +16,7 @@ SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
-class Place(NamedTuple):
+class Address(NamedTuple):
     """An address in a bucket: `s3`, `bucket/prefix/study`, and for S3 the server that is not Amazon's."""
 
     scheme: str
@@ -36,7 +36,7 @@ class Mirrored(PosixPath):
     """A path in a mirror. In an f-string it reads as the address that the user knows; elsewhere it is the path."""
 
     def __format__(self, spec: str) -> str:
-        return format(place_of(self).uri, spec)
+        return format(address_of(self).uri, spec)
 
 
 def root() -> Path:
@@ -49,8 +49,8 @@ def is_uri(text: str) -> bool:
     return _URI.fullmatch(text) is not None
 
 
-def parse(uri: str) -> Place:
-    """The place of an address; ValueError where it is none that can be opened."""
+def parse(uri: str) -> Address:
+    """An address as it is written; ValueError where it is none that can be opened."""
     match = _URI.fullmatch(uri)
     assert match is not None, uri
     scheme, location = match[1].lower(), match[2].rstrip("/")
@@ -70,7 +70,7 @@ def parse(uri: str) -> Place:
     parts = location.removeprefix("/").split("/")
     if not all(parts) or {".", ".."} & set(parts):
         raise ValueError(f"{uri}: not a plain address; write it as {scheme}://bucket/prefix")
-    return Place(scheme, location, s3_endpoint() if scheme == "s3" else "")
+    return Address(scheme, location, s3_endpoint() if scheme == "s3" else "")
 
 
 def without_login(address: str) -> str:
@@ -95,18 +95,18 @@ def path_of(text: str) -> Path:
     return mirror_of(parse(text)) if is_uri(text) else Path(text)
 
 
-def mirror_of(place: Place) -> Mirrored:
-    server = f"@{quote(place.endpoint, safe='')}" if place.endpoint else ""
-    return Mirrored(root() / f"{place.scheme}{server}" / place.location.removeprefix("/"))
+def mirror_of(address: Address) -> Mirrored:
+    server = f"@{quote(address.endpoint, safe='')}" if address.endpoint else ""
+    return Mirrored(root() / f"{address.scheme}{server}" / address.location.removeprefix("/"))
 
 
-def place_of(path: Mirrored) -> Place:
-    """The place that a path mirrors."""
+def address_of(path: Mirrored) -> Address:
+    """The address that a path mirrors."""
     server, *parts = path.relative_to(root()).parts
     scheme, _, endpoint = server.partition("@")
-    return Place(scheme, ("/" if scheme == "file" else "") + "/".join(parts), unquote(endpoint))
+    return Address(scheme, ("/" if scheme == "file" else "") + "/".join(parts), unquote(endpoint))
 
 
 def uri_of(path: Path) -> str | None:
     """The address of a path in a mirror; None of a plain path."""
-    return place_of(path).uri if isinstance(path, Mirrored) else None
+    return address_of(path).uri if isinstance(path, Mirrored) else None
