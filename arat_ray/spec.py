@@ -6,13 +6,20 @@ A spec stands beside the code that it configures; this module only holds what al
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from arat_ray.pixels import parse_fraction
 from arat_ray.text import did_you_mean
+
+
+class Written(NamedTuple):
+    """What may be written for a key whose type cannot say it: `Annotated[Any, Written("list of values")]`."""
+
+    words: str
+
 
 _POINT = "; is it the end of a number? Decimals follow a point, as in 0.1"
 

@@ -55,3 +55,10 @@ def test_every_column_has_a_meaning_and_the_unit_that_its_name_says(table: str) 
 def test_a_column_without_a_meaning_is_named() -> None:
     with pytest.raises(ValueError, match=r"Unexplained\.seconds has no meaning"):
         docs.columns(Unexplained)
+
+
+def test_keys_with_values_of_any_kind_say_what_may_be_written() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "experiment.md").read_text()
+    assert "| `train` | [Train](#train) |" in page
+    assert "mapping to value" not in page.split("## Train")[0]
+    assert "| `choice` | list of values, or mapping of labels" in page

@@ -29,7 +29,7 @@ from arat_ray.cli import main as arat_ray
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results.rows import ROWS
 from arat_ray.results.schema import TABLES
-from arat_ray.spec import Spec
+from arat_ray.spec import Spec, Written
 from arat_ray.training.run import Train
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -61,7 +61,7 @@ def _sections(spec: type[Spec], done: list[type[Spec]]) -> Iterator[str]:
     if about := inspect.cleandoc(spec.__doc__ or ""):
         yield about.split("\n\n")[0].replace("\n", " ") if spec.__doc__ != Spec.__doc__ else ""
     rows = [
-        f"| `{field.alias or key}` | {_type(field.annotation)} | {_default(field)} | {meaning(spec, key)} |"
+        f"| `{field.alias or key}` | {_kind(field)} | {_default(field)} | {meaning(spec, key)} |"
         for key, field in spec.model_fields.items()
     ]
     yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
@@ -111,6 +111,12 @@ def _specs(kind: Any) -> Iterator[type[Spec]]:
         yield kind
     for part in get_args(kind):
         yield from _specs(part)
+
+
+def _kind(field: FieldInfo) -> str:
+    """What may be written for a field: as it says itself, where its type cannot, else by its type."""
+    own = [said.words for said in field.metadata if isinstance(said, Written)]
+    return own[0] if own else _type(field.annotation)
 
 
 def _type(kind: Any) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arat_ray.experiment.errors import ExperimentError, shown
-from arat_ray.experiment.spec import MEMBER, Experiment
+from arat_ray.experiment.paths import MEMBER
+from arat_ray.experiment.probes import probes
+from arat_ray.experiment.spec import Experiment
 from arat_ray.training.run import Train, Validate
 
 BEARING = ("dataset", "batch_size", "preset", MEMBER)
@@ -28,7 +30,7 @@ def _problems(experiment: Experiment) -> Iterator[str]:
     if problem := _problem(experiment.base, experiment.validation):
         yield problem
         return
-    for where, sampled in experiment.probes():
+    for where, sampled in probes(experiment):
         if any(path.split(".")[0] in BEARING for path in sampled):
             problem = _problem(experiment.resolve(sampled), experiment.validation)
             if problem:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from arat_ray.experiment.constraints import DIAGNOSTICS, OF_EPOCHS, OF_TRIALS
 from arat_ray.experiment.errors import explain, shown
+from arat_ray.experiment.probes import probes
 from arat_ray.experiment.spec import PRICE, Experiment, Resources
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import did_you_mean
@@ -88,7 +89,7 @@ def _condition_problems(experiment: Experiment) -> Iterator[str]:
 
 def _search_problems(experiment: Experiment) -> Iterator[str]:
     refused: set[str] = set()
-    for where, sampled in experiment.probes():
+    for where, sampled in probes(experiment):
         if where in refused:
             continue
         problems = list(_sample_problems(experiment, where, sampled))
@@ -102,7 +103,7 @@ def _sample_problems(experiment: Experiment, where: str, sampled: dict[str, Any]
     try:
         train = experiment.resolve(sampled)
     except ValidationError as error:
-        for line in explain(error, experiment.place(sampled), prefix="train"):
+        for line in explain(error, experiment.substitute(sampled), prefix="train"):
             yield f"with {shown_sample}: {line}"
         return
     except ValueError as error:

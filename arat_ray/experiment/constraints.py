@@ -54,14 +54,14 @@ class Bound(Spec):
         )
 
 
-class Verdict(NamedTuple):
+class Feasibility(NamedTuple):
     """How a trial stands to the constraints: each one's violation (up to 0: satisfied), and in words what is broken."""
 
     violations: dict[str, float]
     broken: list[str]
 
 
-def judge(constraints: Mapping[str, Bound], values: Mapping[str, Any]) -> Verdict:
+def check(constraints: Mapping[str, Bound], values: Mapping[str, Any]) -> Feasibility:
     """Hold a trial's values against the constraints; a value that is missing or no finite number breaks its own."""
     violations, broken = {}, []
     for column, bound in constraints.items():
@@ -76,4 +76,4 @@ def judge(constraints: Mapping[str, Bound], values: Mapping[str, Any]) -> Verdic
             violations[f"{column}.{name}"] = float(violation)
             if value is not None and violation > 0:
                 broken.append(f"{column} {value:.4g} is {'below' if sign < 0 else 'above'} {limit:g}")
-    return Verdict(violations, broken)
+    return Feasibility(violations, broken)

@@ -13,7 +13,8 @@ import torch
 
 from arat_ray.experiment import at_hand
 from arat_ray.experiment.early_stopping import ParetoAsha
-from arat_ray.experiment.spec import MEMBER, Experiment, Resources
+from arat_ray.experiment.paths import MEMBER
+from arat_ray.experiment.spec import Experiment, Resources
 from arat_ray.text import plain
 from arat_ray.training import layers
 from arat_ray.training.data.splits import Dataset

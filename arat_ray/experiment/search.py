@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from arat_ray.experiment.errors import shown
 from arat_ray.pixels import parse_fraction
-from arat_ray.spec import Spec
+from arat_ray.spec import Spec, Written
 
 if TYPE_CHECKING:
     import optuna
@@ -74,9 +74,13 @@ class Domain(Spec):
     """[low, high], both included, drawn uniformly in the logarithm."""
     int_: Annotated[tuple[int, int], BeforeValidator(_two_numbers)] | None = Field(None, alias="int")
     """[low, high], whole numbers, both included."""
-    choice: Annotated[Any, BeforeValidator(_values)] = None
+    choice: Annotated[
+        Any, BeforeValidator(_values), Written("list of values, or mapping of labels (text, or all integers) to values")
+    ] = None
     """A list of values, or labels and what they stand for; the label is sampled, stored and plotted."""
-    when: dict[str, Any] = Field(default_factory=dict)
+    when: Annotated[dict[str, Any], Written("mapping of paths in `search` to a label or a list of labels")] = Field(
+        default_factory=dict
+    )
     """{path: label or labels}: drawn only where another domain took one of them; else `train`'s value stays."""
 
     @model_validator(mode="after")

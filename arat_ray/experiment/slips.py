@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 from arat_ray.experiment.errors import shown
+from arat_ray.experiment.probes import probes
 from arat_ray.experiment.spec import Experiment
 from arat_ray.pixels import format_pixels
 from arat_ray.training.attacks import Attack
@@ -31,7 +32,7 @@ GREY_LEVEL, L2_AT_LEAST = 1 / 255, 0.05
 def found(experiment: Experiment) -> Iterator[str]:
     """A line for each slip in `train:` and `validate:`, and for those that only values of the search make."""
     known = set(lines := list(_in_run(experiment.base, experiment.validation)))
-    for where, sampled in experiment.probes():
+    for where, sampled in probes(experiment):
         for slip in _in_run(experiment.resolve(sampled), experiment.validation):
             if slip not in known:
                 known.add(slip)

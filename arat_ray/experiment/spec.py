@@ -13,11 +13,12 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import ParetoAsha
 from arat_ray.experiment.errors import explain, shown
+from arat_ray.experiment.paths import MEMBER, put, whole_run
 from arat_ray.experiment.search import Domain, flag
 from arat_ray.results.schema import GOALS
-from arat_ray.spec import Spec
-from arat_ray.storage.names import EXPERIMENT_BYTES, EXPERIMENT_LETTERS
-from arat_ray.text import did_you_mean, nearest
+from arat_ray.spec import Spec, Written
+from arat_ray.storage.names import check_experiment_name
+from arat_ray.text import did_you_mean
 from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
 
@@ -32,24 +33,7 @@ Sampled = dict[str, Any]
 """Path into `train` -> sampled value or label."""
 
 PRICE = "write `resources: {price: {usd_per_device_hour: 2.5}}`"
-MEMBER = "member"
-"""The search path that stands for all of `train`: a choice of whole runs, `member: {choice: {8: {...}, 12: {...}}}`."""
 GRID_AT_MOST = 100_000
-CONTEXTS_AT_MOST = 200
-"""Of a domain's conditions: combinations of labels that are tried out."""
-
-
-def _is_a_file_name(name: str) -> str:
-    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
-    if len(name) > EXPERIMENT_LETTERS:
-        raise ValueError(f"becomes a folder: use at most {EXPERIMENT_LETTERS} characters, not {len(name)}")
-    if (size := len(name.encode())) > EXPERIMENT_BYTES:
-        raise ValueError(
-            f"becomes a folder: use at most {EXPERIMENT_BYTES} bytes, not {size} (its {len(name)} characters have "
-            "more than one each)"
-        )
-    return name
 
 
 class Sampler(Spec):
@@ -135,15 +119,17 @@ class Resources(Spec):
 class Experiment(Spec):
     """An experiment file. `train` alone is runnable; `search` says what varies in it."""
 
-    name: Annotated[str, AfterValidator(_is_a_file_name)]
+    name: Annotated[str, AfterValidator(check_experiment_name)]
     """The study's name: results land in `results/<name>/`."""
-    train: dict[str, Any]
+    train: Annotated[dict[str, Any], Written("[Train](#train)")]
     """One complete training run, from which every trial starts; by itself it is what `arat-ray train` runs."""
     validation: Validate = Field(alias="validate")
     """How trials are measured during the search."""
     search: dict[str, Domain] = Field(default_factory=dict)
     """What varies: a path into `train`, such as `method.beta`, then its domain. `member` is a choice of whole runs."""
-    first: list[Sampled] = Field(default_factory=list)
+    first: Annotated[
+        list[Sampled], Written("list of mappings of paths in `search` to a value, or to a label of a choice")
+    ] = Field(default_factory=list)
     """Known good points, tried before the sampler proposes any: values by path."""
     maximize: tuple[Goal, ...] = Field(("clean_accuracy", "robust_accuracy"), min_length=1)
     """The goals of the search."""
@@ -220,9 +206,9 @@ class Experiment(Spec):
         Raises ValueError naming the path for a sample that is outside of its domain or leads nowhere in `train`, and
         pydantic's ValidationError for one that makes an impossible run.
         """
-        return Train.model_validate(self.place(sampled))
+        return Train.model_validate(self.substitute(sampled))
 
-    def place(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
+    def substitute(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
         """`train` as written with the samples' values put in, not yet validated.
 
         What the file leaves out stays out, so that a sampled preset can still fill it in. A subtree is put in before
@@ -237,9 +223,9 @@ class Experiment(Spec):
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             if path == MEMBER:
-                train = copy.deepcopy(_whole_run(value))
+                train = copy.deepcopy(whole_run(value))
             else:
-                _set(train, _with_defaults(train), path, copy.deepcopy(value))
+                put(train, path, copy.deepcopy(value))
         return train
 
     def grid(self) -> Iterator[Sampled]:
@@ -299,92 +285,6 @@ class Experiment(Spec):
             del dumped["constraints"]
         return of_experiment(dumped | {"train": self.base.model_dump(mode="json")})
 
-    def probes(self) -> Iterator[tuple[str, Sampled]]:
-        """Samples that show whether each value of each domain can be used: (where it is written, sample)."""
-        known: dict[str, list[Sampled]] = {}
-        for path, domain in self.search.items():
-            for context in self._contexts(path, known):
-                for sample in domain.probes:
-                    yield f"search.{path}", {**context, path: sample}
-        for number, point in enumerate(self.first):
-            yield f"first[{number}]", point
-
-    def _contexts(self, path: str, known: dict[str, list[Sampled]]) -> list[Sampled]:
-        """What may have been sampled where the domain of `path` applies, as far as it bears on that.
-
-        Domains that stand above find theirs in `known`, where this one's are put.
-        """
-        if path in known:
-            return known[path]
-        given: dict[str, list[Any]] = {}
-        for other, wanted in self.search[path].when.items():
-            labels = wanted if isinstance(wanted, list) else [wanted]
-            given[other] = [self.search[other].read(label) for label in labels]
-        contexts: list[Sampled] = [{}]
-        for other, domain in self.search.items():
-            if other in given or path.startswith(f"{other}."):
-                labels = given.get(other, domain.labels or [])
-                above = self._contexts(other, known)
-                options = [{**context, other: label} for label in labels for context in above[:CONTEXTS_AT_MOST]]
-                if other not in given and domain.when:
-                    options.append({})  # its own condition may fail
-                together = (
-                    {**context, **option}
-                    for context in contexts
-                    for option in options
-                    if all(context.get(key, label) == label for key, label in option.items())
-                )
-                contexts = list(itertools.islice(together, CONTEXTS_AT_MOST))
-        known[path] = contexts
-        return contexts
-
 
 def _flags(wanted: Any) -> Any:
     return [flag(label) for label in wanted] if isinstance(wanted, list) else flag(wanted)
-
-
-def _whole_run(value: Any) -> dict[str, Any]:
-    """What `member` stands for."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{MEMBER} stands for all of `train`, not for {shown(value)}; give each of its labels a run")
-    return value
-
-
-def _with_defaults(train: dict[str, Any]) -> dict[str, Any]:
-    """`train` with what it leaves out; as it is where it is not valid (yet)."""
-    try:
-        return Train.model_validate(train).model_dump()
-    except ValidationError:
-        return train
-
-
-def _set(train: dict[str, Any], complete: Any, path: str, value: Any) -> None:
-    """Put a value at a dotted path, which must exist in `complete`: in `train` with its defaults."""
-    node, parts = train, path.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(complete, dict) or part not in complete:
-            raise ValueError(f"path {path!r} is not in train{_nearest(train, path, parts[:depth], complete)}")
-        if depth == len(parts) - 1:
-            node[part] = value
-            return
-        complete = complete[part]
-        if not isinstance(node.get(part), dict):  # no more than it takes, so that a preset can fill in the rest
-            node[part] = {"name": complete["name"]} if isinstance(complete, dict) and "name" in complete else {}
-        node = node[part]
-
-
-def _nearest(train: dict[str, Any], path: str, parents: list[str], complete: Any) -> str:
-    """What a path that does not exist was probably meant to be."""
-    if near := nearest(path, _paths(_with_defaults(train))):
-        return f"; did you mean {near!r}?"
-    if not isinstance(complete, dict):
-        return f": {'.'.join(parents)} is {shown(complete)} there"
-    return f"; known: {', '.join('.'.join([*parents, key]) for key in complete)}"
-
-
-def _paths(node: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted path of nested mappings."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _paths(value, f"{prefix}{key}.")

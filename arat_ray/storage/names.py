@@ -42,6 +42,20 @@ def all_below(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     return paths
 
 
+def check_experiment_name(name: str) -> str:
+    """The `name:` of an experiment as it is. ValueError where no folder could have it."""
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise ValueError(f"{name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
+    if len(name) > EXPERIMENT_LETTERS:
+        raise ValueError(f"becomes a folder: use at most {EXPERIMENT_LETTERS} characters, not {len(name)}")
+    if (size := len(name.encode())) > EXPERIMENT_BYTES:
+        raise ValueError(
+            f"becomes a folder: use at most {EXPERIMENT_BYTES} bytes, not {size} (its {len(name)} characters have "
+            "more than one each)"
+        )
+    return name
+
+
 def tame(text: str, *, room: int = 0, keep_end: bool = False) -> str:
     """What any text may be called as the `name:` of an experiment, with room left for so many ASCII characters.
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
-from arat_ray.experiment.spec import MEMBER, Experiment
+from arat_ray.experiment.paths import MEMBER
+from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.results.statuses import ENDED
 from arat_ray.study import rerun_config

@@ -263,7 +263,7 @@ class Recorder:
             return {}
         self._count(number)
         trial = self.running[number]
-        checked = constraints.judge(
+        checked = constraints.check(
             bounds, trial.measured | {name: trial.row.get(name) for name in constraints.OF_TRIALS}
         )
         trial.row |= {"feasible": not checked.broken, "broken_constraints": "; ".join(checked.broken) or None}

@@ -135,7 +135,7 @@ def _ending(experiment: Experiment, trial: FrozenTrial) -> TrialRow:
         row |= {"status": "complete"}
         row |= cast(TrialRow, dict(zip(experiment.maximize, trial.values, strict=True)))
         if experiment.constraints:
-            broken = constraints.judge(experiment.constraints, _constrained(experiment, trial)).broken
+            broken = constraints.check(experiment.constraints, _constrained(experiment, trial)).broken
             row |= {"feasible": not broken, "broken_constraints": "; ".join(broken) or None}
     elif trial.state == TrialState.PRUNED:
         row |= {"status": "pruned", "stop_reason": reason}

@@ -122,7 +122,7 @@ def _violations(experiment: Experiment, row: Mapping[str, Any]) -> dict[str, flo
     for column in experiment.constraints:
         if row.get(column) is None:
             raise _UnusableError(f"constraints.{column}", " was not measured there")
-    return constraints.judge(experiment.constraints, row).violations
+    return constraints.check(experiment.constraints, row).violations
 
 
 def _complete(study: Path, goals: Sequence[str], of_epochs: Sequence[str]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from arat_ray.experiment.config import load
+from arat_ray.experiment.probes import probes
 from arat_ray.experiment.spec import Experiment
 from arat_ray.training.identity import differences
 from arat_ray.training.methods import AratSpec, PgdAtSpec
@@ -208,7 +209,7 @@ def test_probes_show_every_value_where_it_can_be_sampled() -> None:
     probed = experiment(
         {"method.predictor": PREDICTOR, "method.predictor.depth": DEPTH}, first=[{"method.predictor": "none"}]
     )
-    assert list(probed.probes()) == [
+    assert list(probes(probed)) == [
         ("search.method.predictor", {"method.predictor": "none"}),
         ("search.method.predictor", {"method.predictor": "wide"}),
         ("search.method.predictor.depth", {"method.predictor": "wide", "method.predictor.depth": 1}),
@@ -218,14 +219,14 @@ def test_probes_show_every_value_where_it_can_be_sampled() -> None:
 
 
 def test_probes_of_an_interval_include_one_that_is_not_whole() -> None:
-    probes = [sample["seed"] for _, sample in experiment({"seed": {"uniform": [1, 5]}}).probes()]
-    assert probes[:2] == [1, 5]
-    assert probes[2] % 1
+    tried = [sample["seed"] for _, sample in probes(experiment({"seed": {"uniform": [1, 5]}}))]
+    assert tried[:2] == [1, 5]
+    assert tried[2] % 1
 
 
 def test_a_path_below_a_searched_one_is_probed_with_each_of_its_values() -> None:
     probed = experiment({"method.predictor": PREDICTOR, "method.predictor.ratio": {"choice": [0.5]}})
-    contexts = [sample["method.predictor"] for where, sample in probed.probes() if where.endswith("ratio")]
+    contexts = [sample["method.predictor"] for where, sample in probes(probed) if where.endswith("ratio")]
     assert contexts == ["none", "wide"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from arat_ray.experiment import plan
 from arat_ray.experiment.config import load
-from arat_ray.experiment.constraints import Bound, judge
+from arat_ray.experiment.constraints import Bound, check
 from arat_ray.experiment.errors import ExperimentError
 from tests.experiment.test_errors import GOOD
 
@@ -21,24 +21,24 @@ def bounds(**given: dict[str, Any]) -> dict[str, Bound]:
 
 def test_a_violation_is_a_share_of_the_bound_and_says_what_is_broken() -> None:
     constraints = bounds(robust_accuracy={"min": 0.4}, epoch_s={"min": 1, "max": 60})
-    verdict = judge(constraints, {"robust_accuracy": 0.3, "epoch_s": 75})
+    verdict = check(constraints, {"robust_accuracy": 0.3, "epoch_s": 75})
     assert verdict.violations == pytest.approx({"robust_accuracy.min": 0.25, "epoch_s.min": -74, "epoch_s.max": 0.25})
     assert verdict.broken == ["robust_accuracy 0.3 is below 0.4", "epoch_s 75 is above 60"]
 
 
 def test_a_bound_that_is_met_exactly_is_satisfied_also_at_zero() -> None:
     constraints = bounds(robust_accuracy={"min": 0.4}, gradient_cosine={"min": 0})
-    verdict = judge(constraints, {"robust_accuracy": 0.4, "gradient_cosine": 0.0})
+    verdict = check(constraints, {"robust_accuracy": 0.4, "gradient_cosine": 0.0})
     assert verdict.broken == []
     assert max(verdict.violations.values()) <= 0
     assert (
-        judge(constraints, {"robust_accuracy": 0.4, "gradient_cosine": -0.5}).violations["gradient_cosine.min"] == 0.5
+        check(constraints, {"robust_accuracy": 0.4, "gradient_cosine": -0.5}).violations["gradient_cosine.min"] == 0.5
     )
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_a_number_that_is_missing_breaks_its_constraint(value: float | None) -> None:
-    verdict = judge(bounds(epoch_s={"max": 60}), {"epoch_s": value})
+    verdict = check(bounds(epoch_s={"max": 60}), {"epoch_s": value})
     assert verdict.violations == {"epoch_s.max": 1.0}
     assert verdict.broken == ["epoch_s was not measured"]
 

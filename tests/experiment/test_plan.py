@@ -11,6 +11,7 @@ import pytest
 from arat_ray.experiment import plan
 from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
+from arat_ray.experiment.probes import probes
 from arat_ray.experiment.spec import Experiment
 from arat_ray.units import flop
 
@@ -148,7 +149,7 @@ def test_conditions_upon_conditions_are_tried_out_in_part(tmp_path: Path) -> Non
         flags.append(f"optimizer.{name}: {{choice: [{values}], when: {{{', '.join(above)}}}}}")
     text = FILE.replace("METHOD", "{name: standard}")
     path.write_text(text.replace("  optimizer.learning_rate: {loguniform: [0.01, 1]}", "  " + "\n  ".join(flags)))
-    assert sum(1 for _ in load(path).probes()) < 10_000
+    assert sum(1 for _ in probes(load(path))) < 10_000
 
 
 @pytest.mark.parametrize(
