@@ -9,7 +9,7 @@ from typing import Any
 def competes(trial: Mapping[str, Any], goals: Sequence[str]) -> bool:
     """Whether a row of `trials` is complete at full fidelity, broke no constraint and has a number for every goal.
 
-    A study from before there were constraints has no `feasible`, and a trial without any has null.
+    `feasible` is null where there are no constraints, and in a study from before there were any.
     """
     return (
         trial.get("status") == "complete"

@@ -185,18 +185,17 @@ def _candidates(
     columns = ["trial_id", "attempt", "number", "status", "is_full_fidelity", *goals, "images", "attack", "norm"]
     columns += ["epsilon", "split", "epochs_done", "checkpoint", *(n for n in names if n.startswith("param_"))]
     columns += ["config"] if is_evaluated else []
-    columns += ["feasible"] if "feasible" in names else []  # not where no constraint could be given yet
+    columns += ["feasible"]
     table = reader.read(study, "trials", list(dict.fromkeys(columns)))
     table = reader.keep(table, reader.latest_attempt(table))
     status = table["status"].to_pylist()
     counts.update(Counter(status))
     own = [goal for goal in goals if goal not in ACCURACIES] if is_evaluated else goals
     mask = np.asarray(~np.isnan(_points(table, own)).any(axis=1))
-    if "feasible" in names:
-        infeasible = np.array([value is False for value in table["feasible"].to_pylist()], dtype=bool)
-        broken.update(infeasible.tolist())
-        mask &= ~infeasible
-        table = table.drop_columns(["feasible"])
+    infeasible = np.array([value is False for value in table["feasible"].to_pylist()], dtype=bool)
+    broken.update(infeasible.tolist())
+    mask &= ~infeasible
+    table = table.drop_columns(["feasible"])
     if not include_partial:
         full = table["is_full_fidelity"].to_pylist()
         whole = np.array([a == "complete" and b is True for a, b in zip(status, full, strict=True)], dtype=bool)

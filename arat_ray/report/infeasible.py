@@ -23,8 +23,6 @@ def load(studies: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
     for study in studies:
         goals, names = reader.metadata(study).goals, reader.schema(study).names
-        if "feasible" not in names:  # written before there were constraints
-            continue
         params = [name for name in names if name.startswith("param_")]
         columns = ["trial_id", "attempt", "number", "feasible", "broken_constraints", *goals, *params]
         table = reader.read(study, "trials", list(dict.fromkeys(columns)))

@@ -37,9 +37,8 @@ COLUMNS = [
 
 def overview(study: Path) -> dict[str, Any]:
     """All of it, as JSON has it. ValueError where the folder is no study, and where a part of it is damaged."""
-    goals, names = reader.metadata(study).goals, reader.schema(study).names
-    columns = [*COLUMNS, *goals, *(["feasible"] if "feasible" in names else [])]
-    table = reader.read(study, "trials", list(dict.fromkeys(columns)))
+    goals = reader.metadata(study).goals
+    table = reader.read(study, "trials", list(dict.fromkeys([*COLUMNS, *goals, "feasible"])))
     every = table.to_pylist()
     rows = [row for row, last in zip(every, reader.latest_attempt(table), strict=True) if last]
     statuses = Counter(row["status"] for row in rows)

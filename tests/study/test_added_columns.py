@@ -258,6 +258,8 @@ def test_columns_that_were_added_in_the_past_may_be_missing(study: Path, make: M
             table.write_part(part, pq.ParquetFile(part).read().drop_columns(list(columns)))
     call("pareto", study)
     call("results", "trials", study)
+    call("pareto", study, "--infeasible")
+    call("results", "show", study)
     call("results", "why", study, "4")
     opened(make(**CHANGES), study)
     for name, columns in lacking.items():
