@@ -250,11 +250,11 @@ def test_pareto_needs_results(tmp_path: Path) -> None:
     ("epsilon", "message"),
     [
         ("8", "did you mean 8/255?"),
-        ("abc", "'abc' is no number"),
+        ("abc", "'abc' is no radius"),
         ("0", "--epsilon"),
-        ("8/0", "is no number; write it as 8/255"),
-        ("nan", "'nan' is no number; write it as 8/255"),
-        ("1e999", "'1e999' is no number; write it as 8/255"),
+        ("8/0", "is no radius; write it as 8/255"),
+        ("nan", "'nan' is no radius; write it as 8/255"),
+        ("1e999", "'1e999' is no radius; write it as 8/255"),
         ("nan", "--eps"),
     ],
 )

@@ -37,10 +37,12 @@ def attack_from(
     if epsilon is None:
         raise ValueError("--epsilon is missing: the radius in pixel units, such as 8/255; no radius is usual enough")
     given = {key: value for key, value in (("steps", steps), ("step_size", step_size)) if value is not None}
-    for key in given:
-        if name not in (takers := [other for other, spec in SPECS.items() if key in spec.model_fields]):
-            option = f"--{key.replace('_', '-')}"
-            raise ValueError(f"{option} is for {', '.join(takers)}; what {name} does is in its name")
+    fields = SPECS[name].model_fields if name in SPECS else {}
+    foreign = {"steps", "step_size"} - {*fields}
+    if foreign & {*given}:
+        takers = ", ".join(other for other, spec in SPECS.items() if foreign <= {*spec.model_fields})
+        options = "--steps and --step-size are" if len(foreign) > 1 else f"--{foreign.pop().replace('_', '-')} is"
+        raise ValueError(f"{options} for {takers}; what {name} does is in its name")
     if mode != "exact" and name not in ENSEMBLES:
         raise ValueError(f"--mode {mode} is for {', '.join(ENSEMBLES)}; leave it out with {name}")
     ball = {"norm": norm, "epsilon": radius(epsilon)}
