@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from arat_ray.training import layers, split_norm
 from arat_ray.training.models import MODELS, Model, PreactResnet18, Resnet18, Tiny, WideResnet
-from arat_ray.training.models.blocks import group_norm
+from arat_ray.training.models.blocks import NORMS, NormName, group_norm
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet18": {"width": 2},
@@ -237,3 +237,10 @@ def test_the_tiny_network_can_do_without_normalisation() -> None:
     x = torch.rand(5, 1, 8, 8)
     torch.testing.assert_close(model(x)[:1], model(x[:1]))  # no image depends on another
     assert [name for name in layers.names(model) if name.startswith("bn")] == ["bn1", "bn2", "bn3"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "vit"])
+def test_every_convolutional_network_takes_every_norm(name: str) -> None:
+    """A norm that is added to the names is offered by all of them."""
+    offered = set(get_args(MODELS[name].model_fields["norm"].annotation))
+    assert set(get_args(NormName)) <= offered <= set(NORMS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from arat_ray.spec import Spec
 from arat_ray.training.data.images import Shape
-from arat_ray.training.models.blocks import NORMS, Norm, conv
+from arat_ray.training.models.blocks import NORMS, Norm, NormName, conv
 
 
 class Tiny(Spec):
@@ -22,7 +22,7 @@ class Tiny(Spec):
     name: Literal["tiny"] = "tiny"
     width: int = Field(16, ge=1, le=1024)
     """Channels of the first convolution."""
-    norm: Literal["batch", "group", "none"] = "batch"
+    norm: Literal[NormName, "none"] = "batch"
     """The norm layers."""
 
     def build(self, shape: Shape, num_classes: int) -> nn.Module:
