@@ -161,6 +161,16 @@ def test_cluster_files_are_checked_without_anything_heavy(tmp_path: Path) -> Non
         assert loaded(RUN, "cluster", "check", str(tmp_path / name)) == set()
 
 
+def test_no_two_modules_have_a_public_class_of_one_name() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in imports.PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(path.relative_to(imports.PACKAGE).as_posix())
+    assert len(homes) > 100
+    assert not {name: where for name, where in homes.items() if len(where) > 1}
+
+
 def test_places_are_known_without_pyarrow() -> None:
     program = "import arat_ray.cli.common, arat_ray.storage.session, sys; assert 'pyarrow' not in sys.modules"
     assert loaded(program) == set()

@@ -170,7 +170,7 @@ def _tune(
     scheduler: Any = None
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
-        scheduler = early_stopping.ParetoAsha(recorder, board)
+        scheduler = early_stopping.ParetoAshaScheduler(recorder, board)
     secrecy.keep_from_actors()
     watchdog = Watchdog(study, experiment.resources, log=warn)
     callback = StudyCallback(recorder, study_trials, watchdog, room=min(concurrent, room))

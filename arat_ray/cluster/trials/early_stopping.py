@@ -21,7 +21,7 @@ ANSWER_S = 300.0
 """How long workers wait for a decision before they fail, and are started again from their checkpoint."""
 
 
-class ParetoAsha(FIFOScheduler):
+class ParetoAshaScheduler(FIFOScheduler):
     """Trials run in the order of their numbers; each row is judged before it is recorded."""
 
     def __init__(self, recorder: Recorder, board: Any = None) -> None:
