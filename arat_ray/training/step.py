@@ -49,7 +49,9 @@ class TrainingStep:
             self.optimizer.step()
         with torch.no_grad():
             right = [
-                y.new_tensor(math.nan, dtype=torch.float64) if logits is None else (logits.argmax(1) == y).sum()
+                losses.clean.new_full((), math.nan, dtype=torch.float64)  # filled there: a copy would be waited for
+                if logits is None
+                else (logits.argmax(1) == y).sum()
                 for logits in (losses.logits_clean, losses.logits_adv)
             ]
             return torch.stack([*losses[:3], *right]).double()

@@ -43,15 +43,17 @@ class AugmentedImages:
     def batch(self, indices: Tensor, offsets: Tensor, flips: Tensor) -> Tensor:
         """Images `indices` [B], cropped at `offsets` [B, 2] and mirrored where `flips` [B]: [B, C, H, W].
 
-        The three may lie on another device than the images. Offsets beyond 0..2 padding are not refused.
+        The three may lie on another device than the images, which is not waited for. Offsets beyond 0..2 padding are
+        not refused.
         """
         device = self.windows.device
         image, row = self.strides
-        top, left = offsets.to(device).unbind(1)
-        crops = self.windows.index_select(0, indices.to(device) * image + top * row + left)
+        top, left = offsets.to(device, non_blocking=True).unbind(1)
+        crops = self.windows.index_select(0, indices.to(device, non_blocking=True) * image + top * row + left)
         if not self.flip:
             return crops
         # choosing whole images out of both halves copies rows of bytes; torch.where would test every pixel
         both = torch.cat([crops, crops.flip(-1)])
-        chosen = torch.arange(len(crops), device=device) + len(crops) * flips.to(device)
+        mirrored = flips.to(device, non_blocking=True)
+        chosen = torch.arange(len(crops), device=device) + len(crops) * mirrored
         return both.index_select(0, chosen)

@@ -50,6 +50,6 @@ class Batches:
             len(indices), draws, padding=self.dataset.crop_padding, flip=self.dataset.flip
         )
         seeds = policies.draw(len(indices), draws) if self.policy else []
-        mine = indices[rows].to(self.labels.device)
+        mine = indices[rows].to(self.labels.device, non_blocking=True)
         images = self.augmented.batch(mine, offsets[rows], flips[rows])
         return policies.apply(self.policy, images, seeds[rows]) if self.policy else images, self.labels[mine]

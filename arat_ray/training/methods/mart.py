@@ -48,8 +48,7 @@ class Mart(Method):
         logits_clean = self.model(x)
         logits_adv = self.model(x_adv)
         p_clean, p_adv = logits_clean.softmax(1), logits_adv.softmax(1)
-        is_y = F.one_hot(y, p_adv.shape[1]).bool()
-        runner_up = p_adv.masked_fill(is_y, -1).argmax(1)
+        runner_up = p_adv.scatter(1, y[:, None], -1).argmax(1)
         margin = F.nll_loss((1.0001 - p_adv + TINY).log(), runner_up)
         divergences = F.kl_div(
             (p_adv + TINY).log(), logits_clean.log_softmax(1), reduction="none", log_target=True
