@@ -85,6 +85,7 @@ def study(tmp_path: Path) -> Path:
         ["train"],
         ["tune"],
         ["evaluate"],
+        ["dial"],
         ["pareto"],
         ["compare"],
         ["pick"],

@@ -52,6 +52,7 @@ class OfCheckpoint(_Arguments):
     split: SplitName
     data: str | os.PathLike[str] | None = None
     raw: bool = False
+    dial: float | None = Field(None, allow_inf_nan=False)
     workers: PositiveInt | None = None
     address: str | None = None
 

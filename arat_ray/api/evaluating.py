@@ -73,6 +73,7 @@ def evaluate(
     batch_size: int = 256,
     mode: Mode = "exact",
     raw: bool = False,
+    dial: float | None = None,
     device: str | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -85,7 +86,8 @@ def evaluate(target: nn.Module | AnyPath, *, attack: AnyAttack, epsilon: float |
 
     A checkpoint is measured on `split` of the data that it was trained on, which lies where it says or at `data`; the
     result is added to the tables of its study, and a repeated call goes on from the batches that were finished. With
-    `workers` the batches are spread over Ray; `raw=True` measures the weights trained last, not their average.
+    `workers` the batches are spread over Ray; `raw=True` measures the weights trained last, not their average. `dial`
+    measures the plain network at that setting between the norm branches of ARAT, 0 the deployed one and 1 the clean.
 
     A network is any `nn.Module` that maps x [N, C, H, W] in [0, 1] to logits [N, K]; normalisation belongs into it. It
     is measured in eval mode, as a copy, on `device` (default: where it is). `data` is a data set spec with its `split`
@@ -145,6 +147,7 @@ def _of_path(
         seed=given.seed,
         batch_size=given.batch_size,
         averaged=not given.raw,
+        dials=None if given.dial is None else [given.dial],
         device=given.device,
         workers=given.workers,
         address=given.address,

@@ -15,7 +15,7 @@ from arat_ray.evaluation import accuracy
 from arat_ray.evaluation.accuracy import Report, SplitName
 from arat_ray.evaluation.autoattack import Runner, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble
-from arat_ray.evaluation.request import checkpoints_of, record
+from arat_ray.evaluation.request import checkpoints_of, record, with_dials
 from arat_ray.storage import mirror, session
 from arat_ray.training.attacks import Attack
 from arat_ray.training.checkpoint import load
@@ -43,6 +43,7 @@ def reports(
     seed: int,
     batch_size: int,
     averaged: bool,
+    dials: Sequence[float] | None = None,
     device: str | None,
     workers: int | None,
     address: str | None,
@@ -57,6 +58,7 @@ def reports(
 ) -> Iterator[Measured]:
     """Measure a checkpoint, or a study's complete trials, or those on its front; each comes when it is recorded.
 
+    With `dials` it is measured at each of these settings between its norm branches, and not as deployed.
     `begin(number, of, checkpoint)` is called before each, which is measured within `around`; with `workers` on Ray,
     which is not loaded otherwise.
     """
@@ -76,6 +78,9 @@ def reports(
             session.pull(records, [""], log=tell)
             stack.enter_context(session.evaluating(records, [""], log=tell))
         checkpoints = checkpoints_of(target, front=front, fetch=fetch)
+        settings: Sequence[float | None] = [None] if dials is None else dials
+        if dials is not None:
+            checkpoints = with_dials(checkpoints, dials, averaged=averaged, note=note)
         runner: Runner = one_after_another
         hardware = None
         if workers:
@@ -95,26 +100,28 @@ def reports(
             if number == 1:
                 for text in unchecked(checkpoint, state):
                     note(text)
-            with around(), data_of(checkpoint, [state.train], data, ask=ask, test=split == "test"):
-                report = accuracy.evaluate(
-                    checkpoint,
-                    split=split,
-                    attack=attack,
-                    images=images,
-                    subset=subset or "stratified",
-                    seed=seed,
-                    batch_size=batch_size,
-                    averaged=averaged,
-                    device=on,
-                    records=records,
-                    runner=runner,
-                    hardware=hardware,
-                    progress=progress,
-                    say=tell,
-                )
-                with session.adding(study, log=tell):
-                    added_to = record(report)
-            yield Measured(report, added_to)
+            for dial in settings:
+                with around(), data_of(checkpoint, [state.train], data, ask=ask, test=split == "test"):
+                    report = accuracy.evaluate(
+                        checkpoint,
+                        split=split,
+                        attack=attack,
+                        images=images,
+                        subset=subset or "stratified",
+                        seed=seed,
+                        batch_size=batch_size,
+                        averaged=averaged,
+                        dial=dial,
+                        device=on,
+                        records=records,
+                        runner=runner,
+                        hardware=hardware,
+                        progress=progress,
+                        say=tell,
+                    )
+                    with session.adding(study, log=tell):
+                        added_to = record(report)
+                yield Measured(report, added_to)
 
 
 def device_of(name: str | None) -> torch.device:

@@ -8,7 +8,19 @@ from typing import Any
 
 import click
 
-from arat_ray.cli import clusters, confirming, doctor, fronts, jobs, measuring, networks, studies, submitting, tables
+from arat_ray.cli import (
+    clusters,
+    confirming,
+    dialling,
+    doctor,
+    fronts,
+    jobs,
+    measuring,
+    networks,
+    studies,
+    submitting,
+    tables,
+)
 from arat_ray.cli.groups import Sections
 from arat_ray.cli.interrupts import interrupted_is_130
 from arat_ray.version import __version__
@@ -16,7 +28,7 @@ from arat_ray.version import __version__
 SECTIONS = {
     "Start": ("validate", "tune", "train", "layers", "presets"),
     "Look": ("results", "pareto"),
-    "Measure": ("evaluate", "compare"),
+    "Measure": ("evaluate", "dial", "compare"),
     "Choose": ("confirm", "pick", "export"),
     "On a cluster": ("doctor", "cluster", "submit", "status", "stop"),
 }
@@ -51,6 +63,7 @@ for verb in (
     studies.tune,
     confirming.confirm,
     measuring.evaluate,
+    dialling.dial,
     fronts.pareto,
     fronts.pick,
     fronts.compare,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import HERE, PATH, bring_any, console, echo, user_errors
+from arat_ray.cli.common import HERE, PATH, Number, bring_any, console, echo, user_errors
 from arat_ray.cli.data import DATA, data_of
 
 
@@ -66,9 +66,10 @@ def presets(name: str | None) -> None:
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", type=HERE, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
 @click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
+@click.option("--dial", type=Number(), metavar="T", help="The network at T between its norm branches: 1 is the clean.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @DATA
-def export(checkpoint: Path, output: Path, raw: bool, force: bool, data: str | None) -> None:
+def export(checkpoint: Path, output: Path, raw: bool, dial: float | None, force: bool, data: str | None) -> None:
     """Write a checkpoint's deployed network (adversarial branch folded in) for use without arat-ray.
 
     FILE.safetensors holds the weights; FILE.pt2 is a program for plain torch, which gradients go through; FILE.onnx one
@@ -77,6 +78,7 @@ def export(checkpoint: Path, output: Path, raw: bool, force: bool, data: str | N
 
     \b
     Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.pt2
+             arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt --dial 0.4 -o model.pt2
     """
     with user_errors():
         from arat_ray.training.checkpoint import load
@@ -85,6 +87,6 @@ def export(checkpoint: Path, output: Path, raw: bool, force: bool, data: str | N
         bring_any(checkpoint)
         state = load(checkpoint, mmap=True)
         with data_of(checkpoint, [state.train], data, test=False, is_needed=state.content is None):
-            written = write(checkpoint, output, averaged=not raw, overwrite=force)
+            written = write(checkpoint, output, averaged=not raw, dial=dial, overwrite=force)
         echo(f"{written.comparison}")
         echo(f"wrote {written.path} and {written.description}")

@@ -75,6 +75,8 @@ class Report:
     epoch: int | None
     weights: str | None
     """swa or ema where an average was measured."""
+    dial: float | None
+    """The setting between the norm branches; None as deployed."""
     split: str | None
     """None where the images were given as tensors."""
     subset: Subset | None
@@ -91,7 +93,8 @@ class Report:
     """Tells evaluations apart: the digest of all that their verdicts depend on."""
 
     def evaluation_id(self, evaluation: Accuracy) -> str:
-        return f"{self.checkpoint_sha256[:12]}-{self.split or 'given'}-{evaluation.name}-{self.key}"
+        dial = "" if self.dial is None else f"-dial{self.dial}"
+        return f"{self.checkpoint_sha256[:12]}-{self.split or 'given'}-{evaluation.name}{dial}-{self.key}"
 
     def rows(self) -> list[EvaluationRow]:
         """Both accuracies, by the columns of the `evaluations` table."""
@@ -101,6 +104,7 @@ class Report:
                 "trial_id": self.checkpoint.absolute().parent.name if self.checkpoint else None,
                 "checkpoint": self.weights or (self.checkpoint.stem if self.checkpoint else None),
                 "checkpoint_sha256": self.checkpoint_sha256,
+                "dial": self.dial,
                 "split": self.split,
                 "attack": each.name,
                 "attack_version": each.attack.version if each.attack else "arat-ray",
@@ -155,6 +159,7 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     averaged: bool = True,
+    dial: float | None = None,
     records: Path | None = None,
     runner: Runner = one_after_another,
     hardware: str | None = None,
@@ -165,16 +170,17 @@ def evaluate(
 
     They are drawn by class, always the same, whatever the `seed`; or the first, as `subset` says.
 
-    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last. Finished
-    jobs are recorded in `records`, beside the checkpoint where not given, and are not run again. `hardware` says what
-    the `runner` runs jobs on, where that is not this process.
+    Where the run averaged weights that is the average; `averaged=False` measures the weights trained last, and `dial`
+    the network at that setting between the branches. Finished jobs are recorded in `records`, beside the checkpoint
+    where not given, and are not run again. `hardware` says what the `runner` runs jobs on, where that is not this
+    process.
 
     `progress` gets a line after each batch, `say` one of each record that cannot be read. Raises ValueError for a file
-    that is no checkpoint, missing data, and more images than there are.
+    that is no checkpoint, a dial that it has not, missing data, and more images than there are.
     """
     state = checkpoint.load(path, device=device)
     chosen, indices, whole = _images(state, split, images, subset)
-    model = checkpoint.network(state, averaged=averaged).to(device)
+    model = checkpoint.network(state, averaged=averaged, dial=dial).to(device)
     report = evaluate_network(
         model,
         chosen,
@@ -196,6 +202,7 @@ def evaluate(
         checkpoint_sha256=sha256_of(path),
         epoch=state.epoch,
         weights=state.weights if averaged else None,
+        dial=dial,
         split=split,
         subset=subset if len(indices) < whole else None,
     )
@@ -241,6 +248,7 @@ def evaluate_network(
         checkpoint_sha256=identity["network_sha256"],
         epoch=None,
         weights=None,
+        dial=None,
         split=None,
         subset=None,
         indices_sha256=splits.indices_sha256(indices),

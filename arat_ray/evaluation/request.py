@@ -20,6 +20,8 @@ from arat_ray.results.table import ParquetTable
 from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean
 from arat_ray.training.attacks import SPECS, Attack, spec_of
+from arat_ray.training.checkpoint import dial_domain, load
+from arat_ray.training.dial import ONE_BRANCH
 
 
 def attack_from(
@@ -92,6 +94,26 @@ def checkpoints_of(
             "copy its checkpoints/ here as well"
         )
     return paths
+
+
+def with_dials(
+    checkpoints: Sequence[Path], dials: Sequence[float], *, averaged: bool, note: Callable[[str], None]
+) -> list[Path]:
+    """Those of the checkpoints that have a clean branch; `note` gets those that have none.
+
+    Raises ValueError where none has one, and where a network is not defined at one of the `dials`.
+    """
+    domains = {path: dial_domain(load(path, mmap=True), averaged=averaged) for path in checkpoints}
+    without = [path for path, domain in domains.items() if domain is None]
+    if len(without) == len(checkpoints):
+        raise ValueError(f"{without[0]} {ONE_BRANCH}" + f"; nor has any other of {len(without)}" * (len(without) > 1))
+    if without:
+        note(f"left out, for want of a clean branch: {', '.join(map(str, without))}")
+    for path, domain in domains.items():
+        for dial in dials:
+            if domain is not None and dial not in domain:
+                raise ValueError(f"dial {dial:g}: {path} is defined {domain}; choose settings there")
+    return [path for path in checkpoints if path not in without]
 
 
 def record(report: Report) -> Path | None:

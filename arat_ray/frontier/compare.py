@@ -229,7 +229,7 @@ def _fitting(target: Path, asked: Conditions) -> tuple[Path, list[Evaluation]]:
         return study, _of_checkpoint(study, target, asked)
     if not reader.part_files(target.parent / "trials"):
         raise ValueError(f"{target}: there is no such checkpoint, and {target.parent} is no study")
-    rows = read(target.parent)
+    rows = read(target.parent, dialled=True)
     found = [row for row in rows if row.evaluation_id.startswith(target.name)]
     found = [row for row in found if row.evaluation_id == target.name] or found
     if len(found) != 1:

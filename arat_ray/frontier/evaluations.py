@@ -35,6 +35,7 @@ class Evaluation(NamedTuple):
     trial_id: str
     checkpoint: str
     checkpoint_sha256: str
+    dial: float | None
     split: str
     attack: str
     attack_version: str
@@ -60,7 +61,8 @@ class Evaluation(NamedTuple):
         """`pgd-20 linf 8/255, test split, 1,000 images`."""
         parts = [self.attack, self.norm, None if self.epsilon is None else format_pixels(self.epsilon)]
         fast = ", fast mode" if self.mode == "fast" else ""
-        return f"{' '.join(filter(None, parts))}{fast}, {self.split} split, {self.images:,} images"
+        dial = "" if self.dial is None else f", dial {self.dial:g}"
+        return f"{' '.join(filter(None, parts))}{fast}{dial}, {self.split} split, {self.images:,} images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,17 +103,22 @@ class Conditions:
         )
 
 
-def read(study: Path) -> list[Evaluation]:
-    """All of a study, the oldest first; none where nothing was evaluated yet."""
+def read(study: Path, *, dialled: bool = False) -> list[Evaluation]:
+    """All of a study's networks as deployed, the oldest first; none where nothing was evaluated yet.
+
+    With `dialled` also those of settings of their dials.
+    """
     if not reader.part_files(study / "evaluations"):
         return []
     columns = Evaluation._fields[:-1]
     table = reader.read(study, "evaluations", columns)
-    clean: dict[tuple[str, str, str, str], int] = {}
+    clean: dict[tuple[str, str, float | None, str, str], int] = {}
     found = []
     for row in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        _, _, weights, digest, split, attack, _, _, _, _, correct, indices, _ = row
-        what = (weights, digest, split, indices)
+        _, _, weights, digest, dial, split, attack, _, _, _, _, correct, indices, _ = row
+        what = (weights, digest, dial, split, indices)
+        if dial is not None and not dialled:
+            continue
         if attack == NO_ATTACK:
             clean[what] = correct
         elif what in clean:

@@ -221,6 +221,8 @@ class EvaluationRow(TypedDict, total=False):
     """last, best, swa or ema."""
     checkpoint_sha256: str
     """Of the checkpoint's file."""
+    dial: float | None
+    """Setting between the norm branches: 0 adversarial, 1 clean. Null: as deployed, not measured by `dial`."""
     split: str | None
     """Measured on."""
     attack: str

@@ -27,6 +27,7 @@ from arat_ray.results.rows import EpochRow
 from arat_ray.spec import Spec
 from arat_ray.training.data import fingerprint
 from arat_ray.training.data.images import Shape
+from arat_ray.training.dial import Domain, dialled, domain
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.split_norm import deployed
 
@@ -191,19 +192,28 @@ def history(path: Path) -> tuple[dict[str, Any], list[EpochRow]]:
     return state.train, state.history
 
 
-def network(checkpoint: Checkpoint, *, averaged: bool = True) -> nn.Module:
-    """The deployed network of a checkpoint: plain architecture, adversarial branch, eval mode.
+def network(checkpoint: Checkpoint, *, averaged: bool = True, dial: float | None = None) -> nn.Module:
+    """The deployed network of a checkpoint: plain architecture, adversarial branch, eval mode; or that at a `dial`.
 
     It is the average where there is one, unless `averaged` is False. Raises ValueError where the weights are another
-    architecture's.
+    architecture's, and where there is no network at such a dial.
     """
     method = checkpoint.train_spec.build(checkpoint.shape, checkpoint.num_classes)
-    weights = checkpoint.average["method"] if averaged and checkpoint.average else checkpoint.method
     try:
-        method.load_state_dict(weights)
+        method.load_state_dict(_weights(checkpoint, averaged=averaged))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the line after torch's headline
         raise ValueError(
             f"the weights are not of the model that the checkpoint names, {checkpoint.train['model']}: {first}"
         ) from error
-    return deployed(method.model).eval()
+    return (deployed(method.model) if dial is None else dialled(method.model, dial)).eval()
+
+
+def dial_domain(checkpoint: Checkpoint, *, averaged: bool = True) -> Domain | None:
+    """The dials at which there is a network; None where there is no clean branch."""
+    return domain(_weights(checkpoint, averaged=averaged))
+
+
+def _weights(checkpoint: Checkpoint, *, averaged: bool) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = checkpoint.average["method"] if averaged and checkpoint.average else checkpoint.method
+    return found

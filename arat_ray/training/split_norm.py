@@ -8,7 +8,7 @@ section 4.2; the idea of an auxiliary norm is AdvProp's, https://arxiv.org/abs/1
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -80,14 +80,19 @@ def branch(model: nn.Module, name: Branch) -> Iterator[None]:
 
 def deployed(model: nn.Module) -> nn.Module:
     """A plain copy of the network with the adversarial branch folded in, for use without this package."""
-    return _fold(copy.deepcopy(model))
+    return folded(model, lambda split: split.adversarial)
 
 
-def _fold(model: nn.Module) -> nn.Module:
+def folded(model: nn.Module, one: Callable[[SplitNorm], nn.Module]) -> nn.Module:
+    """A plain copy of the network, with the norm layer that `one` makes of it in the place of every SplitNorm."""
+    return _fold(copy.deepcopy(model), one)
+
+
+def _fold(model: nn.Module, one: Callable[[SplitNorm], nn.Module]) -> nn.Module:
     if isinstance(model, SplitNorm):
-        return model.adversarial
+        return one(model)
     for name, child in model.named_children():
-        setattr(model, name, _fold(child))
+        setattr(model, name, _fold(child, one))
     return model
 
 

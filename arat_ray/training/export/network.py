@@ -58,21 +58,24 @@ class Exported(NamedTuple):
     comparison: Comparison
 
 
-def export(source: Path, path: Path, *, averaged: bool = True, overwrite: bool = False) -> Exported:
+def export(
+    source: Path, path: Path, *, averaged: bool = True, dial: float | None = None, overwrite: bool = False
+) -> Exported:
     """Write the deployed network of the checkpoint `source` to `path`, in the format that its suffix names.
 
-    The average is exported where there is one, unless `averaged` is False. Raises ValueError for another suffix, a
-    missing package, a file that exists, what is no checkpoint, a network whose logits are not finite, and a file whose
-    logits differ; then nothing is written.
+    The average is exported where there is one, unless `averaged` is False; with `dial` the network at that setting
+    between the norm branches. Raises ValueError for another suffix, a missing package, a file that exists, what is no
+    checkpoint, a dial that it has not, a network whose logits are not finite, and a file whose logits differ; then
+    nothing is written.
     """
     form = formats.of(path)
     try:
-        return _export(source, path, form, averaged=averaged, overwrite=overwrite)
+        return _export(source, path, form, averaged=averaged, dial=dial, overwrite=overwrite)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error})") from error
 
 
-def _export(source: Path, path: Path, form: Format, *, averaged: bool, overwrite: bool) -> Exported:
+def _export(source: Path, path: Path, form: Format, *, averaged: bool, dial: float | None, overwrite: bool) -> Exported:
     description = path.with_name(f"{path.name}.json")
     for file in (path, description):
         if file.is_dir():
@@ -82,7 +85,7 @@ def _export(source: Path, path: Path, form: Format, *, averaged: bool, overwrite
     state = checkpoints.load(source)
     if path.exists() and path.samefile(source):
         raise ValueError(f"{path} is the checkpoint itself; choose another name")
-    network = checkpoints.network(state, averaged=averaged).requires_grad_(False)
+    network = checkpoints.network(state, averaged=averaged, dial=dial).requires_grad_(False)
     known = _at_hand(state.train_spec.dataset)
     x, images = _images(state, known)
     logits = _in_batches(network, x)
@@ -98,7 +101,7 @@ def _export(source: Path, path: Path, form: Format, *, averaged: bool, overwrite
         if not difference <= form.tolerance * compared.largest_logit:  # NaN is not, either
             raise ValueError(f"{path}: not written, because it computes something else: {compared}")
         facts = {"format": FORMAT, "file": path.name, "sha256": sha256_of(draft)}
-        facts |= _describe(state, averaged=averaged, classes=known.classes if known else None)
+        facts |= _describe(state, averaged=averaged, dial=dial, classes=known.classes if known else None)
         facts |= {"checkpoint_sha256": sha256_of(source), "verified": compared._asdict()}
         draft_description.write_text(json.dumps(facts, indent=2) + "\n")
         os.replace(draft, path)
@@ -106,7 +109,9 @@ def _export(source: Path, path: Path, form: Format, *, averaged: bool, overwrite
     return Exported(path, description, compared)
 
 
-def _describe(state: Checkpoint, *, averaged: bool, classes: tuple[str, ...] | None) -> dict[str, Any]:
+def _describe(
+    state: Checkpoint, *, averaged: bool, dial: float | None, classes: tuple[str, ...] | None
+) -> dict[str, Any]:
     """What the JSON says of the network."""
     train, dataset = state.train_spec, state.train_spec.dataset
     weights = (averaged and state.weights) or "last"
@@ -126,10 +131,11 @@ def _describe(state: Checkpoint, *, averaged: bool, classes: tuple[str, ...] | N
         },
         "output": "logits",
         "weights": weights,
+        "dial": dial,
         "epoch": state.epoch,
         "method": train.method.name,
         "attack": train.attack and train.attack.model_dump(mode="json"),
-        "validation": _validation(state) if weights == (state.weights or "last") else None,
+        "validation": _validation(state) if weights == (state.weights or "last") and not dial else None,
         "robustbench": counterpart(train.model, state.shape, state.num_classes),
         "torch": str(torch.__version__),
         "arat_ray": __version__,

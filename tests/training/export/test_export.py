@@ -245,6 +245,7 @@ def test_the_json_says_what_the_network_is(on_digits: Path, tmp_path: Path) -> N
         "input": {"name": "x", "shape": [1, 8, 8], "range": [0, 1], "mean": [0.0], "std": [1.0]},
         "output": "logits",
         "weights": "last",
+        "dial": None,
         "epoch": 6,
         "method": "arat",
         "attack": attack,

@@ -1,0 +1,34 @@
+"""The curve of a dial as text, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from arat_ray.report.figure import attack_label
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from arat_ray.frontier.dial import Curve, Share
+
+
+def print_curve(curve: Curve, console: Console) -> None:
+    """Both accuracies at each setting, in percent, and which settings another one beats."""
+    from arat_ray.terminal import Table, say
+
+    table = Table(title=curve.name)
+    table.add_column("dial", justify="right")
+    for goal in curve.goals:
+        table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
+    table.add_column("")
+    for setting, is_kept in zip(curve.settings, curve.on_front, strict=True):
+        words = ["deployed"] * (setting.dial == 0) + ["clean branch"] * (setting.dial == 1) + ["beaten"] * (not is_kept)
+        table.add_row(f"{setting.dial:g}", _percent(setting.clean), _percent(setting.robust), ", ".join(words))
+    console.print(table)
+    kept = f"{curve.on_front.sum()} of {len(curve.settings)} settings"
+    say(console, f"{kept} are beaten by no other; hypervolume {curve.hypervolume:.4f} above (0, 0)")
+    say(console, f"robust accuracy: {attack_label(curve)}; {curve.split} split, {curve.images} images")
+
+
+def _percent(share: Share) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
