@@ -11,9 +11,11 @@ import safetensors.torch
 import torch
 
 import arat_ray
+from arat_ray.evaluation.request import with_dials
 from arat_ray.results import reader
 from arat_ray.training import checkpoint
 from tests.test_cli import PGD, call, last, refused, write
+from tests.training.export.exports import untrained
 
 ARAT = "{name: arat, invariance_weight: 1, layers: [bn3]}"
 FEW = (*PGD, "--images", "40")
@@ -93,6 +95,24 @@ def test_autoattack_s_attacks_measure_a_setting_as_they_measure_its_plain_networ
     assert torch.equal(report.examples.margins, plain.examples.margins)
     (same,) = arat_ray.Study(trained).evaluate(split="test", dial=0.75, **how)
     assert same.rows()[1]["evaluation_id"] == report.rows()[1]["evaluation_id"]
+
+
+def test_trials_without_a_clean_branch_are_left_out_and_named(tmp_path: Path) -> None:
+    arat, other, another = (tmp_path / f"{name}.pt" for name in ("arat", "pgd_at", "another"))
+    untrained(arat)
+    for path in (other, another):
+        untrained(path, method={"name": "pgd_at"})
+    said: list[str] = []
+    assert with_dials([other, arat], [0.5], averaged=True, note=said.append) == [arat]
+    assert said == [f"left out, for want of a clean branch: {other}"]
+    with pytest.raises(ValueError, match=r"pgd_at\.pt has no clean branch: .*; nor has any other of 2"):
+        with_dials([other, another], [0.5], averaged=True, note=said.append)
+
+
+def test_how_far_a_setting_is_is_said_with_its_name(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        arat_ray.evaluate(last(trained), split="test", attack="pgd", epsilon=0.15, images=10, dial=0.25)
+    assert any(message.startswith("dial 0.25: pgd-20 1/1 batches") for message in caplog.messages)
 
 
 def test_a_front_of_evaluations_counts_no_setting(trained: Path) -> None:

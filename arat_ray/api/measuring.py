@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,12 +117,16 @@ def reports(
                         records=records,
                         runner=runner,
                         hardware=hardware,
-                        progress=progress,
+                        progress=progress if dial is None else partial(_at, progress, dial),
                         say=tell,
                     )
                     with session.adding(study, log=tell):
                         added_to = record(report)
                 yield Measured(report, added_to)
+
+
+def _at(progress: Tell, dial: float, line: str) -> None:
+    progress(f"dial {dial:g}: {line}")
 
 
 def device_of(name: str | None) -> torch.device:

@@ -27,6 +27,8 @@ class Setting(NamedTuple):
     dial: float
     clean: Share
     robust: Share
+    warnings: str | None
+    """Why the robust accuracy may be too high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,8 @@ def _curve(name: str, by_dial: dict[float, dict[bool, EvaluationRow]]) -> Curve:
     return Curve(
         name=name,
         settings=tuple(
-            Setting(dial, _share(found[False]), _share(found[True])) for dial, found in sorted(by_dial.items())
+            Setting(dial, _share(found[False]), _share(found[True]), found[True]["warnings"])
+            for dial, found in sorted(by_dial.items())
         ),
         attack=attacked["attack"],
         norm=attacked["norm"],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_curve(curve: Curve, console: Console) -> None:
-    """Both accuracies at each setting, in percent, and which settings another one beats."""
+    """Both accuracies at each setting, in percent, which settings another one beats, and signs of masked gradients."""
     from arat_ray.terminal import Table, say
 
     table = Table(title=curve.name)
@@ -27,6 +27,9 @@ def print_curve(curve: Curve, console: Console) -> None:
     console.print(table)
     kept = f"{curve.on_front.sum()} of {len(curve.settings)} settings"
     say(console, f"{kept} are beaten by no other; hypervolume {curve.hypervolume:.4f} above (0, 0)")
+    for setting in curve.settings:
+        if setting.warnings:
+            say(console, f"warning: dial {setting.dial:g}: {setting.warnings}", style="yellow")
     say(console, f"robust accuracy: {attack_label(curve)}; {curve.split} split, {curve.images} images")
 
 

@@ -44,7 +44,10 @@ def plot_curves(curves: Sequence[Curve], path: Path) -> None:
 def _draw(axes: Axes, curve: Curve, colour: str) -> None:
     points = 100 * curve.points
     bars = 100 * np.array(
-        [[(share.value - share.low, share.high - share.value) for share in each[1:]] for each in curve.settings]
+        [
+            [(share.value - share.low, share.high - share.value) for share in (each.clean, each.robust)]
+            for each in curve.settings
+        ]
     )
     axes.errorbar(
         points[:, 0],

@@ -26,7 +26,7 @@ ASKED = Conditions(attack="autoattack", split="test")
 def measured(dial: float, clean: float, robust: float, trial: str = "t0") -> list[EvaluationRow]:
     """The two rows of a setting, 100 images, with intervals of 5 points."""
     common: dict[str, Any] = {"dial": dial, "trial_id": trial, "checkpoint": "last", "split": "test", "images": 100}
-    attack = {"attack": "pgd-20", "norm": "linf", "epsilon": 0.2}
+    attack = {"attack": "pgd-20", "norm": "linf", "epsilon": 0.2, "warnings": "masked" if robust < 0.3 else None}
     rows: list[Any] = [
         common | how | {"accuracy": share, "ci_low": share - 0.05, "ci_high": share + 0.05}
         for how, share in (({"attack": "none"}, clean), (attack, robust))
@@ -56,7 +56,8 @@ def test_the_table_says_how_what_is_deployed_and_what_is_beaten() -> None:
     print_curve(curve, Console(file=out, width=120))
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert lines[0] == "t0 last"
-    assert lines[-2] == "2 of 3 settings are beaten by no other; hypervolume 0.5000 above (0, 0)"
+    assert "warning: dial 1: masked" in lines
+    assert "2 of 3 settings are beaten by no other; hypervolume 0.5000 above (0, 0)" in lines
     assert "0 80.0 [75.0, 85.0] 60.0 [55.0, 65.0] deployed" in lines
     assert "0.5 70.0 [65.0, 75.0] 50.0 [45.0, 55.0] beaten" in lines
     assert "1 90.0 [85.0, 95.0] 20.0 [15.0, 25.0] clean branch" in lines
