@@ -96,6 +96,7 @@ def study(tmp_path: Path) -> Path:
         ["doctor"],
         ["results", "why"],
         ["results", "rebuild"],
+        ["report"],
         ["cluster", "check"],
         ["cluster", "prepare", "aws"],
     ],
@@ -125,6 +126,10 @@ def test_why_loads_nothing_heavy(form: list[str], study: Path) -> None:
 @pytest.mark.parametrize("verb", [["show"], ["show", "--json"], ["trials"], ["trials", "--csv"]])
 def test_tables_as_text_load_nothing_heavy(verb: list[str], study: Path) -> None:
     assert loaded(RUN, "results", verb[0], str(study), *verb[1:]) == set()
+
+
+def test_a_report_is_written_without_anything_heavy(study: Path) -> None:
+    assert loaded(RUN, "report", str(study), "-o", str(study.parent / "report.html")) == set()
 
 
 def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:

@@ -17,6 +17,7 @@ from arat_ray.cli import (
     jobs,
     measuring,
     networks,
+    reporting,
     studies,
     submitting,
     tables,
@@ -27,7 +28,7 @@ from arat_ray.version import __version__
 
 SECTIONS = {
     "Start": ("validate", "tune", "train", "layers", "presets"),
-    "Look": ("results", "pareto"),
+    "Look": ("results", "pareto", "report"),
     "Measure": ("evaluate", "dial", "compare"),
     "Choose": ("confirm", "pick", "export"),
     "On a cluster": ("doctor", "cluster", "submit", "status", "stop"),
@@ -68,6 +69,7 @@ for verb in (
     fronts.pick,
     fronts.compare,
     tables.results,
+    reporting.report,
     networks.layers,
     networks.presets,
     networks.export,

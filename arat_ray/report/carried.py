@@ -1,0 +1,85 @@
+"""The tables inside a report: the Parquet parts of its studies as they are, in a zip archive that compresses nothing.
+
+Parts are compressed already, and what is stored as it is cannot unpack to more than the file holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from arat_ray import whole_files
+from arat_ray.results import reader
+from arat_ray.results.schema import TABLES
+from arat_ray.text import line
+
+_TABLES = re.compile(rb'<script type="text/plain" id="tables">([A-Za-z0-9+/=]*)</script>')
+_FILE = re.compile(rf"[^/\\\0]{{1,200}}/(?:study\.json|study\.yaml|(?:{'|'.join(TABLES)})/part-\d{{5,9}}\.parquet)")
+
+
+def pack(studies: Sequence[Path]) -> bytes:
+    """The archive: of each study a folder of its name with its tables, study.json and study.yaml."""
+    buffer, taken = io.BytesIO(), set[str]()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for study in studies:
+            folder = _free(study.absolute().name, taken)
+            for path in _files(study):
+                # without the time of packing: the same tables are the same bytes
+                archive.writestr(zipfile.ZipInfo(f"{folder}/{path.relative_to(study)}"), path.read_bytes())
+    return buffer.getvalue()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that no other study has; letters that a file system or an archive may refuse are spelled out."""
+    name = line(name).replace("\\", "-")
+    names = (name if count == 1 else f"{name}-{count}" for count in range(1, len(taken) + 2))
+    free = next(each for each in names if each not in taken)
+    taken.add(free)
+    return free
+
+
+def _files(study: Path) -> Iterator[Path]:
+    for table in TABLES:
+        yield from reader.parts_without_a_gap(study / table)
+    yield from (path for name in ("study.json", "study.yaml") if (path := study / name).is_file())
+
+
+def extract(report: Path, folder: Path) -> list[Path]:
+    """Write the tables of a report below a folder, byte for byte as they were; the folders of its studies.
+
+    ValueError where the file is no report or holds anything else than tables, and where a study is there already.
+    """
+    try:
+        found = _TABLES.search(report.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{report} cannot be read: {error.strerror}") from error
+    if found is None:
+        raise ValueError(f"{report} carries no tables: `arat-ray report STUDY -o FILE` writes files that do")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(found[1], validate=True)))
+        entries = archive.infolist()
+        if strange := [entry.filename for entry in entries if not _is_ours(entry)]:
+            raise ValueError(
+                f"{report} holds {strange[0]!r}, which no report does: it was changed; nothing was written"
+            )
+        studies = list(dict.fromkeys(folder / entry.filename.partition("/")[0] for entry in entries))
+        if there := [study for study in studies if study.exists()]:
+            raise ValueError(f"{there[0]} is there already: choose another folder with -o")
+        contents = {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, binascii.Error, EOFError) as error:
+        raise ValueError(f"{report} is damaged ({error}): get it again") from error
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole_files.replace(path, content)
+    return studies
+
+
+def _is_ours(entry: zipfile.ZipInfo) -> bool:
+    is_stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    return is_stored and bool(_FILE.fullmatch(entry.filename)) and entry.filename.partition("/")[0] not in (".", "..")

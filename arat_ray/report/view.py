@@ -1,0 +1,242 @@
+"""What the report shows of its studies, from their tables alone: values that JSON has, numbers rounded for the eye.
+
+Of each trial the last attempt counts; its curves are the epochs of all attempts, where one was run twice the later one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arat_ray.frontier import evaluations
+from arat_ray.frontier.dominance import hypervolume, non_dominated, wilson
+from arat_ray.frontier.eligibility import competes
+from arat_ray.frontier.evaluations import Conditions, Evaluation
+from arat_ray.json_files import read_json
+from arat_ray.pixels import format_pixels
+from arat_ray.report import facts
+from arat_ray.results import reader
+from arat_ray.results.schema import ACCURACIES, PARAM
+from arat_ray.text import command, plain
+
+DIGITS = 5
+"""Of a number that is drawn; the tables that the report carries have all of them."""
+LOSSES = ("loss_adversarial", "loss_clean", "loss_invariance")
+Row = Mapping[str, Any]
+
+
+def of(studies: Sequence[Path]) -> dict[str, Any]:
+    """Everything on the page. ValueError where a folder is no study, and for studies that do not lie on one plot."""
+    goals = [reader.metadata(study).goals for study in studies]
+    if len(set(goals)) > 1:
+        each = "; ".join(f"{study}: {', '.join(names)}" for study, names in zip(studies, goals, strict=True))
+        raise ValueError(f"one report shows studies of the same goals, these differ ({each}): write a report of each")
+    found = [_study(study, goals[0]) for study in studies]
+    _refuse_mixed(studies, [each["measured"] for each in found])
+    shown: dict[str, Any] = _plain({"goals": list(goals[0]), "studies": found})
+    return shown
+
+
+def _refuse_mixed(studies: Sequence[Path], measured: Sequence[Sequence[str]]) -> None:
+    if len({how for each in measured for how in each}) > 1 and len(studies) > 1:
+        each = "; ".join(
+            f"{study}: {', '.join(how) or 'nothing'}" for study, how in zip(studies, measured, strict=True)
+        )
+        raise ValueError(f"studies that were measured unlike cannot lie on one plot ({each}): write a report of each")
+
+
+def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
+    table = reader.read(study, "trials")
+    every = table.to_pylist()
+    rows = [row for row, last in zip(every, reader.latest_attempt(table), strict=True) if last]
+    rows.sort(key=lambda row: row["number"] or 0)
+    description = _description(study)
+    competing = [row for row in rows if competes(row, goals)]
+    points = np.array([[row[goal] for goal in goals] for row in competing], dtype=np.float64).reshape(-1, len(goals))
+    front = {row["trial_id"] for row, on in zip(competing, non_dominated(points), strict=True) if on}
+    curves, decisions, measured = _curves(study, goals), _decisions(study), evaluations.read(study)
+    beside = _beside(study, measured)
+    evaluated: dict[str, list[dict[str, Any]]] = {}
+    for each in measured:
+        evaluated.setdefault(each.trial_id, []).append(_evaluation(each))
+    params = [name for name in table.column_names if name.startswith(PARAM)]
+    trials = [
+        {
+            "number": row["number"],
+            "id": row["trial_id"],
+            "status": row["status"],
+            "kind": _kind(row, goals, front),
+            "goals": [_rounded(row[goal]) for goal in goals],
+            "intervals": [_interval(row, goal) for goal in goals],
+            "params": [_rounded(row[name]) for name in params],
+            "epochs": row["epochs_done"],
+            "seed": row["seed"],
+            "device_s": _rounded(row["device_s"]),
+            "reason": row["error"] or row["stop_reason"] or row["broken_constraints"],
+            "proposed": _proposed(row, description),
+            "config": row["config"],
+            "curves": curves.get(row["trial_id"], {}),
+            "decisions": decisions.get(row["trial_id"], []),
+            "evaluations": evaluated.get(row["trial_id"], []),
+            "commands": list(_commands(study, row)),
+        }
+        for row in rows
+    ]
+    return {
+        "name": description.get("name") or study.absolute().name,
+        "params": [name.removeprefix(PARAM) for name in params],
+        "log": [_is_log(description, name.removeprefix(PARAM)) for name in params],
+        "measured": sorted({facts.measured(row) for row in rows if row["images"]}),
+        "trials": trials,
+        "beside": beside,
+        "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point),
+        "facts": list(facts.of(study, description, rows, every)),
+    }
+
+
+def _kind(row: Row, goals: Sequence[str], front: set[str]) -> str:
+    """How a trial is drawn."""
+    if row["feasible"] is False:
+        return "infeasible"
+    if competes(row, goals):
+        return "front" if row["trial_id"] in front else "dominated"
+    return {"failed": "failed", "pruned": "early-stopped"}.get(row["status"], "unfinished")
+
+
+def _interval(row: Row, goal: str) -> list[float | None] | None:
+    """Wilson's, 95 %."""
+    if goal not in ACCURACIES or row[goal] is None or not math.isfinite(row[goal]) or not row["images"]:
+        return None
+    return [_rounded(float(end)) for end in wilson(np.rint(row[goal] * row["images"]), row["images"])]
+
+
+def _curves(study: Path, goals: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """By trial_id, the epochs and what was measured in each; null where it was not."""
+    if not reader.part_files(study / "epochs"):
+        return {}
+    names = [*(f"validation_{goal}" for goal in goals), *LOSSES]
+    there = set(reader.schema(study, "epochs").names)
+    names = [name for name in names if name in there]
+    table = reader.read(study, "epochs", ["trial_id", "epoch", "attempt", *names])
+    names = [name for name in names if table[name].null_count < len(table)]
+    table = table.select(["trial_id", "epoch", "attempt", *names])
+    columns = [table[name].to_pylist() for name in table.column_names]
+    by_trial: dict[str, dict[int, tuple[Any, ...]]] = {}
+    for trial_id, epoch, attempt, *values in zip(*columns, strict=True):
+        epochs = by_trial.setdefault(trial_id, {})
+        if epoch not in epochs or epochs[epoch][0] <= attempt:
+            epochs[epoch] = (attempt, *values)
+    return {
+        trial_id: {"epoch": sorted(epochs)}
+        | {name: [_rounded(epochs[epoch][i]) for epoch in sorted(epochs)] for i, name in enumerate(names, 1)}
+        for trial_id, epochs in by_trial.items()
+    }
+
+
+def _decisions(study: Path) -> dict[str, list[dict[str, Any]]]:
+    """By trial_id, in the order of the rungs."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    if reader.part_files(study / "decisions"):
+        columns = ["trial_id", "rung", "goes_on", "why"]
+        for row in sorted(reader.read(study, "decisions", columns).to_pylist(), key=lambda row: row["rung"]):
+            found.setdefault(row["trial_id"], []).append(row)
+    return found
+
+
+def _evaluation(row: Evaluation) -> dict[str, Any]:
+    ends = [[_rounded(float(end)) for end in wilson(count, row.images)] for count in (row.clean_correct, row.correct)]
+    return {
+        "how": f"{row}",
+        "checkpoint": row.checkpoint,
+        "clean": _rounded(row.clean_correct / row.images),
+        "robust": _rounded(row.correct / row.images),
+        "intervals": ends,
+        "warnings": row.warnings,
+    }
+
+
+def _beside(study: Path, rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Under each of the conditions of the evaluations, both accuracies by trial_id: those that a front would take.
+
+    Of conditions under which no front could be drawn, because the trials were not measured alike, there is nothing.
+    """
+    columns = ["trial_id", "checkpoint", "config", "clean_accuracy", "robust_accuracy", *evaluations.CONDITIONS]
+    trials, found = reader.read(study, "trials", columns), []
+    trials = reader.keep(trials, reader.latest_attempt(reader.read(study, "trials", ["trial_id", "attempt"])))
+    for how, row in {f"{row}": row for row in rows}.items():
+        attack, norm, epsilon, split, images = row.conditions
+        asked = Conditions(attack=attack, norm=norm, epsilon=epsilon, split=split, images=images, mode=row.mode)
+        try:
+            (table,) = evaluations.in_place([study], [trials], asked)
+        except ValueError:
+            continue
+        values = zip(*(table[name].to_pylist() for name in columns[:1] + columns[3:5]), strict=True)
+        found.append({"how": how, "points": {name: [_rounded(x), _rounded(y)] for name, x, y in values}})
+    return sorted(found, key=lambda each: ("autoattack" not in each["how"], -len(each["points"])))
+
+
+def _hypervolumes(competing: Sequence[Row], points: Any, reference: Sequence[float]) -> list[list[float | None]]:
+    """After each competing trial, in the order in which they ended: how many there are, and their hypervolume."""
+    ends = [row["ended_at"].timestamp() if row["ended_at"] else math.inf for row in competing]
+    front, found = points[:0], []
+    for count, i in enumerate(np.argsort(ends, kind="stable"), 1):
+        front = np.concatenate([front, points[i : i + 1]])
+        front = front[non_dominated(front)]
+        found.append([count, _rounded(hypervolume(front, reference))])
+    return found
+
+
+def _description(study: Path) -> dict[str, Any]:
+    """study.json; nothing where the tables were copied without it."""
+    if not (study / "study.json").exists():
+        return {}
+    shape = {"name?": str, "experiment?": {"first?": list, "search?": dict, "sampler?": dict}, "versions?": dict}
+    found: dict[str, Any] = read_json(study / "study.json", fix=reader.rebuild_with(study), shape=shape)
+    return found
+
+
+def _is_log(description: Row, name: str) -> bool:
+    domain = ((description.get("experiment") or {}).get("search") or {}).get(name)
+    return bool(isinstance(domain, dict) and domain.get("loguniform"))
+
+
+def _proposed(row: Row, description: Row) -> str:
+    """Where a trial's parameters come from, as far as the file of the study says."""
+    experiment = description.get("experiment") or {}
+    for given in experiment.get("first") or []:
+        if isinstance(given, dict) and given and all(row.get(f"{PARAM}{name}") == given[name] for name in given):
+            return "given in the file, under first:"
+    sampler = (experiment.get("sampler") or {}).get("name")
+    return f"by the sampler {sampler}" if sampler else "not known: there is no study.json beside the tables"
+
+
+def _commands(study: Path, row: Row) -> Iterator[str]:
+    """What to type about a trial."""
+    if row["checkpoint"]:
+        checkpoint = study / row["checkpoint"]
+        if row["epsilon"] is not None:
+            norm = ["--norm", row["norm"]] if row["norm"] not in (None, "linf") else []
+            words = ["--attack", "autoattack", *norm, "--epsilon", format_pixels(row["epsilon"]), "--split", "test"]
+            yield command("arat-ray", "evaluate", checkpoint, *words)
+        yield command("arat-ray", "export", checkpoint, "-o", f"{row['trial_id']}.safetensors")
+    yield command("arat-ray", "results", "why", study, row["number"])
+
+
+def _rounded(value: Any) -> Any:
+    """A number with DIGITS digits, null where it is none; anything else as it is."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """The same without anything in its texts that reorders or controls what stands around it."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, dict):
+        return {plain(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value

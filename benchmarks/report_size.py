@@ -1,0 +1,102 @@
+"""How large the report of a study is, and what it takes to write: random curves, which compress worse than real ones.
+
+python -m benchmarks.report_size TRIALS EPOCHS FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from arat_ray.report.page import page
+from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
+from arat_ray.results.table import part_name, write_part
+
+GOALS = ("clean_accuracy", "robust_accuracy")
+RANDOM = ("loss_adversarial", "loss_clean", "loss_invariance", "balance", "epoch_s", "attack_s")
+IMAGES = 5000
+
+
+def main() -> None:
+    trials, epochs, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    study = folder / "large"
+    metadata = Metadata(study="large", goals=GOALS, reference_point=(0.0, 0.0), revision="0.1.0").encode()
+    params = {"method.invariance_weight": pa.float64(), "method.layers": pa.string(), "attack.epsilon": pa.float64()}
+    rng = np.random.default_rng(0)
+    schemas = {"trials": trials_schema(params), "epochs": TABLES["epochs"].schema}
+    rows = {"trials": list(_trials(rng, trials, epochs)), "epochs": list(_epochs(rng, trials, epochs))}
+    for name, schema in schemas.items():
+        (study / name).mkdir(parents=True)
+        for part, start in enumerate(range(0, len(rows[name]), PART_ROWS[name])):
+            some = rows[name][start : start + PART_ROWS[name]]
+            table = pa.Table.from_pylist(some, schema=schema.with_metadata(metadata))
+            write_part(study / name / part_name(part), table)
+    began = time.process_time()
+    content = page([study])
+    spent = time.process_time() - began
+    (folder / "report.html").write_bytes(content)
+    parts = sum(path.stat().st_size for path in study.rglob("*.parquet"))
+    print(json.dumps({"report_mb": len(content) / 1e6, "parquet_mb": parts / 1e6, "cpu_s": round(spent, 1)}))
+
+
+def _trials(rng: np.random.Generator, trials: int, epochs: int) -> Iterator[dict[str, Any]]:
+    for number in range(trials):
+        clean = rng.uniform(0.7, 0.9)
+        yield {
+            "trial_id": f"large-{number:05d}",
+            "attempt": 1,
+            "study": "large",
+            "number": number,
+            "status": "complete",
+            "is_full_fidelity": True,
+            "config": json.dumps({"epochs": epochs, "method": {"name": "arat", "invariance_weight": rng.random()}}),
+            "seed": 0,
+            "param_method.invariance_weight": 10 ** rng.uniform(0, 2),
+            "param_method.layers": ["stage4", "stages3-4", "last-block"][number % 3],
+            "param_attack.epsilon": rng.uniform(0.01, 0.04),
+            "clean_accuracy": round(clean * IMAGES) / IMAGES,
+            "robust_accuracy": round((1.2 - clean + rng.normal(0, 0.03)) * IMAGES) / IMAGES,
+            "images": IMAGES,
+            "attack": "pgd-20",
+            "norm": "linf",
+            "epsilon": 8 / 255,
+            "split": "validation",
+            "epochs_done": epochs,
+            "device_s": 60.0 * epochs,
+            "checkpoint": f"checkpoints/large-{number:05d}/last.pt",
+            "ended_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number),
+        }
+
+
+def _epochs(rng: np.random.Generator, trials: int, epochs: int) -> Iterator[dict[str, Any]]:
+    """Validated every tenth epoch, as the shipped CIFAR files do."""
+    for number in range(trials):
+        for epoch in range(1, epochs + 1):
+            row: dict[str, Any] = {
+                "trial_id": f"large-{number:05d}",
+                "attempt": 1,
+                "epoch": epoch,
+                "train_images": 45000,
+            }
+            row |= dict(zip(RANDOM, rng.random(len(RANDOM)).tolist(), strict=True))
+            row["learning_rate"] = 0.05 * (1 + math.cos(math.pi * epoch / epochs))
+            row["images_per_s"] = 45000 / (row["epoch_s"] + 1)
+            for name in ("train_clean_accuracy", "train_robust_accuracy"):
+                row[name] = int(rng.integers(45000)) / 45000
+            if epoch % 10 == 0:
+                row |= {f"validation_{goal}": int(rng.integers(IMAGES)) / IMAGES for goal in GOALS}
+                row["validation_images"] = IMAGES
+            yield row
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The report in a real browser, opened from disk: Debian's chromium, driven by playwright, where both are there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.report.page import page
+from tests.frontier.tables import evaluated
+from tests.report.reports import HOSTILE, TRIALS, write
+
+CHROMIUM = shutil.which("chromium")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium")
+SECOND = [{**row, "clean_accuracy": 0.92, "robust_accuracy": 0.43} for row in TRIALS[:1]]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # tests may run as root
+        yield started
+        started.close()
+
+
+class Opened:
+    """A report in a tab without a network, what its console said and what it asked for."""
+
+    def __init__(self, browser: Any, file: Path, **options: Any) -> None:
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.tab = browser.new_context(offline=True, **options).new_page()
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("dialog", lambda dialog: self.said.append(dialog.message))
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.goto(file.as_uri())
+        self.tab.wait_for_selector("#summary:not(:text('Unpacking'))")
+
+    def text(self, selector: str) -> str:
+        return str(self.tab.inner_text(selector))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    study = write(folder, *TRIALS)
+    evaluated(study, "small-00001", clean=780, robust=420)
+    (folder / "report.html").write_bytes(page([study, write(folder, *SECOND, name="other")]))
+    return folder / "report.html"
+
+
+@pytest.fixture
+def opened(browser: Any, file: Path) -> Iterator[Opened]:
+    report = Opened(browser, file)
+    yield report
+    report.tab.context.close()
+    assert report.said == []
+    assert report.asked == [file.as_uri()]
+
+
+def test_a_click_on_a_trial_shows_its_curve(opened: Opened) -> None:
+    opened.tab.click("#tradeoff path.point.dominated")
+    assert opened.text("#h-trial") == "Trial 2 of small"
+    titles = opened.tab.locator("#detail svg[role=img]").nth(0).locator("title").all_text_contents()
+    clean, robust = (
+        [f"{name} accuracy: {value} at {i}" for i, value in enumerate(values, 1)]
+        for name, values in (("clean", ("25", "50", "75")), ("robust", ("12.5", "25", "37.5")))
+    )
+    assert titles == clean + robust
+    opened.tab.click("#detail summary >> text=The curves as numbers")
+    assert "2.247" in opened.text("#detail table")  # the loss of epoch 1: 2 + 2 * 0.123456789
+
+
+def test_a_member_of_the_front_is_chosen_by_the_keyboard_alone(opened: Opened) -> None:
+    opened.tab.keyboard.press("Tab")  # only members of the front, by the first goal, are stops of the plot
+    assert opened.text("#h-trial") == "Trial 1 of small"
+    assert opened.tab.evaluate("document.activeElement.getAttribute('aria-label')").startswith(
+        "trial 1 of small, on the front: clean accuracy (%) 80, robust accuracy (%) 50"
+    )
+    assert "autoattack linf 8/255, test split, 1,000 images" in opened.text("#detail")
+
+
+def test_a_brush_filters_the_table_and_what_was_tried(opened: Opened) -> None:
+    place = opened.tab.locator("#tradeoff path[data-trial='1']").bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    opened.tab.mouse.move(x - 2, y - 2)  # on the point itself
+    opened.tab.mouse.down()
+    opened.tab.mouse.move(x + 14, y + 14, steps=3)
+    opened.tab.mouse.up()
+    assert opened.text("#trials caption") == "1 of 1 trials"
+    assert opened.tab.locator("#parallel path.parallel:not(.out)").count() == 1
+    assert opened.text("#shown").startswith("1 of 8 trials are shown")
+    opened.tab.click("text=Show all trials")
+    assert opened.text("#trials caption") == "8 of 8 trials"
+
+
+def test_the_table_is_sorted_by_a_column(opened: Opened) -> None:
+    opened.tab.click("#trials thead button[data-column='robust accuracy (%)']")
+    first = opened.tab.locator("#trials tbody tr").nth(0).inner_text()
+    assert first.split("\t")[:3] == ["1", "small", "on the front"]
+    assert opened.tab.locator("#trials th[aria-sort=descending]").count() == 1
+
+
+def test_hostile_text_is_shown_as_it_is(opened: Opened) -> None:
+    assert f"the loss became nan {HOSTILE}" in opened.text("#failed")
+    assert HOSTILE in opened.text("#trials")
+    assert opened.tab.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(scheme: str, browser: Any, file: Path) -> None:
+    report = Opened(browser, file, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    assert report.tab.evaluate("document.documentElement.scrollWidth") <= 360
+    assert report.said == []
+    report.tab.context.close()

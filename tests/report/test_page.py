@@ -1,0 +1,192 @@
+"""The report: what it shows, that nothing foreign is markup in it, and that its tables come back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from arat_ray.cli import main
+from arat_ray.report import carried, view
+from arat_ray.report.page import page
+from arat_ray.results import reader
+from arat_ray.results.schema import TABLES
+from tests.frontier.tables import evaluated
+from tests.report.reports import COMPLETE, HOSTILE, KINDS, TRIALS, view_in, write
+
+
+class Tags(HTMLParser):
+    """Which elements a page has, and with which attributes."""
+
+    def __init__(self, report: bytes) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(report.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def run(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, ["report", *map(str, words)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_every_trial_is_shown_by_what_became_of_it(tmp_path: Path) -> None:
+    (study,) = view_in(page([write(tmp_path, *TRIALS)]))["studies"]
+    assert [trial["kind"] for trial in study["trials"]] == KINDS
+    assert study["trials"][3]["reason"] == "pareto_asha: beaten"
+    assert [each["why"] for each in study["trials"][3]["decisions"]] == ["rung 1, rank 1 of 1, front 1"]
+    assert study["trials"][5]["reason"] == "too slow"
+
+
+def test_the_curves_of_a_trial_are_those_of_the_epochs_table(tmp_path: Path) -> None:
+    folder = write(tmp_path, *TRIALS)
+    table = reader.read(folder, "epochs").to_pylist()
+    for trial in view.of([folder])["studies"][0]["trials"]:
+        rows = [row for row in table if row["trial_id"] == trial["id"]]
+        for name, values in trial["curves"].items():
+            assert values == pytest.approx([row[name] for row in rows], rel=1e-4), name
+        assert trial["curves"]["epoch"] == [1, 2, 3]
+
+
+def test_intervals_and_hypervolume_are_those_of_the_front(tmp_path: Path) -> None:
+    (study,) = view.of([write(tmp_path, *TRIALS)])["studies"]
+    assert study["trials"][0]["intervals"][1] == pytest.approx([0.37007, 0.43070], abs=1e-4)
+    assert study["hypervolume"] == [[1, 0.36], [2, 0.44], [3, 0.44]]  # 0.9 x 0.4, and 0.8 x 0.1 more
+
+
+def test_evaluations_stand_beside_what_the_search_measured(tmp_path: Path) -> None:
+    folder = write(tmp_path, *TRIALS)
+    evaluated(folder, "small-00001", clean=780, robust=420)
+    (study,) = view.of([folder])["studies"]
+    assert study["beside"] == [
+        {"how": "autoattack linf 8/255, test split, 1,000 images", "points": {"small-00001": [0.78, 0.42]}}
+    ]
+    assert [each["robust"] for each in study["trials"][1]["evaluations"]] == [0.42]
+
+
+def test_why_a_trial_was_proposed_and_what_to_type_about_it(tmp_path: Path) -> None:
+    folder = write(tmp_path, *TRIALS)
+    trials = view.of([folder])["studies"][0]["trials"]
+    assert [trial["proposed"] for trial in trials[:2]] == ["given in the file, under first:", "by the sampler tpe"]
+    assert f"arat-ray results why {folder} 0" in trials[0]["commands"]
+
+
+def test_only_the_script_and_the_style_of_the_page_may_run(tmp_path: Path) -> None:
+    report = page([write(tmp_path, *TRIALS)]).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', report)
+    (style,), scripts = (
+        re.findall(r"<style>(.*?)</style>", report, re.S),
+        re.findall(r"<script>(.*?)</script>", report, re.S),
+    )
+    hashes = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in (*scripts, style)]
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert "eval(" not in scripts[0]
+    assert "innerHTML" not in scripts[0]
+
+
+def test_foreign_text_is_never_markup(tmp_path: Path) -> None:
+    study = write(tmp_path, *TRIALS, name="hostile")
+    study.rename(tmp_path / "<img onerror=alert(1)>")
+    (tmp_path / "<img onerror=alert(1)>" / "study.json").unlink()
+    named, plain = page([tmp_path / "<img onerror=alert(1)>"]), page([write(tmp_path, {**COMPLETE, "error": "none"})])
+    assert [tag for tag, _ in Tags(named).found] == [tag for tag, _ in Tags(plain).found]
+    assert not [each for each in Tags(named).found if any(name.startswith("on") for name in each[1])]
+    assert b"<title>&lt;img onerror=alert(1)&gt; - " in named
+    assert HOSTILE.encode() not in named
+    assert view_in(named)["studies"][0]["trials"][1]["params"][0] == HOSTILE
+
+
+def test_text_that_reorders_what_stands_around_it_is_spelled_out(tmp_path: Path) -> None:
+    (study,) = view.of([write(tmp_path, {"status": "failed", "error": "safe\u202egnp.exe\x1b[2J"})])["studies"]
+    assert study["trials"][0]["reason"] == "safe\\u202egnp.exe\\x1b[2J"
+
+
+def test_the_tables_come_back_byte_for_byte(tmp_path: Path) -> None:
+    folders = [write(tmp_path / place, *TRIALS) for place in "ab"]
+    evaluated(folders[0], "small-00001", clean=780, robust=420)
+    output = run(*folders, "-o", tmp_path / "new" / "report.html")
+    assert "open it in a browser" in output
+    output = run("--extract", tmp_path / "new" / "report.html", "-o", tmp_path / "back")
+    assert f"arat-ray results show {tmp_path}/back/small-2" in output
+    for folder, name in zip(folders, ("small", "small-2"), strict=True):
+        parts = [path for table in TABLES for path in reader.part_files(folder / table)]
+        assert len(parts) >= 3
+        for path in [*parts, folder / "study.json"]:
+            assert (tmp_path / "back" / name / path.relative_to(folder)).read_bytes() == path.read_bytes()
+    assert "is there already" in run("--extract", tmp_path / "new" / "report.html", "-o", tmp_path / "back", code=2)
+
+
+def changed(report: bytes, change: Callable[[zipfile.ZipFile], None]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        change(archive)
+    return re.sub(rb'(id="tables">)[^<]*', rb"\1" + base64.b64encode(buffer.getvalue()), report)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x/study.json", "a/../../study.json", "/a/study.json", "../study.json", "a/x.py", "a/b/study.json"]
+)
+def test_a_report_writes_nothing_but_tables_and_only_below_the_folder(name: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_bytes(changed(page([write(tmp_path, *TRIALS)]), lambda archive: archive.writestr(name, "{}")))
+    with pytest.raises(ValueError, match="which no report does"):
+        carried.extract(report, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_what_would_unpack_to_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    bomb = changed(
+        page([write(tmp_path, *TRIALS)]),
+        lambda archive: archive.writestr("a/study.json", bytes(10**6), compress_type=zipfile.ZIP_DEFLATED),
+    )
+    report.write_bytes(bomb)
+    with pytest.raises(ValueError, match="which no report does"):
+        carried.extract(report, tmp_path / "back")
+
+
+def test_a_report_that_is_none_or_cut_off_is_named(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<p>hello</p>")
+    assert f"{report} carries no tables" in run("--extract", report, "-o", tmp_path / "back", code=2)
+    whole = page([write(tmp_path, *TRIALS)])
+    report.write_bytes(re.sub(rb'(id="tables">)([^<]{400})[^<]*', rb"\1\2", whole))
+    assert "is damaged" in run("--extract", report, "-o", tmp_path / "back", code=2)
+    assert "cannot be read" in run("--extract", tmp_path / "none.html", "-o", tmp_path / "back", code=2)
+
+
+def test_what_can_be_drawn_of_little_is_drawn(tmp_path: Path) -> None:
+    failed = view.of([write(tmp_path / "1", {"status": "failed", "error": "no memory"})])["studies"][0]
+    assert (failed["hypervolume"], failed["trials"][0]["goals"]) == ([], [None, None])
+    half = view.of([write(tmp_path / "2", {**COMPLETE, "clean_accuracy": 0.9})])["studies"][0]
+    assert half["trials"][0]["kind"] == "unfinished"
+    study = write(tmp_path / "3", *TRIALS)
+    (study / "study.json").unlink()
+    assert "study.json" in view.of([study])["studies"][0]["trials"][0]["proposed"]
+
+
+def test_studies_that_do_not_belong_on_one_plot_are_refused(tmp_path: Path) -> None:
+    other = write(tmp_path / "b", {**COMPLETE, "clean_accuracy": 0.9, "robust_accuracy": 0.4, "epsilon": 0.1})
+    message = run(write(tmp_path / "a", *TRIALS), other, "-o", tmp_path / "report.html", code=2)
+    assert "measured unlike" in message
+    assert "linf 0.1" in message
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_studies_are_shown_or_a_report_is_extracted(tmp_path: Path) -> None:
+    assert "not both" in run("-o", tmp_path / "report.html", code=2)
+    assert "there is no folder" in run(tmp_path / "none", "-o", tmp_path / "report.html", code=2)
