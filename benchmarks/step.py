@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def main() -> None:
         "load_average": [round(before, 1), round(os.getloadavg()[0], 1)],
     }
     told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in conditions.items())
-    lines = ["# A training step", "", "`python benchmarks/step.py --reference AR-AT`", "", f"{told}.", ""]
+    lines = ["# A training step", "", f"`python benchmarks/step.py {' '.join(sys.argv[1:])}`", "", f"{told}.", ""]
     lines += [
         "Medians (first to third quartile) over the rounds, one thread, float32, PGD-10 with the settings of each "
         "method's preset. The step is everything but the data, which stands beside it: crop and flip of the "

@@ -89,6 +89,8 @@ MEANT = [
     "AutoAttack is the standard one; theirs is torchattacks' with ten iterations.",
     "SWA takes other steps as snapshots, and norms are estimated anew in both branches on the final x'; theirs in the "
     "adversarial branch alone, on all iterates of the attack.",
+    "A start of TRADES, MART and LBGAT is clamped to [0, 1] before the first gradient, theirs after it: compared on "
+    "images in [0.2, 0.8], where neither clamps.",
     "A batch of two images: their hooks take the first image for the whole, see `len(f_out) == 2`.",
     "`stop_gradient: adversarial` holds the adversarial side; their `y->x` does so without a predictor alone, and with "
     "one lets both sides move, which is `none` here and compared as that.",
@@ -98,7 +100,8 @@ MEANT = [
 """Where this project differs from the authors' code by intent."""
 
 NOT_COMPARED = [
-    "PGD-AT, TRADES, MART, LBGAT, ARREST, standard training: the checkout has no code of them.",
+    "PGD-AT, ARREST, standard training: no checkout has code of them.",
+    "The networks and the optimisers of TRADES, MART and LBGAT: their loss functions ran on this project's.",
     "l2 attacks: theirs are torchattacks', which is no part of the checkout.",
     "The learning rate's schedule and the data pipeline: inside their `main()`, which downloads CIFAR and trains.",
     "bf16, several workers, GPUs: both sides run in float64 in one process on the CPU.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def accuracy(model: nn.Module, batches: Sequence[Batch]) -> float:
     return right / sum(len(y) for _, y in batches)
 
 
-def run(train: Train, method: Arat, batches: Sequence[Batch], *, noise_seed: int) -> list[Record]:
+def run(train: Train, method: Method, batches: Sequence[Batch], *, noise_seed: int) -> list[Record]:
     """A step on each batch; what each computed and left behind. Before the first, the balance of the epoch."""
     record: Record = {}
     records = list[Record]()
@@ -93,47 +94,55 @@ def run(train: Train, method: Arat, batches: Sequence[Batch], *, noise_seed: int
     return records
 
 
-def _listen(method: Arat, record: Record) -> None:
-    """Have what the loss sees and computes put into `record`."""
-    share = method.invariance_weight / len(method.layers)
-    inner = method.invariance
-    calls = list[tuple[Tensor, Tensor, Tensor]]()
-    predictions = dict[str, Tensor]()
-
-    def invariance(h: nn.Module, z_adv: Tensor, z: Tensor) -> Tensor:
-        term = inner(h, z_adv, z)
-        calls.append((z_adv.detach(), z.detach(), term.detach()))
-        return term
-
-    def predicted(layer: str, predictor: nn.Module) -> None:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            predictions[layer] = output.detach()
-
-        if not isinstance(predictor, nn.Identity):
-            predictor.register_forward_hook(hook)
+def _listen(method: Method, record: Record) -> None:
+    """Have what the loss sees and computes put into `record`; of ARAT also its features and the terms of its layers."""
+    layers = _Layers(method) if isinstance(method, Arat) else None
 
     def computed(_method: nn.Module, inputs: tuple[Tensor, ...], losses: Losses) -> None:
         x, x_adv, _ = inputs
         assert losses.logits_adv is not None
         assert losses.logits_clean is not None
-        by_layer = dict(zip(method.layers, calls, strict=True))
-        calls.clear()
-        record.update(
-            {
-                "clean input": {"": x.detach()},
-                "adversarial images": {"": x_adv.detach()},
-                "logits": {"adversarial": losses.logits_adv.detach(), "clean": losses.logits_clean.detach()},
-                "features, adversarial": {layer: call[0] for layer, call in by_layer.items()},
-                "features, clean": {layer: call[1] for layer, call in by_layer.items()},
-                **({"predictions": dict(predictions)} if predictions else {}),
-                "loss, adversarial cross-entropy": {"": losses.adversarial.detach()},
-                "loss, clean cross-entropy": {"": losses.clean.detach()},
-                "loss, invariance": {layer: share * call[2] for layer, call in by_layer.items()},
-                "loss, total": {"": losses.total.detach()},
-            }
-        )
+        record["clean input"] = {"": x.detach()}
+        record["adversarial images"] = {"": x_adv.detach()}
+        record["logits"] = {"adversarial": losses.logits_adv.detach(), "clean": losses.logits_clean.detach()}
+        if layers is not None:
+            record.update(layers.seen())
+        record["loss, adversarial cross-entropy"] = {"": losses.adversarial.detach()}
+        record["loss, clean cross-entropy"] = {"": losses.clean.detach()}
+        record["loss, total"] = {"": losses.total.detach()}
 
-    method.invariance = invariance
-    for layer, predictor in zip(method.layers, method.predictors, strict=True):
-        predicted(layer, predictor)
     method.register_forward_hook(computed)
+
+
+class _Layers:
+    """Features, predictions and weighted terms of the layers that ARAT regularises, of its last forward."""
+
+    def __init__(self, method: Arat) -> None:
+        self.method, self.inner = method, method.invariance
+        self.calls = list[tuple[Tensor, Tensor, Tensor]]()
+        self.predictions = dict[str, Tensor]()
+        method.invariance = self._invariance
+        for layer, predictor in zip(method.layers, method.predictors, strict=True):
+            if not isinstance(predictor, nn.Identity):
+                predictor.register_forward_hook(partial(self._predicted, layer))
+
+    def seen(self) -> Record:
+        share = self.method.invariance_weight / len(self.method.layers)
+        by_layer = dict(zip(self.method.layers, self.calls, strict=True))
+        record: Record = {
+            "features, adversarial": {layer: z_adv for layer, (z_adv, _, _) in by_layer.items()},
+            "features, clean": {layer: z for layer, (_, z, _) in by_layer.items()},
+            "loss, invariance": {layer: share * term for layer, (_, _, term) in by_layer.items()},
+        }
+        if self.predictions:
+            record["predictions"] = dict(self.predictions)
+        self.calls.clear()
+        return record
+
+    def _invariance(self, h: nn.Module, z_adv: Tensor, z: Tensor) -> Tensor:
+        term = self.inner(h, z_adv, z)
+        self.calls.append((z_adv.detach(), z.detach(), term.detach()))
+        return term
+
+    def _predicted(self, layer: str, _predictor: nn.Module, _inputs: object, output: Tensor) -> None:
+        self.predictions[layer] = output.detach()

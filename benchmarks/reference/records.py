@@ -75,7 +75,7 @@ def state(parts: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> Reco
             record[f"weights, {where}"][name] = value.detach().clone()
             record["momentum"][name] = optimizer.state[value]["momentum_buffer"].clone()
         else:
-            branch = "clean branch" if ".clean." in name else "adversarial branch"
-            kind = "predictors" if where == "predictors" else branch
-            record[f"norm statistics, {kind}"][name] = value.double().clone()
+            branches = [branch for branch in ("clean", "adversarial") if f".{branch}." in name]
+            of = f"{branches[0]} branch" if branches else where
+            record[f"norm statistics, {of}"][name] = value.double().clone()
     return dict(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import equivalence
 import pytest
 import torch
+import torch.nn.functional as F
 from reference import authors, ours
+from reference.baselines import BASELINES, Loss
 from reference.cases import CASES, CONTROLS, Case
 from reference.records import TOLERANCE, Finding, Record, compare, difference
+from torch import Tensor, nn
 
 from arat_ray.training.methods import Arat
 
@@ -122,6 +126,42 @@ def test_layers_are_found_by_the_authors_names(name: str, theirs: str) -> None:
 def test_a_folder_that_is_no_checkout_is_refused_with_the_way_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no train_ARAT.py there; .*git clone https://github.com/futakw/AR-AT"):
         authors.load(tmp_path)
+
+
+def trades_by_the_paper(slip: float) -> Loss:
+    """Algorithm 1 of https://arxiv.org/abs/1901.08573 as its authors call it; `slip` is added to beta."""
+
+    def loss(model: nn.Module, x_natural: Tensor, y: Tensor, beta: float, epsilon: float, **attack: Any) -> Tensor:
+        def divergence(x: Tensor) -> Tensor:
+            q, p = model(x).softmax(1), model(x_natural).softmax(1)
+            total: Tensor = (p * (p / q).log()).sum()
+            return total
+
+        model.eval()
+        x_adv = x_natural + 0.001 * torch.randn(x_natural.shape).cuda()
+        for _ in range(attack["perturb_steps"]):
+            x_adv.requires_grad_()
+            (gradient,) = torch.autograd.grad(divergence(x_adv), x_adv)
+            x_adv = x_adv.detach() + attack["step_size"] * gradient.sign()
+            x_adv = torch.clamp(x_adv, x_natural - epsilon, x_natural + epsilon).clamp(0, 1)
+        model.train()
+        attack["optimizer"].zero_grad()
+        return F.cross_entropy(model(x_natural), y) + (beta + slip) * divergence(x_adv) / len(y)
+
+    return loss
+
+
+@pytest.mark.parametrize("slip", [0.0, 1.0])
+def test_a_baseline_is_compared_with_a_loss_function_and_a_slip_of_its_weight_is_found(slip: float) -> None:
+    options = Namespace(width=1, batch_size=3, steps=1)
+    found = exceeding(equivalence.baseline_findings("trades", 6.0, trades_by_the_paper(slip), options))
+    assert found == ({"loss, total", "gradients, network", "weights, network", "momentum"} if slip else set())
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_folder_without_a_baselines_code_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"--{name} .*: no {name}.py there; .*git clone https://github.com/.+/.+"):
+        BASELINES[name].load(name, tmp_path)
 
 
 def test_norms_start_differently_in_every_branch_and_statistic() -> None:
