@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,10 @@ from arat_ray.results import reader
 from arat_ray.results.schema import TABLES
 from arat_ray.text import line
 
+UTF8 = 0x800
+"""Of an entry's flags, that its name is UTF-8; the others stand for encryption and the like."""
 _TABLES = re.compile(rb'<script type="text/plain" id="tables">([A-Za-z0-9+/=]*)</script>')
-_FILE = re.compile(rf"[^/\\\0]{{1,200}}/(?:study\.json|study\.yaml|(?:{'|'.join(TABLES)})/part-\d{{5,9}}\.parquet)")
+_FILE = re.compile(rf"[^/\\\0]{{1,255}}/(?:study\.json|study\.yaml|(?:{'|'.join(TABLES)})/part-\d{{5,9}}\.parquet)")
 
 
 def pack(studies: Sequence[Path]) -> bytes:
@@ -27,11 +30,16 @@ def pack(studies: Sequence[Path]) -> bytes:
     buffer, taken = io.BytesIO(), set[str]()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for study in studies:
-            folder = _free(study.absolute().name, taken)
+            folder = _free(name_of(study), taken)
             for path in _files(study):
                 # without the time of packing: the same tables are the same bytes
                 archive.writestr(zipfile.ZipInfo(f"{folder}/{path.relative_to(study)}"), path.read_bytes())
     return buffer.getvalue()
+
+
+def name_of(study: Path) -> str:
+    """The name of its folder, also of `.` and `..`."""
+    return os.path.basename(os.path.abspath(study))
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -61,17 +69,20 @@ def extract(report: Path, folder: Path) -> list[Path]:
     if found is None:
         raise ValueError(f"{report} carries no tables: `arat-ray report STUDY -o FILE` writes files that do")
     try:
-        archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(found[1], validate=True)))
+        packed = base64.b64decode(found[1], validate=True)
+        archive = zipfile.ZipFile(io.BytesIO(packed))
         entries = archive.infolist()
         if strange := [entry.filename for entry in entries if not _is_ours(entry)]:
             raise ValueError(
                 f"{report} holds {strange[0]!r}, which no report does: it was changed; nothing was written"
             )
+        if sum(entry.file_size for entry in entries) > len(packed):
+            raise ValueError(f"{report} would unpack to more than it holds: it was changed; nothing was written")
         studies = list(dict.fromkeys(folder / entry.filename.partition("/")[0] for entry in entries))
         if there := [study for study in studies if study.exists()]:
             raise ValueError(f"{there[0]} is there already: choose another folder with -o")
         contents = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, binascii.Error, EOFError) as error:
+    except (zipfile.BadZipFile, binascii.Error, EOFError, NotImplementedError) as error:
         raise ValueError(f"{report} is damaged ({error}): get it again") from error
     for name, content in contents.items():
         path = folder / name
@@ -82,4 +93,10 @@ def extract(report: Path, folder: Path) -> list[Path]:
 
 def _is_ours(entry: zipfile.ZipInfo) -> bool:
     is_stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
-    return is_stored and bool(_FILE.fullmatch(entry.filename)) and entry.filename.partition("/")[0] not in (".", "..")
+    is_plain = not entry.flag_bits & ~UTF8
+    return (
+        is_stored
+        and is_plain
+        and bool(_FILE.fullmatch(entry.filename))
+        and entry.filename.partition("/")[0] not in (".", "..")
+    )

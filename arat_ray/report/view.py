@@ -19,6 +19,7 @@ from arat_ray.frontier.evaluations import Conditions, Evaluation
 from arat_ray.json_files import read_json
 from arat_ray.pixels import format_pixels
 from arat_ray.report import facts
+from arat_ray.report.carried import name_of
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, PARAM
 from arat_ray.text import command, plain
@@ -87,7 +88,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
         for row in rows
     ]
     return {
-        "name": description.get("name") or study.absolute().name,
+        "name": description.get("name") or name_of(study),
         "params": [name.removeprefix(PARAM) for name in params],
         "log": [_is_log(description, name.removeprefix(PARAM)) for name in params],
         "measured": sorted({facts.measured(row) for row in rows if row["images"]}),
@@ -223,7 +224,7 @@ def _commands(study: Path, row: Row) -> Iterator[str]:
             words = ["--attack", "autoattack", *norm, "--epsilon", format_pixels(row["epsilon"]), "--split", "test"]
             yield command("arat-ray", "evaluate", checkpoint, *words)
         yield command("arat-ray", "export", checkpoint, "-o", f"{row['trial_id']}.safetensors")
-    yield command("arat-ray", "results", "why", study, row["number"])
+    yield command("arat-ray", "results", "why", study, row["trial_id"] if row["number"] is None else row["number"])
 
 
 def _rounded(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import io
 import re
@@ -157,6 +158,38 @@ def test_what_would_unpack_to_more_than_the_file_holds_is_refused(tmp_path: Path
     report.write_bytes(bomb)
     with pytest.raises(ValueError, match="which no report does"):
         carried.extract(report, tmp_path / "back")
+
+
+def test_entries_that_share_their_bytes_do_not_unpack_to_more_than_the_file_holds(tmp_path: Path) -> None:
+    def overlap(archive: zipfile.ZipFile) -> None:
+        archive.writestr("a/study.json", bytes(1000))
+        for number in range(50):
+            entry = copy.copy(archive.infolist()[0])
+            entry.filename = f"a/trials/part-{number:05d}.parquet"
+            archive.filelist.append(entry)
+
+    report = tmp_path / "report.html"
+    report.write_bytes(changed(page([write(tmp_path, *TRIALS)]), overlap))
+    with pytest.raises(ValueError, match="more than it holds"):
+        carried.extract(report, tmp_path / "back")
+
+
+def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
+    def encrypt(archive: zipfile.ZipFile) -> None:
+        archive.writestr("a/study.json", "{}")
+        archive.infolist()[0].flag_bits |= 1
+
+    report = tmp_path / "report.html"
+    report.write_bytes(changed(page([write(tmp_path, *TRIALS)]), encrypt))
+    with pytest.raises(ValueError, match="which no report does"):
+        carried.extract(report, tmp_path / "back")
+
+
+def test_a_study_named_by_dots_has_the_name_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = write(tmp_path, *TRIALS)
+    monkeypatch.chdir(study / "trials")
+    (tmp_path / "report.html").write_bytes(page([Path("..")]))
+    assert carried.extract(tmp_path / "report.html", tmp_path / "back") == [tmp_path / "back" / "small"]
 
 
 def test_a_report_that_is_none_or_cut_off_is_named(tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ const isAccuracy = (goal) => goal.endsWith("accuracy");
 const scaleOf = (goal) => (isAccuracy(goal) ? 100 : 1);
 const words = (name) => name.replace(/^validation_/, "").replaceAll("_", " ");
 const titled = (goal) => words(goal) + (isAccuracy(goal) ? " (%)" : "");
-const text = (value, scale = 1) => (value === null || value === undefined ? "" : typeof value === "number"
-  ? String(Number((value * scale).toPrecision(4))) : String(value));
+function text(value, scale = 1, digits = 4) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "number") return String(value);
+  return Number.isInteger(value * scale) ? String(value * scale) : String(Number((value * scale).toPrecision(digits)));
+}
 
 function ticks(low, high, count = 5) {
   const raw = (high - low) / count || 1;
@@ -92,7 +95,7 @@ const marker = (shape, x, y, attributes, ...children) =>
 
 function table(caption, heads, rows) {
   const cell = (value) => (value instanceof Node ? value : html("td", { class: typeof value === "number" ? "number" : "text" },
-    typeof value === "number" ? text(value) : (value ?? "")));
+    typeof value === "number" ? text(value, 1, 5) : (value ?? "")));
   return html("table", {}, html("caption", {}, caption),
     html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))),
     html("tbody", {}, ...rows.map((row) => html("tr", {}, ...row.map(cell)))));
