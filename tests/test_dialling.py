@@ -40,7 +40,8 @@ def rows_of(study: Path) -> list[dict[str, Any]]:
 def test_the_curve_is_printed_drawn_and_added_to_the_tables(trained: Path, tmp_path: Path) -> None:
     output = call("dial", trained, "--front", *FEW, "--at", "0.5,0,1,-0.0", "--plot", tmp_path / "new" / "dial.svg")
     assert output.exit_code == 0, output.output
-    assert output.output.startswith("small-00000 last")
+    assert f"{last(trained)}: the dial is defined above -" in output.stderr
+    assert output.stdout.startswith("small-00000 last")
     assert "robust accuracy: PGD-2, Linf, 0.1; test split, 40 images" in output.output
     assert "deployed" in output.output
     assert "clean branch" in output.output
@@ -104,7 +105,8 @@ def test_trials_without_a_clean_branch_are_left_out_and_named(tmp_path: Path) ->
         untrained(path, method={"name": "pgd_at"})
     said: list[str] = []
     assert with_dials([other, arat], [0.5], averaged=True, note=said.append) == [arat]
-    assert said == [f"left out, for want of a clean branch: {other}"]
+    domain = checkpoint.dial_domain(checkpoint.load(arat))
+    assert said == [f"left out, for want of a clean branch: {other}", f"{arat}: the dial is defined {domain}"]
     with pytest.raises(ValueError, match=r"pgd_at\.pt has no clean branch: .*; nor has any other of 2"):
         with_dials([other, another], [0.5], averaged=True, note=said.append)
 

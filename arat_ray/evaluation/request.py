@@ -99,7 +99,7 @@ def checkpoints_of(
 def with_dials(
     checkpoints: Sequence[Path], dials: Sequence[float], *, averaged: bool, note: Callable[[str], None]
 ) -> list[Path]:
-    """Those of the checkpoints that have a clean branch; `note` gets those that have none.
+    """Those of the checkpoints that have a clean branch; `note` gets where each is defined, and those that have none.
 
     Raises ValueError where none has one, and where a network is not defined at one of the `dials`.
     """
@@ -113,6 +113,8 @@ def with_dials(
         for dial in dials:
             if domain is not None and dial not in domain:
                 raise ValueError(f"dial {dial:g}: {path} is defined {domain}; choose settings there")
+        if domain is not None:
+            note(f"{path}: the dial is defined {domain}")
     return [path for path in checkpoints if path not in without]
 
 
