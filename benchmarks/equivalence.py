@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from reference import authors, baselines, ours
+from reference import authors, baselines, checkout, ours
 from reference.baselines import BASELINES
 from reference.cases import CASES, CONTROLS, MEANT, NOT_COMPARED, Case
 from reference.records import TOLERANCE, Batch, Finding, compare
@@ -91,7 +91,7 @@ def control(case: Case, found: Sequence[Finding]) -> str:
 def conditions(options: argparse.Namespace) -> str:
     checkouts = {"futakw/AR-AT": options.reference}
     checkouts |= {baseline.repository: getattr(options, name) for name, baseline in BASELINES.items()}
-    commits = ", ".join(f"{name} {authors.commit(path)}" for name, path in checkouts.items() if path)
+    commits = ", ".join(f"{name} {checkout.commit(path)}" for name, path in checkouts.items() if path)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     networks = f"ResNet-18 of width {options.width}, WideResNet-{options.wide_depth}-{options.wide_width}"
     return (
@@ -116,7 +116,7 @@ def main() -> None:
         parser.error(f"--batch-size {options.batch_size}: the authors' hooks misread a batch of 2; give 3 or more")
     given = {name: path for name in BASELINES if (path := getattr(options, name))}
     try:
-        code = authors.load(options.reference)
+        code = checkout.load(options.reference)
         losses = {name: BASELINES[name].load(name, path) for name, path in given.items()}
     except ValueError as error:
         parser.error(str(error))

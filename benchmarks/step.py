@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from reference import authors
+from reference import checkout
 from reference.contenders import AUTHORS, PARTS, Turn, race, serve
 
 from arat_ray.training.methods import METHODS
@@ -66,10 +66,9 @@ def report(turns: Turns, batch_size: int) -> list[str]:
         lines += ["", f"The authors' code takes {over_ours} times the CPU time of `arat`."]
     lines += ["", f"| % of the step's CPU time | {' | '.join(PARTS)} |", "|---|" + "---|" * len(PARTS)]
     for name, taken in turns.items():
-        shares = [statistics.median(100 * turn[part] / turn["cpu"] for turn in taken) for part in PARTS]
-        cells = [f"{share:.1f}" for share in shares]
-        if name == AUTHORS:
-            cells[PARTS.index("data")] = "-"
+        parts = [part for part in PARTS if part in taken[0]]
+        shares = {part: statistics.median(100 * turn[part] / turn["cpu"] for turn in taken) for part in parts}
+        cells = [f"{shares[part]:.1f}" if part in shares else "-" for part in PARTS]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
@@ -101,7 +100,7 @@ def main() -> None:
         names.insert(0, AUTHORS)
     options = [f"--width={given.width}", f"--batch-size={given.batch_size}", f"--steps={given.steps}"]
     if given.reference:
-        authors.load(given.reference)
+        checkout.load(given.reference)
         options.append(f"--reference={given.reference}")
     before = os.getloadavg()[0]
     turns = race(names, options, rounds=given.rounds)
@@ -110,7 +109,7 @@ def main() -> None:
         "batch_size": given.batch_size,
         "rounds": given.rounds,
         "steps_a_turn": given.steps,
-        "reference": authors.commit(given.reference) if given.reference else None,
+        "reference": checkout.commit(given.reference) if given.reference else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

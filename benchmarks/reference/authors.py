@@ -1,28 +1,23 @@
-"""The authors' side: modules of a checkout of https://github.com/futakw/AR-AT, run unchanged on the CPU.
+"""The authors' side: their modules, see `checkout.load`, run unchanged on the CPU.
 
-`train_one_epoch` of their `train_ARAT.py` takes the steps, with their attack, networks, feature hooks and losses.
-Three things are done to it from outside: what it imports for logs, data and evaluation alone is stood in for, so that
-it need not be installed; `.cuda()` stays on the CPU; and `tqdm` and `sum` are other ones there, to be quiet and to hear
-the terms of the loss. Their ResNet has one width; another one is built of their blocks by their `_make_layer`.
+`train_one_epoch` of their `train_ARAT.py` takes the steps, with their attack, networks, feature hooks and losses. Two
+things are done to it from outside: `.cuda()` stays on the CPU; and `tqdm` and `sum` are other ones there, to be quiet
+and to hear the terms of the loss. Their ResNet has one width; another one is built of their blocks by their
+`_make_layer`.
 """
 
 from __future__ import annotations
 
 import copy
-import importlib
 import io
 import math
-import subprocess
-import sys
-import warnings
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock, patch
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -36,18 +31,6 @@ from reference.records import Batch, Record, state
 
 CPU = torch.device("cpu")
 BRANCHES = ["clean", "adv"]
-NO_PART_IN_A_STEP = (
-    *("pandas", "tqdm", "torch.utils.tensorboard", "torchattacks", "PIL"),
-    *("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.utils"),
-)
-MODULES = {
-    "train": "train_ARAT",
-    "attacks": "attacks",
-    "loss": "loss",
-    "features": "models.feature_extractor",
-    "resnet": "models.cifar_resnet_split_bn",
-    "wrn": "models.wrn_split_bn",
-}
 SCRIPTS: Mapping[str, Any] = {
     "attack_norm": "inf",
     "is_auto_balance_ce_loss": True,
@@ -66,39 +49,6 @@ SCRIPTS: Mapping[str, Any] = {
     "swa_n": 0,
 }
 """The options of their `scripts/ARAT`, as far as a step reads them; averaging, where it is on, after every step."""
-
-
-def load(checkout: Path) -> SimpleNamespace:
-    """Their modules by the keys of MODULES. ValueError where `checkout` is not of their repository."""
-    if not (checkout / "train_ARAT.py").is_file():
-        raise ValueError(
-            f"--reference {checkout}: no train_ARAT.py there; give a checkout: git clone https://github.com/futakw/AR-AT"
-        )
-    with ExitStack() as during:
-        during.enter_context(_stood_in_for(NO_PART_IN_A_STEP))
-        during.enter_context(patch.object(sys, "path", [str(checkout), *sys.path]))
-        during.enter_context(warnings.catch_warnings(action="ignore"))
-        return SimpleNamespace(**{name: importlib.import_module(module) for name, module in MODULES.items()})
-
-
-@contextmanager
-def _stood_in_for(names: Iterable[str]) -> Iterator[None]:
-    before = {name: sys.modules.get(name) for name in names}
-    sys.modules.update({name: MagicMock() for name in before})
-    try:
-        yield
-    finally:
-        for name, module in before.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
-
-
-def commit(checkout: Path) -> str:
-    """Which state of their repository it is."""
-    asked = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown, not a clone"
 
 
 class Authors:

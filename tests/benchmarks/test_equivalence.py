@@ -12,7 +12,7 @@ import equivalence
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import authors, ours
+from reference import authors, checkout, ours
 from reference.baselines import BASELINES, Loss
 from reference.cases import CASES, CONTROLS, Case
 from reference.records import TOLERANCE, Finding, Record, compare, difference
@@ -125,7 +125,7 @@ def test_layers_are_found_by_the_authors_names(name: str, theirs: str) -> None:
 
 def test_a_folder_that_is_no_checkout_is_refused_with_the_way_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no train_ARAT.py there; .*git clone https://github.com/futakw/AR-AT"):
-        authors.load(tmp_path)
+        checkout.load(tmp_path)
 
 
 def trades_by_the_paper(slip: float) -> Loss:
