@@ -56,9 +56,9 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
     rows = [row for row, last in zip(every, reader.latest_attempt(table), strict=True) if last]
     rows.sort(key=lambda row: row["number"] or 0)
     description = _description(study)
-    competing = [row for row in rows if competes(row, goals)]
+    competing = [row for row in rows if competes(row, goals) and all(math.isfinite(row[goal]) for goal in goals)]
     points = np.array([[row[goal] for goal in goals] for row in competing], dtype=np.float64).reshape(-1, len(goals))
-    front = {row["trial_id"] for row, on in zip(competing, non_dominated(points), strict=True) if on}
+    front = {row["trial_id"]: bool(on) for row, on in zip(competing, non_dominated(points), strict=True)}
     curves, decisions, measured = _curves(study, goals), _decisions(study), evaluations.read(study)
     beside = _beside(study, measured)
     evaluated: dict[str, list[dict[str, Any]]] = {}
@@ -70,7 +70,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
             "number": row["number"],
             "id": row["trial_id"],
             "status": row["status"],
-            "kind": _kind(row, goals, front),
+            "kind": _kind(row, front),
             "goals": [_rounded(row[goal]) for goal in goals],
             "intervals": [_interval(row, goal) for goal in goals],
             "params": [_rounded(row[name]) for name in params],
@@ -99,12 +99,12 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _kind(row: Row, goals: Sequence[str], front: set[str]) -> str:
-    """How a trial is drawn."""
+def _kind(row: Row, on_front: Mapping[str, bool]) -> str:
+    """How a trial is drawn; those that compete are either on the front or not."""
     if row["feasible"] is False:
         return "infeasible"
-    if competes(row, goals):
-        return "front" if row["trial_id"] in front else "dominated"
+    if row["trial_id"] in on_front:
+        return "front" if on_front[row["trial_id"]] else "dominated"
     return {"failed": "failed", "pruned": "early-stopped"}.get(row["status"], "unfinished")
 
 

@@ -96,9 +96,9 @@ def test_a_brush_filters_the_table_and_what_was_tried(opened: Opened) -> None:
     opened.tab.mouse.down()
     opened.tab.mouse.move(x + 14, y + 14, steps=3)
     opened.tab.mouse.up()
-    assert opened.text("#trials caption") == "1 of 1 trials"
+    assert opened.text("#trials caption") == "1 of 1 trial"
     assert opened.tab.locator("#parallel path.parallel:not(.out)").count() == 1
-    assert opened.text("#shown").startswith("1 of 8 trials are shown")
+    assert opened.text("#shown").startswith("Shown: 1 of 8 trials")
     opened.tab.click("text=Show all trials")
     assert opened.text("#trials caption") == "8 of 8 trials"
 
@@ -114,6 +114,24 @@ def test_hostile_text_is_shown_as_it_is(opened: Opened) -> None:
     assert f"the loss became nan {HOSTILE}" in opened.text("#failed")
     assert HOSTILE in opened.text("#trials")
     assert opened.tab.locator("img").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"status": "failed", "error": "no memory"}], "there is nothing to draw"),
+        ([{**TRIALS[0], "clean_accuracy": float("nan")}], "there is nothing to draw"),
+        (TRIALS[:1], "clean accuracy (%)"),
+    ],
+    ids=["all failed", "a goal is no number", "one trial"],
+)
+def test_of_a_study_with_little_in_it_a_page_is_drawn(rows: list[Any], said: str, browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_bytes(page([write(tmp_path, *rows)]))
+    report = Opened(browser, tmp_path / "report.html")
+    assert said in report.text("#tradeoff")
+    assert report.text("#summary").startswith("1 trial, ")
+    assert report.said == []
+    report.tab.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

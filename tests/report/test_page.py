@@ -207,6 +207,9 @@ def test_what_can_be_drawn_of_little_is_drawn(tmp_path: Path) -> None:
     assert (failed["hypervolume"], failed["trials"][0]["goals"]) == ([], [None, None])
     half = view.of([write(tmp_path / "2", {**COMPLETE, "clean_accuracy": 0.9})])["studies"][0]
     assert half["trials"][0]["kind"] == "unfinished"
+    nan = view.of([write(tmp_path / "4", {**TRIALS[0], "robust_accuracy": float("nan")}, TRIALS[1])])["studies"][0]
+    assert [trial["kind"] for trial in nan["trials"]] == ["unfinished", "front"]
+    assert nan["hypervolume"] == [[1, 0.4]]
     study = write(tmp_path / "3", *TRIALS)
     (study / "study.json").unlink()
     assert "study.json" in view.of([study])["studies"][0]["trials"][0]["proposed"]

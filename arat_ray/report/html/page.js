@@ -38,6 +38,7 @@ async function unpack(id) {
 
 // Numbers
 
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const isAccuracy = (goal) => goal.endsWith("accuracy");
 const scaleOf = (goal) => (isAccuracy(goal) ? 100 : 1);
 const words = (name) => name.replace(/^validation_/, "").replaceAll("_", " ");
@@ -48,10 +49,11 @@ function text(value, scale = 1, digits = 4) {
   return Number.isInteger(value * scale) ? String(value * scale) : String(Number((value * scale).toPrecision(digits)));
 }
 
-function ticks(low, high, count = 5) {
+function ticks(low, high, { count = 5, whole = false } = {}) {
   const raw = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= raw);
+  const nice = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= raw);
+  const step = whole ? Math.max(1, nice) : nice;
   const found = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
   return found;
@@ -67,7 +69,7 @@ function extent(values, margin = 0.05) {
 
 // A frame with two linear axes: where values lie in it, and the elements of grid and labels
 
-function frame({ width, height, x, y, xLabel, yLabel }) {
+function frame({ width, height, x, y, xLabel, yLabel, whole }) {
   const box = { left: 52, right: width - 12, top: 12, bottom: height - 42 };
   const at = {
     x: (value) => box.left + ((value - x[0]) / (x[1] - x[0])) * (box.right - box.left),
@@ -76,7 +78,7 @@ function frame({ width, height, x, y, xLabel, yLabel }) {
     ofY: (place) => y[0] + ((box.bottom - place) / (box.bottom - box.top)) * (y[1] - y[0]),
   };
   const parts = svg("g", { "aria-hidden": "true" });
-  for (const tick of ticks(...x)) {
+  for (const tick of ticks(...x, { whole })) {
     parts.append(svg("path", { class: "grid", d: `M${at.x(tick)} ${box.top}V${box.bottom}` }),
       svg("text", { x: at.x(tick), y: box.bottom + 16, "text-anchor": "middle" }, text(tick)));
   }
@@ -106,7 +108,7 @@ function table(caption, heads, rows) {
 function lines({ label, xLabel, yLabel, series, colours, width = 420, height = 250, step = false }) {
   const all = series.flatMap((each) => each.points);
   if (!all.length) return html("p", { class: "note" }, `${label}: nothing was measured.`);
-  const { at, parts } = frame({ width, height, xLabel, yLabel,
+  const { at, parts } = frame({ width, height, xLabel, yLabel, whole: true,
     x: extent(all.map((point) => point[0]), 0.02), y: extent(all.map((point) => point[1])) });
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, parts);
   const legend = html("ul", { class: "legend" });
@@ -175,11 +177,11 @@ function start(view) {
     const x = one ? extent(plotted.map(xOf)) : range(xOf, plotted.map(xOf), [...beside.map((point) => point[0]), ...ends(state.x)]);
     const y = range(yOf, plotted.map(yOf), [...beside.map((point) => point[1]), ...ends(state.y)]);
     const { box, at, parts } = frame({ width, height, x, y,
-      xLabel: one ? "trial" : titled(goals[state.x]), yLabel: titled(goals[state.y]) });
+      whole: one, xLabel: one ? "trial" : titled(goals[state.x]), yLabel: titled(goals[state.y]) });
     const inside = (px, py) => px >= x[0] && px <= x[1] && py >= y[0] && py <= y[1];
     const onFront = plotted.filter((trial) => trial.kind === "front");
     const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
-      "aria-label": `Trade-off of ${plotted.length} trials, ${onFront.length} on the front. Tab goes from one member of the `
+      "aria-label": `Trade-off of ${counted(plotted.length, "trial")}, ${onFront.length} on the front. Tab goes from one member of the `
         + "front to the next; all trials are in the table below." });
     const back = svg("rect", { class: "back", x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top });
     drawing.append(parts, back);
@@ -203,9 +205,11 @@ function start(view) {
         onclick: () => choose(trial), onfocus: isFront ? () => choose(trial) : null, role: isFront ? "button" : null,
         tabindex: isFront ? 0 : null, "aria-label": isFront ? label : null }, svg("title", {}, label))];
       (isFront ? layers.front : layers.back).append(own[0]);
-      if (isFront && !one && trial.intervals[state.x] && trial.intervals[state.y]) {
-        const [[x0, x1], [y0, y1]] = [trial.intervals[state.x], trial.intervals[state.y]].map((each) => each.map((end) => end * 100));
-        own.push(svg("path", { class: `bars ${colour}`, d: `M${at.x(x0)} ${at.y(py)}H${at.x(x1)}M${at.x(px)} ${at.y(y0)}V${at.y(y1)}` }));
+      const bars = (axis) => (isFront && trial.intervals[axis] ? trial.intervals[axis].map((end) => end * 100) : null);
+      const across = one ? null : bars(state.x), up = bars(state.y);
+      if (across || up) {
+        own.push(svg("path", { class: `bars ${colour}`, d: (across ? `M${at.x(across[0])} ${at.y(py)}H${at.x(across[1])}` : "")
+          + (up ? `M${at.x(px)} ${at.y(up[0])}V${at.y(up[1])}` : "") }));
         layers.lines.append(own.at(-1));
       }
       const other = besideOf(trial);
@@ -307,8 +311,8 @@ function start(view) {
       for (const element of drawn.points.get(trial)?.own ?? []) element.classList.toggle("out", !shown);
       drawn.parallel.get(trial)?.classList.toggle("out", !shown);
     }
-    const far = drawn.outside ? `; ${drawn.outside} lie outside the axes` : "";
-    byId("shown").textContent = `${count} of ${trials.length} trials are shown${far}. Drag over the plot, or set bounds, to choose.`;
+    const far = drawn.outside ? `; ${drawn.outside} outside the axes` : "";
+    byId("shown").textContent = `Shown: ${count} of ${counted(trials.length, "trial")}${far}. Drag over the plot, or set bounds, to choose.`;
     rows();
   }
 
@@ -344,7 +348,7 @@ function start(view) {
     const values = goals.map((goal, i) => `${titled(goal)} ${text(trial.goals[i], scaleOf(goal)) || "not measured"}`
       + (trial.intervals[i] ? ` [${trial.intervals[i].map((end) => text(end, 100)).join(", ")}]` : ""));
     const parts = [
-      html("p", { role: "status" }, `${trial.id}: ${WORDS[trial.kind]} (${trial.status}) after ${trial.epochs ?? 0} epochs. ${values.join("; ")}.`),
+      html("p", { role: "status" }, `${trial.id}: ${WORDS[trial.kind]} (${trial.status}) after ${counted(trial.epochs ?? 0, "epoch")}. ${values.join("; ")}.`),
       html("p", {}, `Proposed: ${trial.proposed}. `
         + trial.study.params.map((name, i) => (trial.params[i] === null ? null : `${name} = ${text(trial.params[i])}`)).filter(Boolean).join(", ")),
     ];
@@ -432,7 +436,7 @@ function start(view) {
       drawn.rows.set(trial, row);
       return row;
     });
-    byId("trials").replaceChildren(html("table", {}, html("caption", {}, `${shown.length} of ${found.length} trials`),
+    byId("trials").replaceChildren(html("table", {}, html("caption", {}, `${shown.length} of ${counted(found.length, "trial")}`),
       html("thead", {}, html("tr", {}, ...head)), html("tbody", {}, ...body)));
     byId("more").replaceChildren(...(shown.length < found.length ? [html("button", { type: "button",
       onclick: () => { state.rows += ROWS; rows(); } }, `Show ${Math.min(ROWS, found.length - shown.length)} more`)] : []));
@@ -459,7 +463,7 @@ function start(view) {
         const log = axis.log && values.every((value) => value > 0), of = log ? Math.log10 : (value) => value;
         const [low, high] = extent(values.map(of), 0.02);
         axis.at = (value) => [x, bottom - ((of(value) - low) / (high - low)) * (bottom - top)];
-        const marks = log ? [low, (low + high) / 2, high].map((each) => Number((10 ** each).toPrecision(2))) : ticks(low, high, 4);
+        const marks = log ? [low, (low + high) / 2, high].map((each) => Number((10 ** each).toPrecision(2))) : ticks(low, high, { count: 4 });
         for (const mark of marks) drawing.append(svg("text", { x: x + 5, y: axis.at(mark)[1] + 4 }, text(mark)));
       } else {
         const labels = [...new Set(values.map(String))].sort();
@@ -506,7 +510,7 @@ function start(view) {
     ...study.facts.map(([name, value]) => html("tr", {}, html("th", { scope: "row" }, name), html("td", { class: "text" }, value)))))));
   const best = (i) => Math.max(...trials.filter((trial) => trial.kind === "front" && trial.goals[i] !== null).map((trial) => trial.goals[i]));
   const front = trials.filter((trial) => trial.kind === "front").length;
-  byId("summary").textContent = `${trials.length} trials, ${front} on ${several ? "the fronts" : "the front"}`
+  byId("summary").textContent = `${counted(trials.length, "trial")}, ${front} on ${several ? "the fronts" : "the front"}`
     + (front ? `; best ${goals.map((goal, i) => `${titled(goal)} ${text(best(i), scaleOf(goal))}`).join(", ")}` : "")
     + `. Measured: ${[...new Set(view.studies.flatMap((study) => study.measured))].join("; ") || "nothing yet"}.`;
   byId("made").textContent = `Written ${view.made} by arat-ray ${view.version}. This file holds the tables that it shows: arat-ray report --extract FILE -o FOLDER.`;
