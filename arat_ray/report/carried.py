@@ -6,12 +6,12 @@ Parts are compressed already, and what is stored as it is cannot unpack to more 
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from arat_ray import whole_files
@@ -68,27 +68,33 @@ def extract(report: Path, folder: Path) -> list[Path]:
         raise ValueError(f"{report} cannot be read: {error.strerror}") from error
     if found is None:
         raise ValueError(f"{report} carries no tables: `arat-ray report STUDY -o FILE` writes files that do")
-    try:
+    with _whole(report):
         packed = base64.b64decode(found[1], validate=True)
         archive = zipfile.ZipFile(io.BytesIO(packed))
-        entries = archive.infolist()
-        if strange := [entry.filename for entry in entries if not _is_ours(entry)]:
-            raise ValueError(
-                f"{report} holds {strange[0]!r}, which no report does: it was changed; nothing was written"
-            )
-        if sum(entry.file_size for entry in entries) > len(packed):
-            raise ValueError(f"{report} would unpack to more than it holds: it was changed; nothing was written")
-        studies = list(dict.fromkeys(folder / entry.filename.partition("/")[0] for entry in entries))
-        if there := [study for study in studies if study.exists()]:
-            raise ValueError(f"{there[0]} is there already: choose another folder with -o")
+    entries = archive.infolist()
+    if strange := [entry.filename for entry in entries if not _is_ours(entry)]:
+        raise ValueError(f"{report} holds {strange[0]!r}, which no report does: it was changed; nothing was written")
+    if sum(entry.file_size for entry in entries) > len(packed):
+        raise ValueError(f"{report} would unpack to more than it holds: it was changed; nothing was written")
+    studies = list(dict.fromkeys(folder / entry.filename.partition("/")[0] for entry in entries))
+    if there := [study for study in studies if study.exists()]:
+        raise ValueError(f"{there[0]} is there already: choose another folder with -o")
+    with _whole(report):
         contents = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, binascii.Error, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{report} is damaged ({error}): get it again") from error
     for name, content in contents.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         whole_files.replace(path, content)
     return studies
+
+
+@contextmanager
+def _whole(report: Path) -> Iterator[None]:
+    """ValueError that names the report, where what it carries cannot be read within the block."""
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{report} is damaged ({error}): get it again") from error
 
 
 def _is_ours(entry: zipfile.ZipInfo) -> bool:

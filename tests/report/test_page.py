@@ -192,6 +192,17 @@ def test_a_study_named_by_dots_has_the_name_of_its_folder(tmp_path: Path, monkey
     assert carried.extract(tmp_path / "report.html", tmp_path / "back") == [tmp_path / "back" / "small"]
 
 
+def test_a_list_of_contents_that_changed_on_the_way_is_named(tmp_path: Path) -> None:
+    whole = page([write(tmp_path, *TRIALS)])
+    tables = re.search(rb'id="tables">([^<]*)', whole)
+    assert tables
+    packed = base64.b64decode(tables[1])
+    report = tmp_path / "report.html"
+    report.write_bytes(whole.replace(tables[1], base64.b64encode(packed[:-10] + b"\0\xff\xff\xff" + packed[-6:])))
+    with pytest.raises(ValueError, match=rf"{report} is damaged"):  # its size, at the end of the archive
+        carried.extract(report, tmp_path / "back")
+
+
 def test_a_report_that_is_none_or_cut_off_is_named(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     report.write_text("<p>hello</p>")
