@@ -1,4 +1,4 @@
-"""How large the report of a study is, and what it takes to write: random curves, which compress worse than real ones.
+"""How large the report of a study is, and what it takes to write, where its curves are random numbers.
 
 python -m benchmarks.report_size TRIALS EPOCHS FOLDER
 """

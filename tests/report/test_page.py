@@ -198,8 +198,8 @@ def test_a_list_of_contents_that_changed_on_the_way_is_named(tmp_path: Path) -> 
     assert tables
     packed = base64.b64decode(tables[1])
     report = tmp_path / "report.html"
-    report.write_bytes(whole.replace(tables[1], base64.b64encode(packed[:-10] + b"\0\xff\xff\xff" + packed[-6:])))
-    with pytest.raises(ValueError, match=rf"{report} is damaged"):  # its size, at the end of the archive
+    report.write_bytes(whole.replace(tables[1], base64.b64encode(packed[:-6] + b"\xff\xff\xff\0" + packed[-2:])))
+    with pytest.raises(ValueError, match=rf"{report} is damaged"):  # where it begins, at the end of the archive
         carried.extract(report, tmp_path / "back")
 
 
