@@ -23,8 +23,9 @@ from arat_ray.training.context import Context
 from arat_ray.training.data.batches import Batches
 from arat_ray.training.data.images import ImageSet
 from arat_ray.training.memory import keep_freed_memory
-from arat_ray.training.methods import Arat
+from arat_ray.training.methods import Arat, Method
 from arat_ray.training.randomness import Noise
+from arat_ray.training.run import Train
 from arat_ray.training.step import TrainingStep
 from arat_ray.training.timing import Stopwatch
 from reference import authors, checkout, ours
@@ -32,6 +33,7 @@ from reference import authors, checkout, ours
 AUTHORS = "arat, the authors' code"
 PARTS = ("attack", "forward", "backward", "optimiser", "everything else", "data")
 CPU = torch.device("cpu")
+Step = Callable[[Tensor, Tensor], object]
 Turn = dict[str, float]
 """`cpu` and `wall`, seconds a step without its data; CPU seconds a step of each of PARTS, the authors' without data."""
 
@@ -69,9 +71,9 @@ class Clock:
 def contender(name: str, *, reference: Path | None, width: int, batch_size: int, clock: Clock) -> Callable[[], float]:
     """A function that takes one step of ResNet-18 in float32 and returns its wall seconds without its data."""
     is_ours = name != AUTHORS
-    method_name = name if is_ours else "arat"
     switches = {"teacher": {"width": width}} if name == "lbgat" else {}
-    train = ours.spec(f"{method_name}/resnet18", batch_size=batch_size, method=switches, model={"width": width})
+    preset = f"{name if is_ours else 'arat'}/resnet18"
+    train = ours.spec(preset, batch_size=batch_size, method=switches, model={"width": width})
     method = ours.built(train, torch.float32)
     draws = torch.Generator().manual_seed(2)
     pictures = torch.randint(256, (batch_size, 3, 32, 32), generator=draws, dtype=torch.uint8)
@@ -79,35 +81,40 @@ def contender(name: str, *, reference: Path | None, width: int, batch_size: int,
     data = Batches(images, train.dataset, policy=None, channels_last=is_ours and train.channels_last, device=CPU)
     next_batch = clock.around("data", lambda: data.batch(torch.arange(batch_size), draws))
     torch.Tensor.backward = clock.around("backward", torch.Tensor.backward)  # type: ignore[method-assign]
+    if is_ours:
+        step = _ours(train, method, clock)
+    else:
+        assert reference is not None, "the authors' code takes part where there is a checkout"
+        step = _theirs(train, method, clock, reference)
 
-    def wall(x: Tensor, y: Tensor) -> float:
+    def timed() -> float:
+        x, y = next_batch()
         began = time.perf_counter()
         with clock.step():
             step(x, y)
         return time.perf_counter() - began
 
-    if is_ours:
-        keep_freed_memory()
-        method.start_epoch(train.epochs, lambda model, images, fresh: 0.5)
-        optimizer = train.optimizer.build([value for value in method.parameters() if value.requires_grad])
-        ourstep = TrainingStep(train, method, optimizer, Context(Path(), lambda row, replayed: False))
-        noise, watch = Noise(draws, batch_size), Stopwatch(CPU)
-        method.perturb = clock.around("attack", method.perturb)  # type: ignore[method-assign]
+    return timed
 
-        def step(x: Tensor, y: Tensor) -> None:
-            ourstep(x, y, noise, watch, perturbs_weights=False)
-    else:
-        assert isinstance(method, Arat)
-        assert reference is not None, "the authors' code takes part where there is a checkout"
-        theirs = authors.Authors(checkout.load(reference), train, method.state_dict(), method.layers, {})
-        theirs.balance, optimizer = 0.5, theirs.optimizer
-        theirs.adversary = clock.around("attack", theirs.adversary)
 
-        def step(x: Tensor, y: Tensor) -> None:
-            theirs.epoch([(x, y)])
-
+def _ours(train: Train, method: Method, clock: Clock) -> Step:
+    keep_freed_memory()  # as `fit` does
+    method.start_epoch(train.epochs, lambda model, images, fresh: 0.5)
+    optimizer = train.optimizer.build([value for value in method.parameters() if value.requires_grad])
+    step = TrainingStep(train, method, optimizer, Context(Path(), lambda row, replayed: False))
+    noise, watch = Noise(torch.Generator().manual_seed(3), train.batch_size), Stopwatch(CPU)
+    method.perturb = clock.around("attack", method.perturb)  # type: ignore[method-assign]
     optimizer.step = clock.around("optimiser", optimizer.step)  # type: ignore[method-assign]
-    return lambda: wall(*next_batch())
+    return lambda x, y: step(x, y, noise, watch, perturbs_weights=False)
+
+
+def _theirs(train: Train, method: Method, clock: Clock, reference: Path) -> Step:
+    assert isinstance(method, Arat)
+    theirs = authors.Authors(checkout.load(reference), train, method.state_dict(), method.layers, {})
+    theirs.balance = 0.5
+    theirs.adversary = clock.around("attack", theirs.adversary)
+    theirs.optimizer.step = clock.around("optimiser", theirs.optimizer.step)  # type: ignore[method-assign]
+    return lambda x, y: theirs.epoch([(x, y)])
 
 
 def serve(name: str, *, reference: Path | None, width: int, batch_size: int, steps: int) -> None:

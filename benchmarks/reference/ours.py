@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arat_ray.spec import merge
 from arat_ray.training import split_norm
 from arat_ray.training.averaging import Average, Swa
 from arat_ray.training.context import Context
@@ -24,8 +23,8 @@ from reference.records import Batch, Record, state
 
 def spec(preset: str, *, batch_size: int, method: Mapping[str, Any], model: Mapping[str, Any]) -> Train:
     """A published run with another network's width, another method's switches or both."""
-    given = {"preset": preset, "dataset": {"name": "cifar10"}, "model": model, "batch_size": batch_size, "seed": 0}
-    return Train.model_validate(merge(given, {"method": method}))
+    given = {"preset": preset, "dataset": {"name": "cifar10"}, "batch_size": batch_size, "seed": 0}
+    return Train.model_validate({**given, "model": model, "method": method})
 
 
 def built(train: Train, dtype: torch.dtype) -> Method:
