@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
+from arat_ray.cluster.starting import SETTINGS
 from arat_ray.exit_codes import INTERRUPTED
 from arat_ray.results import reader
 from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
@@ -75,7 +76,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         command += ["--dashboard-agent-listen-port=0"]  # else 52365, which another Ray here may have
         command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--object-store-memory=104857600"]
         env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(home)}
-        env |= {"RAY_agent_register_timeout_ms": "120000"}  # on a busy machine
+        env |= SETTINGS  # among them the patience that a busy machine needs
         env["PATH"] = f"{scripts}:{os.environ['PATH']}"
         ray = subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True)
         found = Head(f"http://127.0.0.1:{port}", token, home)
