@@ -105,7 +105,7 @@ def test_trials_without_a_clean_branch_are_left_out_and_named(tmp_path: Path) ->
         untrained(path, method={"name": "pgd_at"})
     said: list[str] = []
     assert with_dials([other, arat], [0.5], averaged=True, note=said.append) == [arat]
-    domain = checkpoint.dial_domain(checkpoint.load(arat))
+    domain = checkpoint.dial_range(checkpoint.load(arat))
     assert said == [f"left out, for want of a clean branch: {other}", f"{arat}: the dial is defined {domain}"]
     with pytest.raises(ValueError, match=r"pgd_at\.pt has no clean branch: .*; nor has any other of 2"):
         with_dials([other, another], [0.5], averaged=True, note=said.append)

@@ -20,7 +20,7 @@ from arat_ray.results.table import ParquetTable
 from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean
 from arat_ray.training.attacks import SPECS, Attack, spec_of
-from arat_ray.training.checkpoint import dial_domain, load
+from arat_ray.training.checkpoint import dial_range, load
 from arat_ray.training.dial import ONE_BRANCH
 
 
@@ -103,7 +103,7 @@ def with_dials(
 
     Raises ValueError where none has one, and where a network is not defined at one of the `dials`.
     """
-    domains = {path: dial_domain(load(path, mmap=True), averaged=averaged) for path in checkpoints}
+    domains = {path: dial_range(load(path, mmap=True), averaged=averaged) for path in checkpoints}
     without = [path for path, domain in domains.items() if domain is None]
     if len(without) == len(checkpoints):
         raise ValueError(f"{without[0]} {ONE_BRANCH}" + f"; nor has any other of {len(without)}" * (len(without) > 1))

@@ -27,7 +27,7 @@ from arat_ray.results.rows import EpochRow
 from arat_ray.spec import Spec
 from arat_ray.training.data import fingerprint
 from arat_ray.training.data.images import Shape
-from arat_ray.training.dial import Domain, dialled, domain
+from arat_ray.training.dial import DialRange, dialled, domain
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.split_norm import deployed
 
@@ -209,7 +209,7 @@ def network(checkpoint: Checkpoint, *, averaged: bool = True, dial: float | None
     return (deployed(method.model) if dial is None else dialled(method.model, dial)).eval()
 
 
-def dial_domain(checkpoint: Checkpoint, *, averaged: bool = True) -> Domain | None:
+def dial_range(checkpoint: Checkpoint, *, averaged: bool = True) -> DialRange | None:
     """The dials at which there is a network; None where there is no clean branch."""
     return domain(_weights(checkpoint, averaged=averaged))
 

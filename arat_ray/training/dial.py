@@ -20,7 +20,7 @@ ONE_BRANCH = "has no clean branch: its norm layers are not split, as method arat
 
 
 @dataclass(frozen=True)
-class Domain:
+class DialRange:
     """The settings at which a network is defined: all above `low` and below `high`, and those from 0 to 1."""
 
     low: float
@@ -34,7 +34,7 @@ class Domain:
         return f"{start} and " + (f"below {self.high:.6g}" if self.high > 1 else "up to 1")
 
 
-def domain(weights: Mapping[str, Tensor]) -> Domain | None:
+def domain(weights: Mapping[str, Tensor]) -> DialRange | None:
     """Where the norm layers' numbers stay finite and their variances above zero, by the state of a split network.
 
     None where there is one branch only. A number that is equal in both, such as the variance 0 of a dead channel,
@@ -55,7 +55,7 @@ def domain(weights: Mapping[str, Tensor]) -> Domain | None:
             ceiling = (largest - start) / slope
             low = max(low, torch.minimum(floor, ceiling).max().item())
             high = min(high, torch.maximum(floor, ceiling).min().item())
-    return Domain(low, high) if is_split else None
+    return DialRange(low, high) if is_split else None
 
 
 def dialled(model: nn.Module, t: float) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from arat_ray.training import checkpoint
-from arat_ray.training.dial import Domain, dialled, domain
+from arat_ray.training.dial import DialRange, dialled, domain
 from arat_ray.training.models import MODELS
 from arat_ray.training.split_norm import SplitNorm, branch, convert
 from tests.training.export.exports import ARAT, untrained
@@ -44,7 +44,7 @@ def batch_norm(adversarial: list[float], clean: list[float]) -> nn.Module:
     return nn.Sequential(norm)
 
 
-def domain_of(model: nn.Module) -> Domain:
+def range_of(model: nn.Module) -> DialRange:
     found = domain(model.state_dict())
     assert found is not None
     return found
@@ -89,7 +89,7 @@ def test_the_dialled_network_is_a_plain_one_of_the_same_architecture() -> None:
 
 def test_the_domain_of_three_variances_by_hand() -> None:
     # 1 + t is above zero from -1 on, 4 - 3 t below 4/3, and the third is 2 everywhere
-    found = domain_of(batch_norm([1, 4, 2], [2, 1, 2]))
+    found = range_of(batch_norm([1, 4, 2], [2, 1, 2]))
     assert found.low == -1
     assert found.high == pytest.approx(4 / 3)
     assert [t in found for t in (-1, -0.999, 0, 1, 1.333, 1.334)] == [False, True, True, True, True, False]
@@ -97,8 +97,8 @@ def test_the_domain_of_three_variances_by_hand() -> None:
 
 
 def test_a_variance_of_zero_in_both_branches_bounds_nothing_and_in_one_its_own_end() -> None:
-    assert domain_of(batch_norm([0, 1], [0, 1])) == Domain(-math.inf, math.inf)
-    dies, wakes = domain_of(batch_norm([1], [0])), domain_of(batch_norm([0], [1]))
+    assert range_of(batch_norm([0, 1], [0, 1])) == DialRange(-math.inf, math.inf)
+    dies, wakes = range_of(batch_norm([1], [0])), range_of(batch_norm([0], [1]))
     assert [t in dies for t in (1, 1.000001)] == [True, False]
     assert f"{dies}".endswith(" and up to 1")
     assert [t in wakes for t in (-1e-9, 0)] == [False, True]
@@ -108,7 +108,7 @@ def test_a_variance_of_zero_in_both_branches_bounds_nothing_and_in_one_its_own_e
 @pytest.mark.parametrize("kind", ["vit", "group"])
 def test_without_statistics_only_the_largest_number_bounds_the_dial(kind: str) -> None:
     model = network(kind).float()
-    found = domain_of(model)
+    found = range_of(model)
     assert found.low < -1e30
     assert found.high > 1e30
     far = dialled(model, found.high * 0.999)
@@ -141,12 +141,12 @@ def test_of_a_run_that_averaged_the_average_is_dialled_unless_the_raw_weights_ar
         clean: Tensor = weights[name.replace("adversarial", "clean")]
         plain_name = name.removeprefix("model.").replace("adversarial.", "")
         torch.testing.assert_close(middle[plain_name], (weights[name] + clean) / 2)
-        assert checkpoint.dial_domain(state, averaged=averaged) == domain(weights)
+        assert checkpoint.dial_range(state, averaged=averaged) == domain(weights)
 
 
 def test_the_domain_of_a_checkpoint_is_that_of_its_network(tmp_path: Path) -> None:
     state = untrained(tmp_path / "last.pt", method=ARAT)
     method = state.train_spec.build()
     method.load_state_dict(copy.deepcopy(state.method))
-    assert checkpoint.dial_domain(state) == domain(method.model.state_dict()) != Domain(-math.inf, math.inf)
-    assert checkpoint.dial_domain(untrained(tmp_path / "one.pt", method=ARAT | {"split_norm": False})) is None
+    assert checkpoint.dial_range(state) == domain(method.model.state_dict()) != DialRange(-math.inf, math.inf)
+    assert checkpoint.dial_range(untrained(tmp_path / "one.pt", method=ARAT | {"split_norm": False})) is None
