@@ -31,7 +31,7 @@ class TakenError(ValueError):
 
 
 class Lock:
-    """One lock, `.lock-<what>` at a address."""
+    """One lock, `.lock-<what>` at an address."""
 
     def __init__(self, address: Address, what: str = "study") -> None:
         self.address, self.name = address, f".lock-{what}"

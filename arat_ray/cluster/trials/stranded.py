@@ -14,14 +14,12 @@ from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 
-def remove_stranded() -> int:
-    """Remove the groups of this driver's job that lost a node; how many there were.
+def remove_stranded() -> None:
+    """Remove the groups of this driver's job that lost a node.
 
     Nothing of a study has its workers put back by Ray: a trial that lost one begins anew with a group of its own.
     """
     job = ray.get_runtime_context().get_job_id()  # in hex, the end of all that the job has created
-    lost = [key for key, group in placement_group_table().items() if group["state"] == "RESCHEDULING"]
-    ours = [key for key in lost if key.endswith(job)]
-    for key in ours:
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(key))))
-    return len(ours)
+    for key, group in placement_group_table().items():
+        if group["state"] == "RESCHEDULING" and key.endswith(job):
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(key))))

@@ -56,7 +56,7 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
         read: Callable[[str, int], list[Beat]] = heartbeat.beats,
         kill: Callable[[Iterable[Beat]], None] | None = None,
-        make_room: Callable[[], int] = remove_stranded,
+        make_room: Callable[[], None] = remove_stranded,
     ) -> None:
         self.study, self.resources, self.log = study, resources, log
         self._clock, self._read, self._kill, self._make_room = clock, read, kill or kill_workers, make_room

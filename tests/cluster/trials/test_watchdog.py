@@ -37,9 +37,8 @@ class Stage:
     def _kill(self, workers: Iterable[Beat]) -> None:
         self.killed += [beat.pid for beat in workers]
 
-    def _make_room(self) -> int:
+    def _make_room(self) -> None:
         self.made_room += 1
-        return 0
 
     def beat(self, number: int, *, trouble: str | None = None, workers: int = 1) -> None:
         self.alive[number] = [Beat(int(self.now) + 1, "node", 100 * number + n, trouble) for n in range(workers)]
