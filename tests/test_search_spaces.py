@@ -18,7 +18,7 @@ from arat_ray.experiment.config import load
 from arat_ray.experiment.plan import describe
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results.schema import TABLES
-from arat_ray.study.trials import make_sampler
+from arat_ray.study.samplers import make_sampler
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.averaging import Swa
 from arat_ray.training.methods import METHODS, Arat, AratSpec, TradesSpec

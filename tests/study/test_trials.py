@@ -11,7 +11,8 @@ import pytest
 from optuna.trial import TrialState
 
 from arat_ray.experiment.spec import Experiment, Sampler
-from arat_ray.study.trials import JOURNAL, NUMBER, StudyTrials, make_sampler
+from arat_ray.study.samplers import make_sampler
+from arat_ray.study.trials import JOURNAL, NUMBER, StudyTrials
 
 Make = Callable[..., Experiment]
 TWO = {"choice": {"last": ["bn3"], "two": ["bn2", "bn3"]}}
