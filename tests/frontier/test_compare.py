@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.stats import binomtest
 
 from arat_ray.frontier.compare import PairedTest, as_json, compare, find, mcnemar, paired_interval
 from arat_ray.frontier.evaluations import Conditions
