@@ -13,8 +13,9 @@ from typing import BinaryIO
 def replaced(path: Path, *, suffix: object = "tmp", durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` at the end of the block; its folder exists.
 
-    Where the block or the disk fails, the old file stays and nothing else does. `durable`: a power failure does not
-    empty the new file. Where several processes may write `path`, `suffix` tells their temporary files apart.
+    Where the block or the disk fails, the old file stays and nothing else does; an OSError of either names `path`.
+    `durable`: a power failure does not empty the new file. Where several processes may write `path`, `suffix` tells
+    their temporary files apart.
     """
     temporary = path.with_name(f".{path.name}.{suffix}")
     try:
@@ -24,9 +25,11 @@ def replaced(path: Path, *, suffix: object = "tmp", durable: bool = True) -> Ite
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # half a file would only make a full disk fuller
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = f"{path}"  # a write and an fsync do not say which file they were to
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -40,6 +42,12 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(failure: type[BaseExcept
         fail()
     assert path.read_bytes() == b"old"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_fails_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match=r"No space left on device: '.*/file'"), whole_files.replaced(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` and `fsync` do
 
 
 def test_nobody_else_replaces_files() -> None:

@@ -1,0 +1,68 @@
+"""What a study holds, but for times and what follows from them, and in what two studies differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from arat_ray.results import reader
+from arat_ray.results.schema import TABLES
+from arat_ray.study.trials import NUMBER, StudyTrials, known_of
+
+from .small_study import experiment_of
+
+NOT_COMPARED = {"train_s", "device_s", "cost_usd", "attempt"}
+"""Times, and how often a trial was started. Columns of moments are left out besides."""
+BY = {"trials": ("trial_id",), "epochs": ("trial_id", "epoch")}
+"""By what rows are compared, where it is not the key of the table: those of the last attempt."""
+
+Contents = dict[str, dict[Any, Any]]
+
+
+def read(source: Path, study: Path) -> Contents:
+    """By table and key, the rows; and of Optuna's trials how each one ended. AssertionError where a key is doubled."""
+    found: Contents = {}
+    for name, kind in TABLES.items():
+        if not reader.part_files(study / name):
+            continue
+        table = reader.read(study, name)
+        keys = list(zip(*(table[column].to_pylist() for column in kind.key), strict=True))
+        assert len(set(keys)) == len(keys), f"{name}: rows are doubled"
+        by = BY.get(name, kind.key)
+        if by != kind.key:
+            table = table.sort_by("attempt")  # what was measured again stands under both attempts, and the last counts
+        compared = [field.name for field in table.schema if not pa.types.is_timestamp(field.type)]
+        rows = table.select([column for column in compared if column not in NOT_COMPARED]).to_pylist()
+        found[name] = {tuple(row[column] for column in by): row for row in rows}
+    found["Optuna's trials"] = dict(_of_optuna(source, study))
+    return found
+
+
+def _of_optuna(source: Path, study: Path) -> Iterator[tuple[int, Any]]:
+    trials = StudyTrials(study, experiment_of(source), warn=lambda text: None)
+    for trial in trials.study.get_trials(deepcopy=False):
+        if trial.user_attrs.get(NUMBER) in trials.ended():
+            yield trial.user_attrs[NUMBER], (trial.state.name, trial.values, known_of(trial), dict(trial.constraints))
+
+
+def differences(there: Contents, expected: Contents) -> Iterator[str]:
+    """A line for each row that was lost, added or changed."""
+    for name in expected.keys() | there.keys():
+        rows, wanted = there.get(name, {}), expected.get(name, {})
+        for key in sorted(rows.keys() | wanted.keys(), key=str):
+            if key not in rows:
+                yield f"{name}: {key} is lost"
+            elif key not in wanted:
+                yield f"{name}: {key} came out of nowhere"
+            elif rows[key] != wanted[key]:
+                yield f"{name}: {key} changed: {_changes(rows[key], wanted[key])}"
+
+
+def _changes(row: Any, wanted: Any) -> str:
+    if not isinstance(row, Mapping):
+        return f"{wanted} to {row}"
+    names = [name for name in wanted.keys() | row.keys() if row.get(name) != wanted.get(name)]
+    return ", ".join(f"{name} from {wanted.get(name)!r} to {row.get(name)!r}" for name in names)
