@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from arat_ray.experiment.early_stopping import ParetoAsha
     from arat_ray.experiment.spec import Budget, Experiment, Price, Resources, Sampler
     from arat_ray.frontier.pareto import Front
+    from arat_ray.study.curve_sampler import CurveSampler
     from arat_ray.study.single import NotSavedError
     from arat_ray.training.attacks import Pgd
     from arat_ray.training.averaging import Ema, Swa
@@ -67,6 +68,7 @@ _HOMES = {
     ),
     "evaluation.accuracy": ("Report",),
     "frontier.pareto": ("Front",),
+    "study.curve_sampler": ("CurveSampler",),
     "study.single": ("NotSavedError",),
     "experiment.spec": (
         "Budget",
@@ -143,6 +145,7 @@ __all__ = [
     "Cifar10",
     "Cifar100",
     "Cosine",
+    "CurveSampler",
     "Diagnostics",
     "Digits",
     "Ema",

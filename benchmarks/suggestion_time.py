@@ -31,7 +31,7 @@ from arat_ray.study.trials import GENERATION, StudyTrials
 
 HERE = Path(__file__).parent
 SPACE = HERE.parent / "search_spaces" / "layers.yaml"
-SAMPLERS = ("random", "nsga2", "tpe", "gp")
+SAMPLERS = ("random", "nsga2", "tpe", "curves", "gp")
 TOLD = (10, 100, 1_000, 5_000)
 RUNNING = (0, 3)
 """Trials that are running while the next one is asked for."""

@@ -137,8 +137,9 @@ def tune(
 ) -> None:
     """Search: runs trials until the budget is spent, streams to RESULTS/<name>/, prints and draws the front.
 
-    Samplers: tpe by default (at most 0.3 s a suggestion at 5,000 trials), gp for up to about 100 trials that are costly
-    (seconds a suggestion), nsga2 for thousands, grid for choices that are all to be tried, random to compare with.
+    Samplers: tpe by default (at most 0.3 s a suggestion at 5,000 trials), curves to add to the front with few trials,
+    gp for up to about 100 trials that are costly (seconds a suggestion), nsga2 for thousands, grid for choices that are
+    all to be tried, random to compare with.
 
     A finished study goes on when it is given more --trials. Ctrl-C saves everything and exits with 130. With --from the
     sampler learns from the complete trials of an earlier study that was measured alike.

@@ -29,6 +29,8 @@ BACKWARD = 2
 """FLOPs of a backward pass over those of a forward pass, to weights and inputs."""
 COUNTED_AT_MOST = 1000
 """Trials of a grid whose FLOPs are counted one by one; of a larger one, so many that are spread over it."""
+FEW = 3
+"""Combinations a trial, below which a sampler that models has nothing to learn."""
 TIMED_AT_MOST = 256
 """Images of the batch that is timed."""
 
@@ -90,6 +92,8 @@ def describe(experiment: Experiment) -> Iterator[str]:
         yield f"  constraints: {bounds}"
     if experiment.sampler and experiment.sampler.name == "gp" and any(each.when for each in experiment.search.values()):
         yield "    note: gp draws at random what has a `when`, and models what all trials have; tpe models both"
+    if experiment.sampler and experiment.sampler.name == "curves" and (few := _few_combinations(experiment)):
+        yield f"    note: {few} combinations of choices in all; a model learns little of so few, grid tries them all"
     if stopping := experiment.early_stopping:
         rungs = ", ".join(map(str, stopping.rungs(train.epochs)))
         yield (
@@ -107,6 +111,14 @@ def describe(experiment: Experiment) -> Iterator[str]:
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "
         f"{resources.gpus_per_worker:g} GPU"
     )
+
+
+def _few_combinations(experiment: Experiment) -> int:
+    """How many combinations there are to search, where these are hardly more than the trials; else 0."""
+    if not all(domain.labels for domain in experiment.search.values()):
+        return 0
+    combinations = math.prod(len(domain.probes) for domain in experiment.search.values())
+    return combinations if combinations <= FEW * (experiment.trials or 0) else 0
 
 
 def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: int | None = None) -> Iterator[str]:

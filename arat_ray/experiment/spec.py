@@ -39,7 +39,7 @@ GRID_AT_MOST = 100_000
 class Sampler(Spec):
     """How the search proposes its next trial."""
 
-    name: Literal["tpe", "nsga2", "gp", "random", "grid"] = "tpe"
+    name: Literal["curves", "tpe", "nsga2", "gp", "random", "grid"] = "tpe"
     seed: int = Field(0, ge=0)
     """Of what is drawn at random."""
 

@@ -32,6 +32,8 @@ CLIMBS, CLIMBERS, AROUND = (0.08, 0.03), 4, 15
 
 Place = tuple[int, int]
 """Number of a trial and epoch."""
+Fits = dict[tuple[str | int, int], Floats]
+"""Hyperparameters by goal (its place) or constraint (its name) and number of rows."""
 
 
 def no_noise(goals: Floats) -> Floats:
@@ -89,17 +91,19 @@ class Curves:
         reference: Sequence[float] | None = None,
         noise: Callable[[Floats], Floats] = no_noise,
         seed: int = 0,
+        fits: Fits | None = None,
     ) -> None:
         self.space, self.last, self.every, self.seed = space, last, every, seed
         self.keep = frozenset(keep) | {last}
         self.noise, self._reference = noise, reference
         self.samples: dict[int, Sampled] = {}
-        self.running: dict[int, None] = {}
-        self.complete: dict[int, None] = {}
+        self.running: set[int] = set()
+        self.complete: set[int] = set()
+        self.known: set[int] = set()
         self.violations: dict[int, Mapping[str, float]] = {}
         self.values: dict[int, dict[int, Floats]] = {}
         self._arrived: list[Place] = []
-        self._theta: dict[tuple[str | int, int], Floats] = {}
+        self._fits: Fits = {} if fits is None else fits
         self._outlooks: dict[int | None, Outlook] = {}
 
     # What is told ----------------------------------------------------------------------------------------------------
@@ -108,7 +112,7 @@ class Curves:
         """A trial runs with these knobs; a second time, after an interruption, it is the same one."""
         if number not in self.samples:
             self.samples[number], self.values[number] = dict(sampled), {}
-            self.running[number] = None
+            self.running.add(number)
             self._outlooks.clear()
 
     def measured(self, number: int, epoch: int, goals: Sequence[float]) -> None:
@@ -123,12 +127,28 @@ class Curves:
 
     def ended(self, number: int, *, complete: bool, violations: Mapping[str, float] | None = None) -> None:
         """A trial has ended: complete, by its violations of each constraint up to 0, or stopped or failed."""
-        if self.running.pop(number, self) is self:
+        if number not in self.running:
             return
+        self.running.remove(number)
         if complete and self.last in self.values[number]:
-            self.complete[number] = None
+            self.complete.add(number)
             self.violations[number] = dict(violations or {})
         self._outlooks.clear()
+
+    def learn(
+        self, sampled: Mapping[str, object], goals: Sequence[float], violations: Mapping[str, float] | None = None
+    ) -> None:
+        """A whole trial of an earlier search: it teaches, is none of the front, and may be proposed again."""
+        number = -1 - len(self.known)
+        self.known.add(number)
+        self.samples[number], self.values[number] = dict(sampled), {}
+        self.measured(number, self.last, goals)
+        self.violations[number] = dict(violations or {})
+
+    @property
+    def begun(self) -> int:
+        """How many trials have begun, earlier searches' not counted."""
+        return len(self.samples) - len(self.known)
 
     def reaches(self, number: int) -> int:
         """The last epoch that a trial has measured; 0 where none."""
@@ -157,8 +177,8 @@ class Curves:
         all are taken.
         """
         outlook, space = self.outlook(without=without), self.space
-        draw = np.random.default_rng([self.seed, len(self.samples), len(self._arrived)])
-        good = sorted((n for n in self.samples if self.values[n]), key=lambda n: (-self._merit(n), n))[:NEIGHBOURHOODS]
+        draw = np.random.default_rng([self.seed, self.begun, len(self._arrived)])
+        good = self._best_first()[:NEIGHBOURHOODS]
         near = [space.units(self.samples[n], draw) for n in good for _ in range(NEIGHBOURS)]
         at_random = draw.random((CANDIDATES, len(space.knobs)))
         units = np.concatenate([at_random, space.moved(np.array(near).reshape(-1, len(space.knobs)), 0.15, draw)])
@@ -171,7 +191,7 @@ class Curves:
             if deviation is not None:
                 units = space.moved(np.repeat(units[top], AROUND, axis=0), deviation, draw)
         seen.sort(key=lambda each: -each[0])
-        taken = {_key(sampled) for sampled in self.samples.values()}
+        taken = {_key(sampled) for number, sampled in self.samples.items() if number not in self.known}
         gain, sampled = next((each for each in seen if _key(each[1]) not in taken), seen[0])
         return Proposal(sampled, gain)
 
@@ -185,8 +205,8 @@ class Curves:
 
     def _look(self, without: int | None) -> Outlook:
         models, limits = self._models(), self._limits()
-        running = [n for n in self.running if n != without]
-        feasible = [n for n in self.complete if all(each <= 0 for each in self.violations[n].values())]
+        running = sorted(self.running - {without})
+        feasible = [n for n in sorted(self.complete) if all(each <= 0 for each in self.violations[n].values())]
         members = np.array(feasible + running, dtype=np.int64)
         reference = self.reference()
         front = np.zeros((0, len(reference)))
@@ -197,7 +217,7 @@ class Curves:
             front = front[likely | np.isin(members, feasible)]
         if running:
             x = self.space.encode([self.samples[n] for n in running])
-            models = [model.believing(x, 1.0, np.array(running)) for model in models]
+            models, limits = ([m.believing(x, 1.0, np.array(running)) for m in each] for each in (models, limits))
         return Outlook(models, limits, boxes(front, reference))
 
     def reference(self) -> Floats:
@@ -216,27 +236,27 @@ class Curves:
         models = []
         for goal in range(y.shape[1]):
             key = goal, len(arrived)
-            if key not in self._theta:
+            if key not in self._fits:
                 before, noise = self._measured(arrived) if arrived else (y, variance)
-                self._theta[key] = self._fitted(arrived, before[:, goal], noise[:, goal])
+                self._fits[key] = self._fitted(arrived, before[:, goal], noise[:, goal])
             rows = self._rows(places, y[:, goal], variance[:, goal])
-            models.append(CurveModel(rows, self.space.group, self._theta[key]))
+            models.append(CurveModel(rows, self.space.group, self._fits[key]))
         return models
 
     def _limits(self) -> list[CurveModel]:
         """One for each constraint: how far complete trials were from violating it."""
-        names = dict.fromkeys(name for n in self.complete for name in self.violations[n])
+        ended = [n for n, epoch in self._arrived if epoch == self.last and n in self.violations]
         models = []
-        for name in names:
-            numbers = [n for n in self.complete if name in self.violations[n]]
+        for name in dict.fromkeys(name for n in ended for name in self.violations[n]):
+            numbers = [n for n in ended if name in self.violations[n]]
             y = np.array([-self.violations[n][name] for n in numbers])
             places = [(n, self.last) for n in numbers]
             size = fitted_at(len(numbers))
             key = name, size
-            if key not in self._theta:
-                self._theta[key] = self._fitted(places[:size], y[:size], np.zeros(size))
+            if key not in self._fits:
+                self._fits[key] = self._fitted(places[:size], y[:size], np.zeros(size))
             rows = self._rows(places, y, np.zeros(len(y)))
-            models.append(CurveModel(rows, self.space.group, self._theta[key]))
+            models.append(CurveModel(rows, self.space.group, self._fits[key]))
         return models
 
     def _fitted(self, places: Sequence[Place], y: Floats, variance: Floats) -> Floats:
@@ -252,11 +272,11 @@ class Curves:
     def _places(self) -> list[Place]:
         """Of each trial what it measured at the kept epochs and last; of a long search the ends of trials first, then
         where they are now, then what better ones and a fifth of the others measured before."""
-        latest = {n: self.reaches(n) for n in self.samples if self.values[n]}
+        latest = {n: self.reaches(n) for n in sorted(self.samples) if self.values[n]}
         places = [(n, e) for n in latest for e in sorted(self.values[n]) if e in self.keep or e == latest[n]]
         if len(places) <= ROWS_AT_MOST:
             return places
-        rank = {n: i for i, n in enumerate(sorted(latest, key=lambda n: (-self._merit(n), n)))}
+        rank = {n: i for i, n in enumerate(self._best_first())}
 
         def order(place: Place) -> tuple[bool, bool, bool, int]:
             n, epoch = place
@@ -272,10 +292,14 @@ class Curves:
     def _time(self, epoch: int) -> float:
         return math.log(epoch / self.every + 1) / math.log(self.last / self.every + 1)
 
-    def _merit(self, number: int) -> float:
-        """How far a trial came, then the volume that its last goals span above the reference."""
-        epoch = self.reaches(number)
-        return epoch / self.last + float(np.prod(np.maximum(self.values[number][epoch] - self.reference(), 0.0)))
+    def _best_first(self) -> list[int]:
+        """Trials that have measured anything: who came far first, then whose last goals span most."""
+        reference, merit = self.reference(), dict[int, float]()
+        for n, values in self.values.items():
+            if values:
+                epoch = max(values)
+                merit[n] = epoch / self.last + float(np.prod(np.maximum(values[epoch] - reference, 0.0)))
+        return sorted(merit, key=lambda n: (-merit[n], n))
 
 
 class Outlook(NamedTuple):

@@ -24,6 +24,10 @@ def make_sampler(spec: Sampler | None, *, after: int = 0, few_end: bool = False)
         seed = int(np.random.SeedSequence([seed, after]).generate_state(1)[0])
     if spec is None or spec.name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
+    if spec.name == "curves":
+        from arat_ray.study.curve_sampler import CurveSampler
+
+        return CurveSampler(seed=spec.seed)
     if spec.name == "gp":
         return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.name == "nsga2":

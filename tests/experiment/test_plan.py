@@ -176,3 +176,13 @@ def test_no_more_trials_run_at_once_than_this_machine_holds(tmp_path: Path) -> N
     path = tmp_path / "small.yaml"
     path.write_text(FILE.replace("METHOD", "{name: standard}") + "resources: {concurrent_trials: 100000}\n")
     assert f", {os.cpu_count()} trial(s) at once" in "\n".join(plan.estimate(load(path)))
+
+
+@pytest.mark.parametrize(("trials", "said"), [(2, True), (1, False)])
+def test_a_search_of_few_choices_is_better_served_by_grid(trials: int, said: bool, tmp_path: Path) -> None:
+    path = tmp_path / "few.yaml"
+    text = FILE.replace("METHOD", "{name: standard}").replace("trials: 8", f"trials: {trials}")
+    text = text.replace("{loguniform: [0.01, 1]}", "{choice: [0.01, 0.03, 0.1, 0.3, 1]}")
+    path.write_text(text.replace("name: random", "name: curves"))
+    note = "    note: 5 combinations of choices in all; a model learns little of so few, grid tries them all"
+    assert (note in list(plan.describe(load(path)))) is said

@@ -100,7 +100,7 @@ def test_infeasible_trials_let_a_study_stall(make: Make, tmp_path: Path) -> None
         assert over.budget == "stall"
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp"])
+@pytest.mark.parametrize("name", ["curves", "tpe", "nsga2", "gp"])
 def test_samplers_avoid_what_was_infeasible(name: str, make: Make, tmp_path: Path) -> None:
     """Trials are the more robust and the less clean, the heavier their weight: without a bound all are on the front."""
     search = {

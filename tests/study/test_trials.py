@@ -147,7 +147,7 @@ def test_a_trial_that_was_put_back_is_the_next_one_asked_for(make: Make, tmp_pat
     assert study_trials.ask() == asked
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "nsga2", "gp"])
+@pytest.mark.parametrize("name", ["curves", "tpe", "random", "nsga2", "gp"])
 def test_a_study_that_goes_on_does_not_propose_what_it_had_before(name: str, make: Make, tmp_path: Path) -> None:
     proposed = []
     for _ in range(3):
@@ -218,7 +218,7 @@ def test_the_journal_is_an_optuna_study_with_named_goals(make: Make, tmp_path: P
     assert [trial.values for trial in study.best_trials] == [[0.9, 0.4]]
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "nsga2", "gp"])
+@pytest.mark.parametrize("name", ["curves", "tpe", "random", "nsga2", "gp"])
 def test_every_sampler_proposes_within_the_space_and_by_its_seed(name: str, make: Make, tmp_path: Path) -> None:
     proposed = []
     for run in range(2):

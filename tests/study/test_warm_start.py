@@ -75,7 +75,7 @@ def test_a_study_is_known_again_where_it_was_moved(make: Make, tmp_path: Path) -
     assert warm_start.read(tmp_path / "moved", make()).known == before
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+@pytest.mark.parametrize("name", ["curves", "tpe", "nsga2"])
 def test_the_sampler_proposes_where_earlier_trials_were_good(name: str, make: Make, tmp_path: Path) -> None:
     weights = [0.1 * 1.03**i for i in range(60)]  # robustness falls with the weight, and nothing rises
     study = ran(tmp_path / "small", make(), *(point(weight) for weight in weights))
