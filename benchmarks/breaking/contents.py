@@ -48,6 +48,12 @@ def _of_optuna(source: Path, study: Path) -> Iterator[tuple[int, Any]]:
             yield trial.user_attrs[NUMBER], (trial.state.name, trial.values, known_of(trial), dict(trial.constraints))
 
 
+def check(source: Path, study: Path, expected: Contents) -> None:
+    """AssertionError, with the first rows that differ, where the study does not hold what is expected."""
+    differing = list(differences(read(source, study), expected))
+    assert not differing, "; ".join(differing[:3])
+
+
 def differences(there: Contents, expected: Contents) -> Iterator[str]:
     """A line for each row that was lost, added or changed."""
     for name in expected.keys() | there.keys():

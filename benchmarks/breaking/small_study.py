@@ -93,28 +93,38 @@ def row_of(number: int, epoch: int) -> Any:
     return {"epoch": epoch, "loss_clean": 1 / epoch, "epoch_s": 1.0, **layers, **measured}
 
 
-def run(source: Path, folder: Path, clock: Clock, say: Say) -> None:
-    """The whole study, the last trial of which is interrupted once.
+def _nothing_to_push() -> bool:
+    return True
+
+
+def run(source: Path, folder: Path, clock: Clock, say: Say, push: Callable[[], bool] = _nothing_to_push) -> None:
+    """The whole study, the last trial of which is interrupted once; `push` is called now and then, and says whether
+    all that was done by then is where it is to last.
 
     Errors are those of `arat-ray tune --resume`; NotSavedError where the disk did not come back.
     """
-    session(source, folder, clock, say, interrupt=True)
-    session(source, folder, clock, say)
+    session(source, folder, clock, say, push, interrupt=True)
+    session(source, folder, clock, say, push)
 
 
-def session(source: Path, folder: Path, clock: Clock, say: Say, *, interrupt: bool = False) -> None:
+def session(
+    source: Path,
+    folder: Path,
+    clock: Clock,
+    say: Say,
+    push: Callable[[], bool] = _nothing_to_push,
+    *,
+    interrupt: bool = False,
+) -> None:
     """What is missing of the study, as far as the last trial where that is interrupted. What has ended for good is
     witnessed beside `source`; AssertionError where the study has forgotten it."""
     experiment, witness = experiment_of(source), Witness(source.with_suffix(".witness"))
     with study_folder.claim(folder, experiment, source, kind="tune", resume=True, warn=say):
-        driver = _Driver(experiment, folder, clock, say, witness)
+        driver = _Driver(experiment, folder, clock, say, witness, push)
         driver.run(interrupt=interrupt)
     if not driver.saved:
         raise NotSavedError(f"some rows could not be written to {folder}")
-    path = driver.checkpoint_of(EVALUATED)
-    if not witness.has(path):
-        evaluate(path, experiment)
-        witness.add(path)
+    driver.evaluate()
 
 
 @functools.cache
@@ -142,8 +152,17 @@ class Witness:
 class _Driver:
     """One session of the study."""
 
-    def __init__(self, experiment: Experiment, folder: Path, clock: Clock, say: Say, witness: Witness) -> None:
-        self.experiment, self.folder, self.clock, self.witness = experiment, folder, clock, witness
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        clock: Clock,
+        say: Say,
+        witness: Witness,
+        push: Callable[[], bool],
+    ) -> None:
+        self.experiment, self.folder, self.clock = experiment, folder, clock
+        self.witness, self.push = witness, push
         params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
         with study_folder.writable(folder):
             self.writer = StudyWriter(
@@ -171,11 +190,10 @@ class _Driver:
                 self.recorder.start(asked.number, asked.sampled, self.experiment.resolve(asked.sampled))
                 if not self._trial(asked.number, interrupt=interrupt and asked.number == last):
                     break
-                if not self.writer.failing and not self.trials.journal.pending:
+                if self.push() and not self.writer.failing and not self.trials.journal.pending:
                     self.witness.add(asked.number)
                 if asked.number == EVALUATED:
-                    evaluate(self.checkpoint_of(asked.number), self.experiment)
-                    self.witness.add(self.checkpoint_of(asked.number))
+                    self.evaluate()
         finally:
             rows_are_saved = self.recorder.close("interrupted")
             self.saved = self.trials.journal.flush(final=True) and rows_are_saved
@@ -206,6 +224,13 @@ class _Driver:
                 return self._trial(number, interrupt=interrupt)
         self.recorder.end(number)
         return True
+
+    def evaluate(self) -> None:
+        """Once, in the words of who looks on."""
+        if not self.witness.has("evaluated"):
+            evaluate(self.checkpoint_of(EVALUATED), self.experiment)
+            if self.push():
+                self.witness.add("evaluated")
 
     def checkpoint_of(self, number: int) -> Path:
         return self.folder / "checkpoints" / trial_id(self.experiment.name, number) / checkpoint.LAST
