@@ -12,7 +12,7 @@ from pathlib import Path, PosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-SCHEMES = ("s3", "gs", "abfs", "hdfs", "file")
+SCHEMES = ("s3", "gs", "abfs", "file")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
 

@@ -23,7 +23,7 @@ AT_ONCE = 8
 def cached(address: str) -> Path:
     """The local copy of a file, or of a folder with all that is below it, in `$ARAT_DATA` or ~/.cache/arat-ray.
 
-    What has changed in the bucket, by names, sizes or times, is another copy. Where the bucket does not answer, the
+    What has changed in the bucket, by names or versions, is another copy. Where the bucket does not answer, the
     newest copy serves. Raises ValueError where there is nothing, and where it cannot be fetched whole.
     """
     bucket = parse(address)
@@ -38,9 +38,8 @@ def cached(address: str) -> Path:
         copies = sorted(home.glob("[!.]*/"), key=lambda copy: copy.stat().st_mtime)
         if copies:
             return copies[-1] / home.name
-        raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
+        raise ValueError(f"{address}: {error}") from error
     if not there:
-        objects.check(bucket)
         raise ValueError(f"{address}: there is no such file or folder")
     version = hashlib.sha256(json.dumps(sorted(there.items())).encode()).hexdigest()[:12]
     try:
@@ -49,7 +48,7 @@ def cached(address: str) -> Path:
             if not (home / version).is_dir():
                 _fetch(bucket, there, home / version)
     except OSError as error:
-        raise ValueError(f"{address} cannot be kept in {home} ({objects.reason(error)})") from error
+        raise ValueError(f"{address} cannot be kept in {home} ({error})") from error
     except ValueError as error:
         raise ValueError(f"{address}: {error}; nothing was fetched") from error
     return home / version / home.name
@@ -61,13 +60,13 @@ def is_there(address: str) -> bool:
     try:
         return bool(_listing(parse(address)))
     except OSError as error:
-        raise ValueError(f"{address} cannot be read ({objects.reason(error)})") from error
+        raise ValueError(f"{address}: {error}") from error
 
 
 def _listing(bucket: Address) -> dict[str, Stat]:
     """Of a file, itself by the name ""; of a folder, what is in it."""
     folder, _, name = bucket.location.rpartition("/")
-    alone = objects.stats(bucket._replace(location=folder), name)
+    alone = objects.stats(bucket._replace(location=folder), name) if folder else {}
     return {"": alone[name]} if alone else objects.stats(bucket, "")
 
 
@@ -83,8 +82,8 @@ def _fetch(bucket: Address, there: dict[str, Stat], copy: Path) -> None:
     for folder in {path.parent for path in paths.values()}:
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda name: objects.copy(bucket, name, paths[name]), paths)
-        sizes = dict(zip(paths, found, strict=True))
-    if sizes != {name: stat.size for name, stat in there.items()} or _listing(bucket) != there:
+        found = pool.map(lambda name: objects.get(bucket, name, paths[name]), paths)
+        versions = dict(zip(paths, found, strict=True))
+    if versions != there:
         raise OSError(f"{bucket.uri} was written to while it was fetched")
     temporary.rename(copy)

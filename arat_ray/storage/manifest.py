@@ -17,6 +17,13 @@ from arat_ray.storage.address import Mirrored, root
 from arat_ray.storage.objects import Stat
 
 
+class FileVersion(NamedTuple):
+    """What tells two versions of a file of this machine apart."""
+
+    size: int
+    mtime_ns: int
+
+
 class Entry(NamedTuple):
     """The file's version that is in the bucket, the object's that it is there, and the digest of what is in them.
 
@@ -24,7 +31,7 @@ class Entry(NamedTuple):
     that after a kill it can be told who wrote the object that is there now.
     """
 
-    local: Stat | None
+    local: FileVersion | None
     remote: Stat | None
     sha256: str | None = None
 
@@ -36,7 +43,9 @@ def read(path: Path) -> Entry:
     """The entry of a file of a mirror."""
     try:
         local, remote, sha256 = json.loads(_entry(path).read_bytes())
-        return Entry(local and Stat(*local), remote and Stat(*remote), sha256)
+        if remote and not isinstance(remote[1], str):  # of before there were ETags: not known to be in the bucket
+            return Entry(None, None, sha256)
+        return Entry(local and FileVersion(*local), remote and Stat(*remote), sha256)
     except (FileNotFoundError, ValueError, TypeError):  # as if it had not been pushed, which it then is again
         return NOTHING
 
@@ -51,13 +60,13 @@ def forget(path: Path) -> None:
     _entry(path).unlink(missing_ok=True)
 
 
-def stat_of(path: Path | int) -> Stat | None:
+def version_of(path: Path | int) -> FileVersion | None:
     """The version of a file, or of an open one; None where there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return None
-    return Stat(found.st_size, found.st_mtime_ns)
+    return FileVersion(found.st_size, found.st_mtime_ns)
 
 
 def folder_of(path: Path) -> Path:

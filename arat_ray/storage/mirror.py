@@ -1,10 +1,12 @@
 """A mirror: a local folder and an address in a bucket, kept alike.
 
-Files go up whole, and those that speak of others after them: epochs and decisions, then trials, then the journal. They
-come down the other way round. So at any moment the bucket has what a killed study leaves behind and can go on from.
+Files go up whole, and those that are made from others after them: checkpoints, the record of the study, then the
+tables. They come down the other way round. So at any moment the bucket has what a killed study leaves behind and can go
+on from. Of a study of before there was one record, rows go up before the journal that speaks of them.
 
-What was never pushed is never overwritten. Where the bucket has moved on meanwhile, because the study went on
-elsewhere, it is set aside.
+Nothing that may be the last copy is removed or overwritten. What was never pushed is set aside where the bucket has
+moved on meanwhile, because the study went on elsewhere. What is gone from the bucket stays here, and a command that
+writes to the study brings it back.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import io
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -26,26 +27,24 @@ from arat_ray import locks
 from arat_ray.digests import sha256_of
 from arat_ray.storage import manifest, objects
 from arat_ray.storage.address import Mirrored, address_of, root
-from arat_ray.storage.manifest import Entry
+from arat_ray.storage.faults import BucketError, ConflictError
+from arat_ray.storage.lock import Lock
+from arat_ray.storage.manifest import Entry, FileVersion
 from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
 
-GROUPS = (
-    ("study.json", "study.yaml", "journal/", "trials/", "decisions/", "epochs/"),
-    ("evaluations/", "examples/"),
-)
-"""What only makes sense together, each in the order in which it is pulled."""
-TABLES = GROUPS[0] + GROUPS[1]
-"""A study without its checkpoints."""
-RANKS = {"study.json": 0, "study.yaml": 0, "epochs": 2, "decisions": 2, "examples": 2, "evaluations": 3, "trials": 4}
-RANKS |= {"journal": 5}
-"""Pushed from low to high; 1 is what nothing else speaks of before it is there: checkpoints, figures."""
+RECORD, EVALUATION_RECORD = "journal/record-", "journal/evaluations/"
+EVALUATIONS = ("evaluations/", "examples/", EVALUATION_RECORD)
+STUDY = ("journal/", "trials/", "decisions/", "epochs/", "study.json", "study.yaml")
+TABLES = (*STUDY, *EVALUATIONS, f"{RECORD}*")
+"""A study without its checkpoints, in the order in which it is pulled: the record last, so that nothing is newer."""
+RANKS = {"study.json": 3, "study.yaml": 3, "epochs": 4, "decisions": 4, "examples": 4, "evaluations": 5, "trials": 6}
+RANKS |= {"journal": 7}
+"""Pushed from low to high: 1 is what nothing is made from, checkpoints and figures, 2 the record."""
 NOT_MIRRORED = ("ray",)
 """Ray's own folder: of no use elsewhere."""
 ROW_LOG = "journal/rows-"
-"""The log behind the tables stays on its machine: it grows to megabytes, each push would send it whole."""
-UNSETTLED_S = 5.0
-"""An object that changed less than this before it was read may change again within the same second of its clock."""
+"""The log behind the tables of a study of before stays on its machine: each push would send megabytes of it."""
 AT_ONCE = 8
 
 Log = Callable[[str], None]
@@ -58,32 +57,51 @@ class Mirror:
         self.folder, self.address = folder, address_of(folder)
 
     def pull(self, names: Iterable[str], *, log: Log = lambda text: None, is_live: bool = False) -> None:
-        """Bring files and folders (`trials/`) that are newer in the bucket; OSError where that fails.
+        """Bring files, folders (`trials/`) and what begins alike (`journal/record-*`) where the bucket has others.
 
-        ValueError, before anything of a folder is written, where a key is no name of a file below it.
+        OSError where that fails; ValueError, before anything of a folder is written, where a key is no name of a file.
 
         Unpushed files stay, unless the bucket has moved on without them: then those of a study are set aside, which is
-        told, and checkpoints are replaced. With `is_live` a driver of this machine writes them, and they stay.
+        told, and checkpoints are replaced. With `is_live` a driver of this machine writes them, and they stay. What is
+        gone from the bucket is told.
         """
         with self._alone():
-            overtaken = [each for name in names for each in self._pull(name)]
+            overtaken, gone = list[str](), list[str]()
+            for name in names:
+                there = self._there(name)
+                overtaken += self._pull(there)
+                gone += self._gone(name, there)
+            if gone:
+                log(
+                    f"{len(set(gone))} files of {self.address.uri} are gone from the bucket, {gone[0]} first; nothing "
+                    f"is removed here: they stay in {self.folder!s}, and a command that writes to it puts them back"
+                )
             if not overtaken or is_live:
                 return
-            kept = []
-            for group in GROUPS:
-                if any(_top(each) in group for each in overtaken):
-                    kept += self.unpushed(group)
+            groups = {_group(name) for name in overtaken} - {None}
+            kept = [name for name in self.unpushed() if _group(name) in groups]
             if kept:
                 self._set_aside(kept, log)
-            for name in dict.fromkeys([*overtaken, *kept]):
+            for name in (*overtaken, *kept):
                 (self.folder / name).unlink(missing_ok=True)
-                self._pull(name)
+            replaced = {*overtaken, *kept, *(_open(name) for name in (*overtaken, *kept))}
+            for name in sorted(replaced, key=_rank, reverse=True):
+                self._pull(self._there(name))
 
-    def push(self, names: Iterable[str] = ("",)) -> int:
-        """Put every file up that is not in the bucket as it is here; how many. OSError where that fails."""
+    def restore(self, names: Iterable[str] = ("",)) -> int:
+        """Have what is gone from the bucket pushed again; how many files that are."""
+        with self._alone():
+            return self._restore(names)
+
+    def push(self, names: Iterable[str] = ("",), *, lock: Lock | None = None) -> int:
+        """Put every file up that is not in the bucket as it is here; how many. OSError where that fails.
+
+        With the lock of a driver the record replaces nothing but what this driver knows; TakenError where another one
+        has taken over.
+        """
         with self._alone(), ExitStack() as stack:
             changed = self.unpushed(names)
-            # Those that speak of others are read before them, and sent after them.
+            # What is made from others is read before them, and sent after them.
             snapshots = {
                 name: stack.enter_context(_snapshot(self.folder / name))
                 for name in reversed(changed)
@@ -91,16 +109,18 @@ class Mirror:
             }
             for name in changed:
                 if name in snapshots:
-                    self._push(name, snapshots[name])
+                    self._push(name, snapshots[name], lock)
                 else:
                     with _snapshot(self.folder / name) as snapshot:
-                        self._push(name, snapshot)
+                        self._push(name, snapshot, None)
+                if lock and name.startswith(RECORD):
+                    self._remove_open(name)
             return len(changed)
 
-    def push_all(self, *, log: Log = lambda text: None) -> int:
+    def push_all(self, *, log: Log = lambda text: None, lock: Lock | None = None) -> int:
         """`push`, of files that earlier commands or other processes of this machine left as well."""
         self.pull([name for name in self.unpushed() if name.startswith("checkpoints/")], log=log)
-        return self.push()
+        return self.push(lock=lock)
 
     def unpushed(self, names: Iterable[str] = ("",)) -> list[str]:
         """The files that are not in the bucket as they are here, in the order in which they are to go up."""
@@ -108,49 +128,65 @@ class Mirror:
         return sorted(changed, key=lambda name: (_rank(name), name))
 
     def _files(self, name: str) -> Iterator[str]:
-        """Files that belong in the bucket, at or below a name."""
-        if name and not name.endswith("/"):
+        """Files that belong in the bucket: one, those below a folder, or those of it that begin alike."""
+        begin = name.removesuffix("*")
+        if name and not name.endswith(("/", "*")):
             yield from [name] if (self.folder / name).is_file() else []
             return
-        for folder, below, files in os.walk(self.folder / name):
+        for folder, below, files in os.walk(self.folder / begin.rpartition("/")[0]):
             inside = Path(folder).relative_to(self.folder)
             below[:] = [each for each in below if not each.startswith(".") and str(inside / each) not in NOT_MIRRORED]
             names = (str(inside / each) for each in files if not each.startswith(".") and ".lock" not in each)
-            yield from (each for each in names if not each.startswith(ROW_LOG))
+            yield from (each for each in names if each.startswith(begin) and not each.startswith(ROW_LOG))
 
-    def _pull(self, name: str) -> list[str]:
-        """Bring what is newer; the unpushed files that were overtaken, which stay."""
-        known = [each for each in self._files(name) if _is_clean(self.folder / each)]
-        there = objects.stats(self.address, name)
+    def _there(self, name: str) -> dict[str, Stat]:
+        """What the bucket has of a name; without open segments of the record where the sealed one is there as well."""
+        found = objects.stats(self.address, name)
+        there = {each: stat for each, stat in found.items() if f"{each}.zst" not in found}
         all_below(self.folder, there)
+        return there
+
+    def _pull(self, there: dict[str, Stat]) -> list[str]:
+        """Bring what is another version; the unpushed files that were overtaken, which stay."""
         wanted, overtaken = [], []
         for each, remote in there.items():
             path, entry = self.folder / each, manifest.read(self.folder / each)
-            if not path.exists() or (_is_clean(path) and entry.remote != remote):
+            if (sealed := path.with_name(f"{path.name}.zst")).exists() and not path.exists():  # it was sealed here
+                if entry.remote != remote and not self._is_own(each, entry):
+                    overtaken.append(str(sealed.relative_to(self.folder)))
+            elif not path.exists() or (_is_clean(path) and entry.remote != remote):
                 wanted.append(each)
-            elif not _is_clean(path) and entry.remote != remote and not self._is_own(each, entry):
+            elif entry.remote != remote and not self._is_own(each, entry):
                 overtaken.append(each)
-        for each in known:
-            if each not in there and _is_clean(self.folder / each):  # it was removed from the bucket
-                (self.folder / each).unlink()
-                manifest.forget(self.folder / each)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(lambda each: self._get(each, there[each]), wanted))
+            list(pool.map(self._get, wanted))
+        for each in there:
+            opened = self.folder / _open(each)
+            if _open(each) != each and _is_clean(self.folder / each) and _is_clean(opened):
+                opened.unlink()
+                manifest.forget(opened)
         return overtaken
 
-    def _get(self, name: str, remote: Stat) -> None:
+    def _gone(self, name: str, there: dict[str, Stat]) -> list[str]:
+        """The files of a name that were in the bucket as they are here and are not any more."""
+        return [each for each in self._files(name) if each not in there and _is_clean(self.folder / each)]
+
+    def _restore(self, names: Iterable[str]) -> int:
+        gone = {each for name in names for each in self._gone(name, self._there(name))}
+        for each in gone:
+            manifest.forget(self.folder / each)
+        return len(gone)
+
+    def _get(self, name: str) -> None:
         path = self.folder / name
-        settled = time.time_ns() - remote.mtime_ns > UNSETTLED_S * 1e9
-        with self._fetched(name) as temporary:
-            sha256, local = sha256_of(temporary), manifest.stat_of(temporary)
-            # A process killed before the last line leaves the old file, to be replaced, or the new one, known as such.
-            manifest.write(path, Entry(manifest.stat_of(path), None, sha256))
+        with self._fetched(name) as (temporary, remote):
+            entry = Entry(manifest.version_of(temporary), remote, sha256_of(temporary))
             temporary.replace(path)
-        manifest.write(path, Entry(local, remote if settled else None, sha256))
+        manifest.write(path, entry)
 
     @contextmanager
-    def _fetched(self, name: str) -> Iterator[Path]:
-        """The object as a temporary file beside where it belongs."""
+    def _fetched(self, name: str) -> Iterator[tuple[Path, Stat]]:
+        """The object as a temporary file beside where it belongs, and which version of it that is."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{path.name}.pulled-*"):
@@ -158,23 +194,63 @@ class Mirror:
                 stale.unlink(missing_ok=True)
         temporary = path.with_name(f".{path.name}.pulled-{os.getpid()}-{threading.get_ident()}")
         try:
-            objects.get(self.address, name, temporary)
+            remote = objects.get(self.address, name, temporary)
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            yield temporary
+            yield temporary, remote
         finally:
             temporary.unlink(missing_ok=True)
 
     def _is_own(self, name: str, entry: Entry) -> bool:
-        """Whether the object that is there now came from here, so that the file is its successor."""
-        with self._fetched(name) as temporary:
-            return sha256_of(temporary) in (entry.sha256, sha256_of(self.folder / name))
+        """Whether the object that is there now came from here, so that the file is it, or its successor; noted then.
 
-    def _push(self, name: str, snapshot: _Snapshot) -> None:
+        A process may have been killed after it had sent, or replaced, a file and before it noted that.
+        """
         path = self.folder / name
-        manifest.write(path, manifest.read(path)._replace(sha256=snapshot.sha256))
-        remote = objects.put(self.address, name, snapshot.content)
-        manifest.write(path, Entry(snapshot.stat, remote, snapshot.sha256))
+        with self._fetched(name) as (temporary, remote):
+            local, there = manifest.version_of(path), sha256_of(temporary)
+            mine = sha256_of(path) if local else None
+        if there not in (entry.sha256, mine):
+            return False
+        manifest.write(path, Entry(local if there == mine else None, remote, there))
+        return True
+
+    def _push(self, name: str, snapshot: _Snapshot, lock: Lock | None) -> None:
+        path, entry = self.folder / name, manifest.read(self.folder / name)
+        manifest.write(path, entry._replace(sha256=snapshot.sha256))
+        if lock and name.startswith(RECORD):
+            remote = self._put_record(name, snapshot.content.read(), entry.remote, lock)
+        else:
+            remote = objects.put(self.address, name, snapshot.content)
+        manifest.write(path, Entry(snapshot.version, remote, snapshot.sha256))
+
+    def _put_record(self, name: str, content: bytes, before: Stat | None, lock: Lock) -> Stat:
+        """Put some of the record in the place of what this driver knows to be there.
+
+        Where something else is there, the lock says whose word counts: it is looked at what is there, then the lock is
+        renewed, then that very version is replaced. Whoever was overtaken fails at the second, or at the third step.
+        """
+        try:
+            return objects.put_over(self.address, name, content, before)
+        except ConflictError:
+            there = objects.stats(self.address, name).get(name)
+            lock.renew()
+            if there is None and before is not None:
+                self._restore([""])  # the bucket was emptied under us
+            return objects.put_over(self.address, name, content, there)
+
+    def _remove_open(self, sealed: str) -> None:
+        """Once a segment of the record is sealed in the bucket, take the open one away there, where that is allowed."""
+        opened = _open(sealed)
+        if opened == sealed or (self.folder / opened).exists() or manifest.read(self.folder / opened).remote is None:
+            return
+        if objects.stats(self.address, sealed).get(sealed) == manifest.read(self.folder / sealed).remote:
+            try:
+                objects.delete(self.address, opened)
+            except BucketError as error:
+                if error.passes:
+                    raise
+            manifest.forget(self.folder / opened)
 
     def _set_aside(self, names: Sequence[str], log: Log) -> None:
         aside = root() / ".set-aside" / self.folder.relative_to(root()) / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -198,39 +274,47 @@ class Mirror:
 class _Snapshot(NamedTuple):
     """What a file held at one moment."""
 
-    stat: Stat
+    version: FileVersion
     content: IO[bytes]
     sha256: str
 
 
 @contextmanager
 def _snapshot(path: Path) -> Iterator[_Snapshot]:
-    """A file is replaced whole, so that an open one never changes; but for the journal, which grows line by line."""
+    """A file is replaced whole, so that an open one never changes; but for a journal, which grows line by line."""
     with path.open("rb") as file:
-        stat = manifest.stat_of(file.fileno())
-        assert stat is not None
+        version = manifest.version_of(file.fileno())
+        assert version is not None
         content: IO[bytes] = file
-        if path.parent.name == "journal":
-            lines = file.read(stat.size)
+        if path.parent.name == "journal" and path.suffix in (".log", ".jsonl"):
+            lines = file.read(version.size)
             content = io.BytesIO(lines[: lines.rfind(b"\n") + 1])
         digest = hashlib.sha256()
         while chunk := content.read(objects.CHUNK):
             digest.update(chunk)
         content.seek(0)
-        yield _Snapshot(stat, content, digest.hexdigest())
+        yield _Snapshot(version, content, digest.hexdigest())
 
 
 def _is_clean(path: Path) -> bool:
-    """Whether a file is, or was not long ago, in the bucket as it is here."""
-    local = manifest.stat_of(path)
+    """Whether a file is in the bucket as it is here, as far as this machine knows."""
+    local = manifest.version_of(path)
     return local is not None and local == manifest.read(path).local
 
 
-def _top(name: str) -> str:
-    """`trials/` for `trials/part-00000.parquet`."""
-    head, slash, _ = name.partition("/")
-    return head + slash
+def _group(name: str) -> str | None:
+    """What only makes sense together with others: a study, or what was measured of it; None of checkpoints."""
+    if name.startswith(EVALUATIONS):
+        return "evaluations"
+    return "study" if name.startswith(STUDY) else None
+
+
+def _open(name: str) -> str:
+    """What a sealed segment of the record was called while it grew."""
+    return name.removesuffix(".zst")
 
 
 def _rank(name: str) -> int:
+    if name.startswith((RECORD, EVALUATION_RECORD)):
+        return 2
     return RANKS.get(name.partition("/")[0], 1)

@@ -1,209 +1,245 @@
-"""Objects in a bucket, through pyarrow.fs: what is there, whole objects up, whole objects down.
+"""Objects in a bucket: what is there, whole objects up, whole objects down, each as it is, byte for byte.
 
-pyarrow is imported inside the functions, so that the command line can know of addresses without loading it. Everything
-that a network or a server can do wrong is an OSError, and soon: waits and repetitions are a matter of the caller.
+Everything that a network or a server can do wrong is an OSError, and soon: waits and repetitions are a matter of the
+caller.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
+from arat_ray import locks
 from arat_ray.storage.address import Address
+from arat_ray.storage.faults import BucketError, ConflictError, told
+from arat_ray.storage.stores import key, store
 
-CONNECT_S, ANSWER_S, ATTEMPTS = 3, 5, 2
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutMode
+
 CHUNK = 16 << 20
-REPLACED_AT_MOST = 10
-"""How often an object may be replaced while it is read."""
+PART, PARTS_AT_ONCE = 8 << 20, 4
+"""A larger object goes up in parts of so many bytes."""
+SMALL = 1 << 20
+"""Bytes that are sent in the time in which an answer is expected."""
+
+
+_without_conditions = set[tuple[str, str]]()
 
 
 class Stat(NamedTuple):
-    """What tells two versions of an object, or of a file, apart."""
+    """A version of an object: another content is another `e_tag`."""
 
     size: int
-    mtime_ns: int
-
-
-@lru_cache
-def _filesystem(scheme: str, bucket: str, endpoint: str) -> Any:
-    from pyarrow import fs
-
-    if scheme != "s3":
-        return fs.FileSystem.from_uri(f"{scheme}://{bucket}")[0]
-    protocol, _, server = endpoint.rpartition("://")
-    return fs.S3FileSystem(
-        endpoint_override=server or None,
-        scheme=protocol or "https",
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or _region(bucket, endpoint),
-        connect_timeout=CONNECT_S,
-        request_timeout=ANSWER_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        allow_delayed_open=True,  # an object that fits into one part is one PUT
-    )
-
-
-def _region(bucket: str, endpoint: str) -> str | None:
-    """Of a bucket at Amazon's; other servers do not care."""
-    from pyarrow import fs
-
-    if endpoint:
-        return None
-    try:
-        return str(fs.resolve_s3_region(bucket))
-    except OSError:  # the first request says what is wrong
-        return None
-
-
-def filesystem(address: Address) -> Any:
-    """The pyarrow filesystem that opens `address.location`."""
-    return _filesystem(address.scheme, address.bucket, address.endpoint)
+    e_tag: str
 
 
 def check(address: Address) -> None:
-    """Refuse an address whose bucket is missing or closed to us; ValueError, within seconds."""
-    where = address.endpoint or "its server"
-    try:
-        is_there = _is_there(address)
-    except OSError as error:
-        text = str(error)
-        if re.search("ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CREDENTIAL|HTTP 40[13]", text, re.IGNORECASE):
-            fix = "give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or this machine a role with access"
-            raise ValueError(f"{address.uri}: access is denied ({reason(error)}); {fix}") from error
-        raise ValueError(f"{address.uri}: {where} does not answer ({reason(error)})") from error
-    if not is_there:
-        raise ValueError(
-            f"{address.uri}: there is no bucket {address.bucket!r} at {address.endpoint or address.scheme}, or it is "
-            "not ours to see; make it first, or correct its name"
-        )
+    """OSError, within seconds, where the bucket of an address is missing or closed to us.
 
-
-def _is_there(address: Address) -> bool:
-    """Whether the bucket is there, by a listing below the address, which needs the right to read; OSError without it.
-
-    S3 is not asked about the bucket itself: that takes the right to list all of it.
+    By a listing below the address, which needs the right to read: about the bucket itself S3 answers only those who may
+    list all of it.
     """
-    from pyarrow import fs
+    import obstore
 
-    store, below = filesystem(address), fs.FileSelector(f"{address.location}/.nothing")
-    if address.scheme != "s3" and store.get_file_info(address.bucket).type == fs.FileType.NotFound:
-        return False
-    try:
-        store.get_file_info(below)
-    except FileNotFoundError:  # of the address; of a bucket it is another error
-        return True
-    except OSError as error:
-        if "NO_SUCH_BUCKET" in str(error):
-            return False
-        raise
-    return True
-
-
-def reason(error: OSError) -> str:
-    """The words of an error of pyarrow that say what happened."""
-    text = str(error).splitlines()[0]
-    return re.sub(r"\s*\(Request ID.*?\)", "", text.rpartition("Details: ")[2] or text)
+    with _asking(address):
+        next(iter(obstore.list(store(address), key(address, ".nothing"))), None)
 
 
 def stats(address: Address, name: str) -> dict[str, Stat]:
-    """Of the object of a name below an address, or of all below a folder, `trials/`; by name. No dot-files there."""
-    from pyarrow import fs
+    """Of the object of a name below an address, of all below a folder, `trials/`, or of all in it that begins alike,
+    `journal/record-*`; by name. No dot-files there."""
+    import obstore
 
-    store = filesystem(address)
-    if name and not name.endswith("/"):
-        info = store.get_file_info(_join(address, name))
-        return {name: _stat(info)} if info.type == fs.FileType.File else {}
-    folder = _join(address, name.rstrip("/"))
-    infos = store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
-    found = {info.path.removeprefix(f"{address.location}/"): _stat(info) for info in infos if info.is_file}
-    return {name: stat for name, stat in found.items() if not is_hidden(name)}
+    folder, _, begins = name.rpartition("/")
+    if begins and not begins.endswith("*"):
+        found = _head(address, name)
+        return {} if found is None else {name: _stat(found)}
+    above = key(address)
+    with _asking(address):
+        listed = [each for part in obstore.list(store(address), key(address, folder)) for each in part]
+    below = {each["path"][len(above) :].lstrip("/"): _stat(each) for each in listed if each["path"] != above}
+    return {
+        each: stat
+        for each, stat in below.items()
+        if each.startswith(name.removesuffix("*"))
+        and not is_hidden(each)
+        and (stat.size or _head(address, each))  # an empty `folder/` is listed as `folder`, which is no object
+    }
+
+
+def time_of(address: Address, name: str) -> float | None:
+    """When an object was put, in s by the clock of its server, which some tell in whole seconds; None without it."""
+    found = _head(address, name)
+    return found and found["last_modified"].timestamp()
 
 
 def folders(address: Address) -> list[str]:
     """The names of the folders right below an address."""
-    from pyarrow import fs
+    import obstore
 
-    infos = filesystem(address).get_file_info(fs.FileSelector(address.location, allow_not_found=True))
-    return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
-
-
-def get(address: Address, name: str, path: Path) -> None:
-    """An object into a file, which is there when this returns, and flushed by nobody."""
-    _whole(address, name, lambda: copy(address, name, path))
+    with _asking(address):
+        found = obstore.list_with_delimiter(store(address), key(address))
+    return sorted(folder.rpartition("/")[2] for folder in found["common_prefixes"])
 
 
-def copy(address: Address, name: str, path: Path) -> int:
-    """The same of an object that nobody replaces meanwhile; its size. It is one object, whatever the server says."""
-    with filesystem(address).open_input_stream(_join(address, name)) as source, path.open("wb") as file:
-        for chunk in _chunks(source):
+def get(address: Address, name: str, path: Path) -> Stat:
+    """An object into a file, flushed by nobody; which version of it that is."""
+    import obstore
+
+    with path.open("wb") as file, _asking(address):
+        answer = obstore.get(store(address), key(address, name))
+        for chunk in answer.stream(min_chunk_size=CHUNK):
             file.write(chunk)
-        return file.tell()
-
-
-def _whole(address: Address, name: str, fetch: Callable[[], int]) -> None:
-    """Fetch until it was one version of the object: one that is replaced meanwhile may come in pieces of both."""
-    for _ in range(REPLACED_AT_MOST):
-        before = stats(address, name).get(name)
-        size = fetch()
-        if before == stats(address, name).get(name) and before is not None and before.size == size:
-            return
-    raise OSError(f"{address.uri}/{name} is replaced faster than it can be read")
-
-
-def put(address: Address, name: str, content: IO[bytes]) -> Stat:
-    """A file's content as a whole object; what the bucket then says of it. OSError where that is not its size."""
-    store, key = filesystem(address), _join(address, name)
-    is_folder = address.scheme == "file"
-    target = key.rpartition("/")[0] + f"/.{key.rpartition('/')[2]}.{os.getpid()}" if is_folder else key
-    if is_folder:
-        store.create_dir(key.rpartition("/")[0])
-    size = 0
-    with store.open_output_stream(target) as sink:
-        for chunk in _chunks(content):
-            sink.write(chunk)
-            size += len(chunk)
-    if is_folder:
-        store.move(target, key)
-    stat = _stat(store.get_file_info(key))
-    if stat.size != size:
-        raise OSError(f"{address.uri}/{name} has {stat.size} bytes after {size} were sent")
-    return stat
+        if file.tell() != answer.meta["size"]:
+            raise BucketError(f"{address.uri}/{name} ended after {file.tell()} bytes", passes=True)
+        return _stat(answer.meta)
 
 
 def read(address: Address, name: str) -> bytes | None:
     """The content of a small object; None where there is none."""
-    content = b""
+    found = read_version(address, name)
+    return found and found[0]
 
-    def fetch() -> int:
-        nonlocal content
-        with filesystem(address).open_input_stream(_join(address, name)) as source:
-            content = bytes(source.read())
-        return len(content)
+
+def read_version(address: Address, name: str) -> tuple[bytes, Stat] | None:
+    """The content of a small object with its version; None where there is none."""
+    import obstore
 
     try:
-        _whole(address, name, fetch)
+        with _asking(address):
+            answer = obstore.get(store(address), key(address, name))
+            return bytes(answer.bytes()), _stat(answer.meta)
     except FileNotFoundError:
         return None
-    return content
 
 
-def _chunks(content: IO[bytes]) -> Iterator[bytes]:
-    while chunk := content.read(CHUNK):
-        yield chunk
+def put(address: Address, name: str, content: IO[bytes]) -> Stat:
+    """A file's content as a whole object, whatever was there; the version that it is."""
+    import obstore
+
+    size = content.seek(0, 2)
+    content.seek(0)
+    with _asking(address):
+        done = obstore.put(
+            store(address, bulk=size > SMALL),
+            key(address, name),
+            content,
+            chunk_size=PART,
+            max_concurrency=PARTS_AT_ONCE,
+        )
+        return Stat(size, _plain(done["e_tag"]))
 
 
-def _join(address: Address, name: str) -> str:
-    return f"{address.location}/{name}" if name else address.location
+def put_over(address: Address, name: str, content: bytes, before: Stat | None) -> Stat:
+    """Some bytes as an object in the place of the version `before`, or where there is none; the version that it is.
+
+    ConflictError, and nothing is changed, where another version is there. A server that says so after it had put them,
+    because its first answer was lost on the way, is corrected by what is there.
+    """
+    import obstore
+
+    where, is_bulk = key(address, name), len(content) > SMALL
+    try:
+        with _exclusive(address), _asking(address):
+            mode = _condition(address, name, before)
+            done = obstore.put(store(address, bulk=is_bulk), where, content, mode=mode, use_multipart=False)
+            return Stat(len(content), _plain(done["e_tag"]))
+    except (ConflictError, FileNotFoundError) as error:
+        there = read_version(address, name)
+        if there is not None and there[0] == content:
+            return there[1]
+        raise ConflictError(f"{address.uri}/{name} is there in another version, or gone") from error
 
 
-def _stat(info: Any) -> Stat:
-    """Of an object that is gone, a size that no file has."""
-    return Stat(info.size if info.size is not None else -1, info.mtime_ns or 0)
+def has_conditions(address: Address) -> bool:
+    """Whether conditional writes are asked of the server of a bucket."""
+    return (address.bucket, address.endpoint) not in _without_conditions
+
+
+def without_conditions(address: Address) -> None:
+    """From now on `put_over` looks before it writes in this bucket: its server ignores, or refuses, conditions."""
+    _without_conditions.add((address.bucket, address.endpoint))
+
+
+def delete(address: Address, name: str) -> None:
+    """Take an object away; nothing where there is none."""
+    import obstore
+
+    with suppress(FileNotFoundError), _asking(address):
+        obstore.delete(store(address), key(address, name))
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file is left out everywhere. A name that leads elsewhere is not: who makes a path of it refuses it."""
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def _head(address: Address, name: str) -> ObjectMeta | None:
+    import obstore
+
+    try:
+        with _asking(address):
+            return obstore.head(store(address), key(address, name))
+    except FileNotFoundError:
+        return None
+
+
+def _condition(address: Address, name: str, before: Stat | None) -> PutMode:
+    """For S3 and Azure the ETag is the condition, for Google a number. A folder has none (see `_exclusive`)."""
+    knows_none = address.scheme == "file" or not has_conditions(address)
+    if before is None and not knows_none:
+        return "create"
+    if before is not None and address.scheme in ("s3", "abfs") and not knows_none:
+        return {"e_tag": f'"{before.e_tag}"'}
+    found = _head(address, name)
+    if (found and _stat(found)) != before:
+        raise ConflictError(f"{address.uri}/{name} is there in another version, or gone")
+    if found is None or knows_none:
+        return "overwrite"
+    return {"version": found["version"]} if found["version"] else {"e_tag": found["e_tag"]}
+
+
+@contextmanager
+def _exclusive(address: Address) -> Iterator[None]:
+    """A folder that stands for a bucket has no conditional writes: its files are looked at and written under a lock."""
+    if address.scheme != "file":
+        yield
+        return
+    Path(address.location).mkdir(parents=True, exist_ok=True)
+    with locks.held(Path(address.location, ".put-lock"), wait=True):
+        yield
+
+
+@contextmanager
+def _asking(address: Address) -> Iterator[None]:
+    """Errors of obstore as ours; ValueError where a key of the bucket is no name of a file."""
+    from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError, PreconditionError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise told(error, address) from error
+        raise FileNotFoundError(f"{address.uri}: what was asked for is not there") from error
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise ConflictError(f"{address.uri}: another version is there") from error
+    except InvalidPathError as error:
+        first = str(error).splitlines()[0]
+        found = re.search(r'Path "(.*)"(?: contained|: )', first)
+        why = "it has an empty part, `.`, `..` or a control character"
+        raise ValueError(f"{found[1] if found else first!r} is no name of a file below {address.uri}: {why}") from error
+    except (BaseError, NotImplementedError) as error:
+        raise told(error, address) from error
+
+
+def _stat(found: ObjectMeta) -> Stat:
+    return Stat(found["size"], _plain(found["e_tag"]))
+
+
+def _plain(e_tag: str | None) -> str:
+    """Some servers list them without quotes."""
+    return (e_tag or "").removeprefix("W/").strip('"')

@@ -82,9 +82,9 @@ class Pushing:
             if self.lock:
                 self.lock.refresh()
             if all_of_it:
-                self.mirror.push_all(log=self._log)
+                self.mirror.push_all(log=self._log, lock=self.lock)
             else:
-                self.mirror.push(self.names)
+                self.mirror.push(self.names, lock=self.lock)
         except TakenError as error:
             self.is_lost = True
             self._log(f"{error}; from here on nothing is pushed, and what is measured stays in {folder!s}")

@@ -5,17 +5,20 @@ For paths that are no mirrors all of this does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from arat_ray import locks
 from arat_ray.storage import objects, pushing
 from arat_ray.storage.address import Mirrored, address_of
+from arat_ray.storage.faults import BucketError
 from arat_ray.storage.lock import Lock, TakenError
-from arat_ray.storage.mirror import TABLES, Log, Mirror
+from arat_ray.storage.mirror import EVALUATIONS, TABLES, Log, Mirror
 
-EVALUATIONS = ("examples/", "evaluations/")
+READ_S, AGAIN_S = 10.0, 1.0
+"""How long a bucket that fails is asked again before a command gives up."""
 WAIT_S = 120.0
 """How long an evaluation waits for another one to add its rows."""
 
@@ -31,17 +34,13 @@ def pull(path: Path, names: Iterable[str] = TABLES, *, log: Log) -> None:
     """
     if not isinstance(path, Mirrored):
         return
-    mirror = Mirror(path)
-    objects.check(mirror.address)
-    try:
+    mirror, names = Mirror(path), tuple(names)
+    with _told(path):
+        _patiently(lambda: objects.check(mirror.address))
         is_live = locks.is_held(path / ".lock")
         if not is_live and mirror.unpushed():
             _push_leftovers(mirror, log)
-        mirror.pull(names, log=log, is_live=is_live)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
-    except ValueError as error:  # a key that is no name of a file
-        raise ValueError(f"{path}: {error}") from error
+        _patiently(lambda: mirror.pull(names, log=log, is_live=is_live))
 
 
 @contextmanager
@@ -55,21 +54,20 @@ def writing(path: Path, *, log: Log, names: Sequence[str] = TABLES) -> Iterator[
         yield
         return
     mirror, lock = Mirror(path), Lock(address_of(path))
-    objects.check(mirror.address)
+    with _told(path):
+        _patiently(lambda: objects.check(mirror.address))
     if locks.is_held(path / ".lock"):
         raise ValueError(f"{path} is being written to by another process of this machine; wait for it or stop it")
     try:
-        lock.wait_for_sign(log)
-        lock.acquire()
-        mirror.pull(dict.fromkeys([*TABLES, *names]), log=log)
-    except OSError as error:
+        with _told(path):
+            lock.wait_for_sign(log)
+            lock.acquire(log=log)
+            _patiently(lambda: mirror.pull(dict.fromkeys([*TABLES, *names]), log=log))
+            mirror.restore()
+    except ValueError:
         with suppress(OSError):
             lock.release()
-        raise ValueError(f"{path}: cannot be opened for writing ({objects.reason(error)})") from error
-    except ValueError as error:  # a key that is no name of a file
-        with suppress(OSError):
-            lock.release()
-        raise ValueError(f"{path}: {error}") from error
+        raise
     pusher = pushing.Pushing(mirror, names, log=log, lock=lock)
     pusher.start()
     ended: SystemExit | None = None
@@ -121,7 +119,8 @@ def adding(path: Path | None, *, log: Log) -> Iterator[None]:
     is_there = True
     try:
         lock.acquire(wait_s=WAIT_S)
-        mirror.pull(EVALUATIONS[::-1], log=log)
+        mirror.pull(EVALUATIONS, log=log)
+        mirror.restore(EVALUATIONS)
     except OSError:
         is_there = False
     yield
@@ -136,8 +135,8 @@ def study_of(path: Path) -> tuple[Path, str]:
     if not isinstance(path, Mirrored):
         return path, ""
     address = address_of(path)
-    objects.check(address)
-    try:
+    with _told(path):
+        _patiently(lambda: objects.check(address))
         for study in (path, *list(path.parents)[:3]):
             inside = str(path.relative_to(study))
             if address_of(study).location.count("/") and objects.stats(address_of(study), "trials/part-00000.parquet"):
@@ -145,10 +144,31 @@ def study_of(path: Path) -> tuple[Path, str]:
         if objects.stats(address_of(path.parent), path.name):
             return path.parent, path.name
         there = objects.folders(address) or objects.folders(address_of(path.parent))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({objects.reason(error)})") from error
     known = f"; near it there is {', '.join(there[:10])}" if there else ""
     raise ValueError(f"{path}: there is no study and no checkpoint{known}")
+
+
+@contextmanager
+def _told(path: Mirrored) -> Iterator[None]:
+    """What is wrong with the bucket, or the name of a key in it, as a ValueError that names the study."""
+    try:
+        yield
+    except TakenError:  # it does so
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _patiently(ask: Callable[[], None]) -> None:
+    """Ask a bucket, again for some seconds where it fails in a way that may pass."""
+    deadline = time.monotonic() + READ_S
+    while True:
+        try:
+            return ask()
+        except OSError as error:
+            if time.monotonic() >= deadline or (isinstance(error, BucketError) and not error.passes):
+                raise
+            time.sleep(AGAIN_S)
 
 
 def _push_leftovers(mirror: Mirror, log: Log) -> None:
@@ -160,7 +180,7 @@ def _push_leftovers(mirror: Mirror, log: Log) -> None:
         log(f"{len(mirror.unpushed())} files are not pushed now: {error}")
         return
     mirror.pull(TABLES, log=log)
-    if count := mirror.push_all(log=log):
+    if count := mirror.push_all(log=log, lock=lock):
         log(f"pushed {count} files to {mirror.address.uri} that were left on this machine")
     lock.release()
 

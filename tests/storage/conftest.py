@@ -1,4 +1,4 @@
-"""A bucket to test with: moto's server, as a process of its own, spoken to over HTTP by pyarrow."""
+"""A bucket to test with: moto's server, as a process of its own, spoken to over HTTP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from arat_ray.storage import objects
@@ -42,12 +43,7 @@ class Server:
             return there.connect_ex(("127.0.0.1", self.port)) == 0
 
     def make_bucket(self, name: str) -> None:
-        from pyarrow import fs
-
-        store = fs.S3FileSystem(
-            endpoint_override=self.url.removeprefix("http://"), scheme="http", allow_bucket_creation=True
-        )
-        store.create_dir(name)
+        boto3.client("s3", endpoint_url=self.url).create_bucket(Bucket=name)
 
     def stop(self) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)

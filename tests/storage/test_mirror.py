@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
-from arat_ray.storage import manifest, objects
+from arat_ray.storage import manifest, objects, session
 from arat_ray.storage.address import Mirrored, mirror_of, parse, root
-from arat_ray.storage.mirror import TABLES, UNSETTLED_S, Mirror
+from arat_ray.storage.mirror import TABLES, Mirror
+from arat_ray.storage.objects import Stat
 from tests.storage.conftest import there
 
 STUDY = {
@@ -77,65 +82,113 @@ def test_only_what_changed_is_pushed(study: Mirror) -> None:
     assert there(study.folder) == STUDY | {EPOCHS: b"more epochs"}
 
 
-def test_only_what_changed_is_pulled_once_its_time_is_settled(
+def test_only_what_changed_is_pulled_even_what_is_as_large_and_as_old(
     study: Mirror, on: Callable[[str], Mirror], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arat_ray.storage.mirror.UNSETTLED_S", -UNSETTLED_S)
     other = on("other")
     got, get = list[str](), objects.get
 
-    def noting(place: Any, name: str, path: Path) -> None:
+    def noting(place: Any, name: str, path: Path) -> Stat:
         got.append(name)
-        get(place, name, path)
+        return get(place, name, path)
 
     monkeypatch.setattr(objects, "get", noting)
     other.pull(TABLES)
     assert len(got) == 4
     other.pull(TABLES)
     assert len(got) == 4
-    write(on("node"), EPOCHS, b"more epochs")
+    write(on("node"), EPOCHS, b"EPOCHS")
     on("node").push()
     on("other").pull(TABLES)
     assert got[4:] == [EPOCHS]
-    assert content(other)[EPOCHS] == b"more epochs"
-
-
-def test_an_object_that_may_change_within_the_same_second_is_looked_at_again(
-    study: Mirror, on: Callable[[str], Mirror]
-) -> None:
-    other = on("other")
-    other.pull(TABLES)
-    write(on("node"), EPOCHS, b"EPOCHS")  # as large as before, within a second
-    on("node").push()
-    on("other").pull(TABLES)
     assert content(other)[EPOCHS] == b"EPOCHS"
 
 
-def test_an_object_that_is_replaced_while_it_is_read_arrives_whole(
-    study: Mirror, on: Callable[[str], Mirror], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, seen = objects.stats, list[str]()
-
-    def replaced_after_the_first_look(place: Any, name: str) -> Any:
-        found = whole(place, name)
-        if name == EPOCHS and len(seen) < 2:
-            seen.append(name)
-            objects.put(place, name, io.BytesIO(b"longer than it was" * len(seen)))
-        return found
-
-    other = on("other")
-    monkeypatch.setattr(objects, "stats", replaced_after_the_first_look)
-    other.pull([EPOCHS])
-    assert content(other)[EPOCHS] == b"longer than it was" * 2
+@pytest.mark.parametrize("scheme", ["s3", "file"])
+@pytest.mark.parametrize(
+    "data", [gzip.compress(b"rows"), b"\x28\xb5\x2f\xfd\x04\x00zstd", b"", os.urandom(20 << 20)],
+    ids=["gzip", "zstd", "empty", "in parts"],
+)  # fmt: skip
+def test_bytes_go_up_and_come_down_as_they_are(data: bytes, scheme: str, address: str, tmp_path: Path) -> None:
+    place = parse(address if scheme == "s3" else f"file://{tmp_path}/bucket")
+    for name in ("rows-00000.jsonl.gz", "a b/[x] %20 ü#1.zst"):
+        put = objects.put(place, name, io.BytesIO(data))
+        assert objects.get(place, name, tmp_path / "copy") == put == objects.stats(place, name)[name]
+        assert (tmp_path / "copy").read_bytes() == objects.read(place, name) == data
+        assert objects.stats(place, "")[name] == put
 
 
-def test_what_is_removed_from_the_bucket_goes_from_the_mirrors_but_not_what_was_never_pushed(study: Mirror) -> None:
-    objects.filesystem(study.address).delete_file(f"{study.address.location}/{TRIALS}")
-    objects.filesystem(study.address).delete_file(f"{study.address.location}/{EPOCHS}")
+def test_an_object_that_is_replaced_while_it_is_read_arrives_whole(address: str, tmp_path: Path) -> None:
+    place = parse(address)
+    one, two = os.urandom(40 << 20), os.urandom(40 << 20)
+    objects.put(place, "last.pt", io.BytesIO(one))
+
+    def replace() -> None:
+        objects.put(place, "last.pt", io.BytesIO(two))
+
+    writing = threading.Thread(target=replace)
+    writing.start()
+    stat = objects.get(place, "last.pt", tmp_path / "copy")
+    writing.join()
+    found = (tmp_path / "copy").read_bytes()
+    assert found in (one, two)
+    assert (stat == objects.stats(place, "last.pt")["last.pt"]) == (found == two)
+
+
+def test_an_entry_of_before_there_were_versions_is_compared_and_not_sent_again(study: Mirror) -> None:
+    for name in (EPOCHS, TRIALS):
+        entry = manifest.read(study.folder / name)
+        assert entry.local is not None
+        before = [list(entry.local), [6, 1764300000000000000], entry.sha256]
+        manifest._entry(study.folder / name).write_text(json.dumps(before))
     write(study, EPOCHS, b"more epochs")
-    study.pull(TABLES)
-    assert TRIALS not in content(study)
-    assert content(study)[EPOCHS] == b"more epochs"
+    assert study.unpushed() == [EPOCHS, TRIALS]
+    study.pull(TABLES, log=pytest.fail)
+    assert study.unpushed() == [EPOCHS]
+    study.push()
+    assert there(study.folder) == STUDY | {EPOCHS: b"more epochs"}
+
+
+def test_the_empty_objects_that_consoles_make_of_folders_are_no_files(
+    study: Mirror, on: Callable[[str], Mirror]
+) -> None:
+    bucket, _, prefix = f"{study.folder}".removeprefix("s3://").partition("/")
+    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    for folder in ("", "trials/", "notes/"):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{folder}", Body=b"")
+    assert set(objects.stats(study.address, "")) == set(STUDY)
+    other = on("other")
+    other.pull([""])
+    assert content(other) == STUDY
+
+
+def test_what_is_gone_from_the_bucket_is_told_stays_here_and_goes_up_again(study: Mirror) -> None:
+    told: list[str] = []
+    for name in (TRIALS, EPOCHS, LAST):
+        objects.delete(study.address, name)
+    write(study, EPOCHS, b"more epochs")
+    study.pull(TABLES, log=told.append)
+    assert content(study) == STUDY | {EPOCHS: b"more epochs"}
+    assert [text.partition(";")[0] for text in told] == [
+        f"1 files of {study.folder} are gone from the bucket, {TRIALS} first"
+    ]
+    assert study.unpushed() == [EPOCHS], "who only reads puts nothing back"
+    assert study.restore() == 2
+    assert study.push() == 3
+    assert there(study.folder) == STUDY | {EPOCHS: b"more epochs"}
+
+
+def test_an_emptied_bucket_changes_nothing_here_and_is_filled_again_by_who_writes(study: Mirror) -> None:
+    told: list[str] = []
+    for name in STUDY:
+        objects.delete(study.address, name)
+    session.pull(study.folder, log=told.append)
+    assert content(study) == STUDY
+    assert ["4 files" in text and "are gone from the bucket" in text for text in told] == [True]
+    assert there(study.folder) == {}
+    with session.writing(study.folder, log=told.append):
+        pass
+    assert there(study.folder) == STUDY
 
 
 def test_ray_dot_files_temporaries_and_locks_stay_at_home(study: Mirror) -> None:
@@ -165,7 +218,7 @@ def test_rows_go_up_before_what_speaks_of_them(study: Mirror, monkeypatch: pytes
     monkeypatch.setattr(objects, "put", noting)
     study.push()
     assert pushed == [
-        "study.json", "checkpoints", "decisions", "epochs", "examples", "evaluations", "trials", "journal",
+        "checkpoints", "study.json", "decisions", "epochs", "examples", "evaluations", "trials", "journal",
     ]  # fmt: skip
     assert (there(study.folder)[TRIALS], there(study.folder)["journal/optuna.log"]) == (b"new\n", b"new\n")
     monkeypatch.undo()

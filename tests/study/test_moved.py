@@ -375,7 +375,7 @@ def test_a_bucket_that_only_a_checkpoint_names_is_not_asked(
 ) -> None:
     from arat_ray.storage import objects
 
-    monkeypatch.setattr(objects, "_filesystem", lambda *place: pytest.fail(f"{place} was asked"))
+    monkeypatch.setattr(objects, "store", lambda *place: pytest.fail(f"{place} was asked"))
     old = checkpoint.load(foreign)
     for content in (old.content, None):
         train = {**old.train, "augmentation": "rand_augment", "dataset": {**old.train["dataset"], "train": address}}

@@ -83,9 +83,9 @@ def files_left(node: str, folder: str) -> dict[str, str]:
 
 
 def remove(folder: str) -> None:
-    """Of a bucket, pyarrow leaves the empty object that marks the folder above."""
     if is_uri(folder):
-        objects.filesystem(parse(folder)).delete_dir(parse(folder).location)
+        for name in objects.stats(parse(folder), ""):
+            objects.delete(parse(folder), name)
     else:
         shutil.rmtree(folder)
 

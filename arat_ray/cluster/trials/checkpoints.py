@@ -88,7 +88,8 @@ def _pull(mirror: Mirror) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            mirror.pull(FILES)
+            mirror.pull(FILES, log=logger.warning)
+            mirror.restore(FILES)
             return
         except OSError as error:
             if time.monotonic() >= deadline:
@@ -167,5 +168,5 @@ def _push_all(address: str) -> str:
         mirror.pull(mirror.unpushed(["checkpoints/"]))
         mirror.push(["checkpoints/"])
     except OSError as error:
-        return f"{len(mirror.unpushed(['checkpoints/']))} files in {mirror.folder!s} ({objects.reason(error)})"
+        return f"{len(mirror.unpushed(['checkpoints/']))} files in {mirror.folder!s} ({error})"
     return ""
