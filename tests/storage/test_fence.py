@@ -1,0 +1,283 @@
+"""Two drivers of one study in a bucket: one of them has it, and the other overwrites no byte of its record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from arat_ray.storage import lock, objects
+from arat_ray.storage.address import Address, mirror_of, parse
+from arat_ray.storage.faults import BucketError, ConflictError
+from arat_ray.storage.lock import Lock, TakenError
+from arat_ray.storage.mirror import TABLES, Mirror
+from arat_ray.storage.pushing import Pushing
+from tests.storage.conftest import CREDENTIALS, there
+from tests.storage.small_server import serving
+
+OPEN, TRIALS = "journal/record-00000.jsonl", "trials/part-00000.parquet"
+SEALED = f"{OPEN}.zst"
+ZSTD = b"\x28\xb5\x2f\xfd a sealed segment"
+
+
+class Driver:
+    """A driver on a machine of its own."""
+
+    def __init__(self, machine: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.machine, self.cache, self._monkeypatch = machine, tmp_path / machine, monkeypatch
+        self.go()
+        self.mirror, self.lock = Mirror(mirror_of(parse(address))), Lock(parse(address))
+        self.told: list[str] = []
+        self.pushing = Pushing(self.mirror, TABLES, log=self.told.append, lock=self.lock)
+
+    def go(self) -> None:
+        self._monkeypatch.setenv("ARAT_CACHE", str(self.cache))
+        self._monkeypatch.setattr(lock, "machine", lambda: self.machine)
+
+    def write(self, name: str, content: bytes) -> None:
+        path = self.mirror.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(".new").write_bytes(content)
+        path.with_name(".new").replace(path)
+
+    def begin(self) -> None:
+        self.go()
+        self.lock.acquire()
+        self.mirror.pull(TABLES)
+        self.mirror.restore()
+
+    def push(self) -> bool:
+        self.go()
+        return self.pushing.flush()
+
+    def pull(self, log: Callable[[str], None] = pytest.fail) -> None:
+        self.go()
+        self.mirror.pull(TABLES, log=log)
+
+    def bucket(self) -> dict[str, bytes]:
+        self.go()
+        return there(self.mirror.folder)
+
+    def record(self) -> bytes:
+        return (self.mirror.folder / OPEN).read_bytes()
+
+
+@pytest.fixture
+def driver(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Driver]:
+    monkeypatch.setattr(lock, "STALE_S", -1.0)  # whoever is silent is dead
+    return lambda machine: Driver(machine, address, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "file"])
+def test_of_drivers_that_begin_in_the_same_instant_one_has_the_study(scheme: str, address: str, tmp_path: Path) -> None:
+    for study in range(8):
+        place = parse(f"{address}{study}" if scheme == "s3" else f"file://{tmp_path}/bucket{study}")
+        barrier = threading.Barrier(4)
+
+        def begin(place: Address = place, barrier: threading.Barrier = barrier) -> bool:
+            one = Lock(place)
+            barrier.wait()
+            try:
+                one.acquire()
+            except TakenError:
+                return False
+            one.renew()
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sorted(pool.map(lambda _: begin(), range(4))) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "file"])
+def test_of_writers_that_put_in_the_same_instant_one_does_and_the_others_are_told(
+    scheme: str, address: str, tmp_path: Path
+) -> None:
+    place = parse(address if scheme == "s3" else f"file://{tmp_path}/bucket")
+    before = None
+    for version in range(8):
+        barrier = threading.Barrier(4)
+
+        def put(
+            content: bytes, before: objects.Stat | None = before, barrier: threading.Barrier = barrier
+        ) -> objects.Stat | None:
+            barrier.wait()
+            try:
+                return objects.put_over(place, OPEN, content, before)
+            except ConflictError:
+                return None
+
+        contents = [f"{version} by {writer}".encode() for writer in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            done = dict(zip(contents, pool.map(put, contents), strict=True))
+        ((won, before),) = [(content, stat) for content, stat in done.items() if stat]
+        assert objects.read(place, OPEN) == won
+
+
+def test_a_frozen_driver_that_was_overtaken_changes_no_byte_is_told_and_pushes_nothing_more(
+    driver: Callable[[str], Driver],
+) -> None:
+    first = driver("first")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    second = driver("second")
+    second.begin()
+    assert second.record() == b"begun\n"
+    second.write(OPEN, b"begun\nwent on\n")
+    assert second.push()
+
+    first.lock._beat = time.monotonic()  # its beat is not due: it was frozen in the midst of a push
+    first.write(OPEN, b"begun\nof the frozen one\n")
+    first.write(TRIALS, b"made from it")
+    for _ in range(2):
+        assert not first.push()
+    assert second.bucket() == {OPEN: b"begun\nwent on\n"}
+    (text,) = first.told
+    assert "was taken over by process" in text
+    assert "from here on nothing is pushed" in text
+    second.write(OPEN, b"begun\nwent on\nand on\n")
+    assert second.push()
+    assert second.told == []
+
+
+def test_what_a_frozen_driver_sends_before_its_successor_has_written_anything_does_not_stay(
+    driver: Callable[[str], Driver],
+) -> None:
+    first, second = driver("first"), driver("second")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    second.begin()
+    first.lock._beat = time.monotonic()
+    first.write(OPEN, b"begun\nof the frozen one\n")
+    assert first.push(), "nobody could know"
+    second.write(OPEN, b"begun\nwent on\n")
+    assert second.push()
+    assert second.bucket() == {OPEN: b"begun\nwent on\n"}
+    first.write(OPEN, b"begun\nof the frozen one\nmore\n")
+    assert not first.push()
+    assert second.bucket() == {OPEN: b"begun\nwent on\n"}
+    assert second.told == []
+
+
+def test_a_segment_that_an_overtaken_driver_sealed_is_none(driver: Callable[[str], Driver]) -> None:
+    first, second = driver("first"), driver("second")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    second.begin()
+    second.write(OPEN, b"begun\nwent on\n")
+    assert second.push()
+    (first.mirror.folder / OPEN).unlink()
+    first.write(SEALED, ZSTD)
+    told: list[str] = []
+    again = driver("first")
+    again.begin()
+    again.pull(told.append)
+    assert again.record() == b"begun\nwent on\n"
+    assert not (again.mirror.folder / SEALED).exists(), "readers would prefer it"
+    assert again.bucket() == {OPEN: b"begun\nwent on\n"}
+
+
+def test_an_answer_that_was_lost_is_no_conflict(address: str) -> None:
+    place = parse(address)
+    one = objects.put_over(place, OPEN, b"one", None)
+    assert objects.put_over(place, OPEN, b"one", None) == one
+    two = objects.put_over(place, OPEN, b"two", one)
+    assert objects.put_over(place, OPEN, b"two", one) == two
+    with pytest.raises(ConflictError):
+        objects.put_over(place, OPEN, b"three", one)
+    mine = Lock(place)
+    mine.acquire()
+    before = mine._version
+    mine.renew()
+    mine._version = before  # as if no answer to that had come
+    mine.renew()
+    mine.release()
+    Lock(place).acquire()
+
+
+def test_a_sealed_segment_takes_the_place_of_the_open_one_once_it_is_there(driver: Callable[[str], Driver]) -> None:
+    first, reader = driver("first"), driver("reader")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    reader.pull()
+    assert reader.record() == b"begun\n"
+    (first.mirror.folder / OPEN).unlink()
+    first.write(SEALED, ZSTD)
+    first.write("journal/record-00001.jsonl", b"on\n")
+    first.pull()
+    assert not (first.mirror.folder / OPEN).exists(), "what is in the bucket is the beginning of what was sealed"
+    assert first.push()
+    assert set(first.bucket()) == {SEALED, "journal/record-00001.jsonl"}
+    reader.pull()
+    assert not (reader.mirror.folder / OPEN).exists()
+    assert (reader.mirror.folder / SEALED).read_bytes() == ZSTD
+
+
+def test_where_nothing_may_be_deleted_the_open_segment_stays_and_is_passed_over(
+    driver: Callable[[str], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, reader, asked = driver("first"), driver("reader"), list[str]()
+
+    def denied(place: Address, name: str) -> None:
+        asked.append(name)
+        raise BucketError("access is denied", passes=False)
+
+    monkeypatch.setattr(objects, "delete", denied)
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    (first.mirror.folder / OPEN).unlink()
+    first.write(SEALED, ZSTD)
+    for _ in range(2):
+        assert first.push()
+    assert asked == [OPEN]
+    assert set(first.bucket()) == {OPEN, SEALED}
+    reader.pull()
+    assert not (reader.mirror.folder / OPEN).exists()
+
+
+def test_a_bucket_that_is_emptied_under_a_driver_is_filled_again(driver: Callable[[str], Driver]) -> None:
+    first = driver("first")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    first.write(TRIALS, b"trials")
+    assert first.push()
+    for name in (OPEN, TRIALS, ".lock-study"):
+        objects.delete(first.mirror.address, name)
+    first.write(OPEN, b"begun\nmore\n")
+    first.push()
+    assert first.push()
+    assert first.bucket() == {OPEN: b"begun\nmore\n", TRIALS: b"trials"}
+    assert first.told == []
+
+
+@pytest.mark.parametrize("conditions", ["ignored", "refused"])
+def test_a_server_without_conditional_writes_is_named_and_still_keeps_drivers_apart(
+    conditions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with serving() as server:
+        server.conditions = conditions
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        place, told = parse("s3://bucket/small"), list[str]()
+        first = Lock(place)
+        first.acquire(log=told.append)
+        (text,) = told
+        assert text.startswith(f"{server.url} does not know conditional writes")
+        with pytest.raises(TakenError):
+            Lock(place).acquire()
+        first.renew()
+        one = objects.put_over(place, OPEN, b"one", None)
+        with pytest.raises(ConflictError):
+            objects.put_over(place, OPEN, b"two", None)
+        objects.put_over(place, OPEN, b"two", one)
+        first.release()
+        Lock(place).acquire()
