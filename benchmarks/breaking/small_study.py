@@ -8,7 +8,6 @@ the folder's claim, the trials that are asked for, the recorder, checkpoints wit
 from __future__ import annotations
 
 import functools
-import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from rich.console import Console
 
 from arat_ray.evaluation import request
 from arat_ray.evaluation.accuracy import Accuracy, Examples, Report
@@ -24,15 +22,13 @@ from arat_ray.evaluation.ensembles import plan_of
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder
-from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder, sampled_before, trial_id
-from arat_ray.study.trials import StudyTrials
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.recorder import trial_id
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import Checkpoint
 from arat_ray.training.checkpoint_writer import CheckpointWriter
 
 from .clock import Clock
+from .driver import Driver
 
 EVALUATED, STOPPED, FAILS, LOSES = range(4)
 """Numbers of the trials that something happens to, besides the last one."""
@@ -120,11 +116,11 @@ def session(
     witnessed beside `source`; AssertionError where the study has forgotten it."""
     experiment, witness = experiment_of(source), Witness(source.with_suffix(".witness"))
     with study_folder.claim(folder, experiment, source, kind="tune", resume=True, warn=say):
-        driver = _Driver(experiment, folder, clock, say, witness, push)
-        driver.run(interrupt=interrupt)
-    if not driver.saved:
+        this = _Session(experiment, folder, clock, say, witness, push)
+        this.run(interrupt=interrupt)
+    if not this.saved:
         raise NotSavedError(f"some rows could not be written to {folder}")
-    driver.evaluate()
+    this.evaluate()
 
 
 @functools.cache
@@ -149,7 +145,7 @@ class Witness:
         return self.path.read_text().splitlines() if self.path.exists() else []
 
 
-class _Driver:
+class _Session:
     """One session of the study."""
 
     def __init__(
@@ -163,40 +159,30 @@ class _Driver:
     ) -> None:
         self.experiment, self.folder, self.clock = experiment, folder, clock
         self.witness, self.push = witness, push
-        params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
-        with study_folder.writable(folder):
-            self.writer = StudyWriter(
-                folder, params=params, metadata=described, warn=say, decisions=True, part_rows=PART_ROWS
-            )
-            self.writer.log.segment_bytes = SEGMENT_BYTES
-            self.trials = StudyTrials(folder, experiment, warn=say, may_write=lambda: not self.writer.failing)
-        self.trials.adopt(sampled_before(folder, experiment))
-        ended = self.trials.ended()
+        self.driver = Driver(experiment, folder, say, part_rows=PART_ROWS, segment_bytes=SEGMENT_BYTES)
+        ended = self.driver.trials.ended()
         forgotten = {int(each) for each in witness.all() if each.isdigit()} - ended
         assert not forgotten, f"trials {forgotten} had ended, and the study has forgotten it"
         self.left = (experiment.trials or 0) - len(ended)
-        console = Console(file=io.StringIO())
-        progress = Progress(console, goals=experiment.maximize, total=(experiment.trials or 0), ended=0, epochs=2)
-        self.recorder = Recorder(folder, experiment, self.writer, self.trials, progress)
+        self.recorder = self.driver.recorder
         self.saved = False
 
     def run(self, *, interrupt: bool) -> None:
         last = (self.experiment.trials or 0) - 1
         try:
             for _ in range(self.left):
-                self._wait(self.trials.journal.flush)
-                asked = self.trials.ask()
-                self._wait(self.trials.journal.flush)
+                self._wait(self.driver.may_start)
+                asked = self.driver.ask()
+                self._wait(self.driver.may_start)
                 self.recorder.start(asked.number, asked.sampled, self.experiment.resolve(asked.sampled))
                 if not self._trial(asked.number, interrupt=interrupt and asked.number == last):
                     break
-                if self.push() and not self.writer.failing and not self.trials.journal.pending:
+                if self.push() and self.driver.is_saved:
                     self.witness.add(asked.number)
                 if asked.number == EVALUATED:
                     self.evaluate()
         finally:
-            rows_are_saved = self.recorder.close("interrupted")
-            self.saved = self.trials.journal.flush(final=True) and rows_are_saved
+            self.saved = self.driver.close()
 
     def _trial(self, number: int, *, interrupt: bool) -> bool:
         """One trial from its last checkpoint to its end; False where it was interrupted."""
@@ -251,8 +237,7 @@ class _Driver:
 
     def _tick(self) -> None:
         self.clock.sleep(1.0)
-        self.recorder.tick()
-        self.trials.journal.flush()
+        self.driver.tick()
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
         until = self.clock.now + PATIENCE_S
