@@ -11,33 +11,41 @@ from arat_ray.storage.address import Address
 from arat_ray.text import line
 
 ACCESS = "give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or this machine a role with access"
-EXPIRED = "Expired|TokenRefreshRequired|SSOTokenLoadError|UnauthorizedSSOToken"
-DENIED = "AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|Unauthenticated|40[13] "
+REACH = "see whether it runs, and whether this machine reaches it"
 WORDS_AT_MOST = 200
 
-FAULTS: tuple[tuple[str, str, bool], ...] = (
-    ("NoSuchBucket", "there is no bucket {bucket!r} at {server}, or it is not ours to see; make it first, or correct "
-     "its name", False),
-    ("RequestTimeTooSkewed|RequestExpired", "the clock of this machine is wrong ({words}); set it, with "
-     "`timedatectl set-ntp true`", False),
-    (EXPIRED, "its keys have expired ({words}); renew them (`aws sso login`, or new AWS_* variables) and start "
-     "again, with --resume where a study was running", False),
-    ("169.254.169.254|latest/api/token|NoCredentials|Received None from", "there are no keys for it ({words}); "
-     + ACCESS, False),
-    ("PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|301 ", "the bucket is in another region "
-     "({words}); name it with AWS_REGION", False),
-    (DENIED, "access is denied ({words}); " + ACCESS, False),
-    (r"SlowDown|TooManyRequests|Throttl|RequestLimitExceeded|429 |503 ", "{server} asks to slow down ({words}); where "
-     "that lasts, fewer trials at once ask less of it", True),
-    ("(?i)certificate|invalid peer|tls|ssl", "{server} is not trusted over TLS ({words}); correct its certificate, "
-     "this machine's clock, or http:// and https:// in AWS_ENDPOINT_URL", False),
-    ("TimedOut|kind: Timeout", "{server} does not answer within seconds; see whether it runs, and "
-     "whether this machine reaches it", True),
-    ("kind: Connect|dns error|error sending request|IncompleteMessage|kind: Request", "{server} does not answer "
-     "({words}); see whether it runs, and whether this machine reaches it", True),
-    (r"status code: 5\d\d", "{server} is in trouble of its own ({words}); it is the server that is to be mended", True),
-)  # fmt: skip
-"""A pattern in the error's text, the line for it, and whether it may pass by itself; the first that is found counts."""
+FAULTS = {
+    "NoSuchBucket": (
+        "there is no bucket {bucket!r} at {server}, or it is not ours to see; make it first, or correct its name"
+    ),
+    "RequestTimeTooSkewed|RequestExpired": (
+        "the clock of this machine is wrong ({words}); set it, with `timedatectl set-ntp true`"
+    ),
+    "Expired|TokenRefreshRequired|SSOTokenLoadError|UnauthorizedSSOToken": (
+        "its keys have expired ({words}); renew them (`aws sso login`, or new AWS_* variables) and start again, with "
+        "--resume where a study was running"
+    ),
+    "NoCredentials|the machine's role": f"there are no keys for it ({{words}}); {ACCESS}",
+    "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|without LOCATION|code: 301": (
+        "the bucket is in another region ({words}); name it with AWS_REGION"
+    ),
+    "AccessDenied|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|Unauthenticated|code: 40[13]": (
+        f"access is denied ({{words}}); {ACCESS}"
+    ),
+    "SlowDown|TooManyRequests|Throttl|RequestLimitExceeded|code: (429|503)": (
+        "{server} asks to slow down ({words}); where that lasts, fewer trials at once ask less of it"
+    ),
+    "(?i)certificate|invalid peer|tls|ssl": (
+        "{server} is not trusted over TLS ({words}); correct its certificate, this machine's clock, or http:// and "
+        "https:// in AWS_ENDPOINT_URL"
+    ),
+    "TimedOut|kind: Timeout": f"{{server}} does not answer within seconds; {REACH}",
+    "HTTP error|dns error|kind: ": f"{{server}} does not answer ({{words}}); {REACH}",
+    r"code: 5\d\d": "{server} is in trouble of its own ({words}); it is the server that is to be mended",
+}
+"""A pattern in the text of an error, and the line for it; the first that is found counts."""
+MAY_PASS = ("{server} asks", "{server} does not answer", "{server} is in trouble")
+"""How the lines begin of what may be over by itself soon."""
 
 
 class BucketError(OSError):
@@ -58,15 +66,21 @@ class NoConditionsError(OSError):
 
 def told(error: Exception, address: Address) -> OSError:
     """An error of obstore or boto3, in our words."""
-    text = f"{type(error).__name__} {error}"
+    text = f"{type(error).__name__} {_without_names(str(error))}"
     if re.search("NotImplemented|status code: 501", text):
         return NoConditionsError(f"{address.uri}: the server refuses conditional writes ({_words(str(error))})")
     server = address.endpoint or f"the server of {address.scheme}://{address.bucket}"
     words = {"bucket": address.bucket, "server": server, "words": _words(str(error))}
-    for pattern, sentence, passes in FAULTS:
+    for pattern, sentence in FAULTS.items():
         if re.search(pattern, text):
-            return BucketError(sentence.format(**words), passes=passes)
+            return BucketError(sentence.format(**words), passes=sentence.startswith(MAY_PASS))
     return BucketError(words["words"], passes=False)
+
+
+def _without_names(text: str) -> str:
+    """The text without addresses and keys, which may hold any word; keys of a machine are asked of its own address."""
+    text = re.sub(r"https?://169\.254\S*", "the service of the machine's role", text)
+    return re.sub(r'https?://\S+|path: "[^"]*"|(for path|at location) .*?: ', "", text)
 
 
 def _words(text: str) -> str:

@@ -222,7 +222,7 @@ def _asking(address: Address) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if "NoSuchBucket" in str(error):
+        if "<Code>NoSuchBucket" in str(error):
             raise told(error, address) from error
         raise FileNotFoundError(f"{address.uri}: what was asked for is not there") from error
     except (AlreadyExistsError, PreconditionError) as error:

@@ -36,6 +36,7 @@ class SmallServer(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.fault: Fault | None = None
+        self.sends_half = False
         self.conditions = "known"
         """Or `ignored`, or `refused`."""
 
@@ -60,12 +61,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: bytes = b"", e_tag: str | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("x-amz-bucket-region", "eu-south-2")
         self.send_header("Last-Modified", self.date_time_string())
         if e_tag:
             self.send_header("ETag", e_tag)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.close_connection = self.server.sends_half
+            self.wfile.write(body[: len(body) // 2] if self.server.sends_half else body)
 
     def _do(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -1,0 +1,247 @@
+"""What is wrong with a bucket is told apart, in one line each, with what to do; what may pass is asked again."""
+
+from __future__ import annotations
+
+import io
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.storage import objects, session, stores
+from arat_ray.storage.address import Mirrored, mirror_of, parse
+from arat_ray.storage.faults import BucketError
+from tests.storage.conftest import CREDENTIALS, Server
+from tests.storage.small_server import Fault, SmallServer, serving
+
+PART = "trials/part-00000.parquet"
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallServer]:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ARAT_CACHE", str(tmp_path / "node"))
+    with serving() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def study(small: SmallServer) -> Mirrored:
+    return mirror_of(parse("s3://bucket/small"))
+
+
+FAULTS = {
+    Fault(404, "NoSuchBucket"): "there is no bucket 'bucket' at http://.*; make it first",
+    Fault(400, "ExpiredToken"): r"its keys have expired \(ExpiredToken: said the server\); renew them",
+    Fault(400, "TokenRefreshRequired"): "its keys have expired",
+    Fault(403, "AccessDenied"): r"access is denied \(AccessDenied: said the server\); give AWS_PROFILE",
+    Fault(403, "InvalidAccessKeyId"): r"access is denied \(InvalidAccessKeyId: .*\); give AWS_PROFILE",
+    Fault(403, "SignatureDoesNotMatch"): "access is denied",
+    Fault(403): r"access is denied \(403 Forbidden\)",
+    Fault(401): "access is denied",
+    Fault(403, "RequestTimeTooSkewed"): "the clock of this machine is wrong .*timedatectl",
+    Fault(503, "SlowDown"): r"http://.* asks to slow down \(SlowDown: said the server\)",
+    Fault(429, "TooManyRequests"): "asks to slow down",
+    Fault(503): r"asks to slow down \(503 Service Unavailable\)",
+    Fault(500, "InternalError"): r"http://.* is in trouble of its own \(InternalError: said the server\)",
+    Fault(301, "PermanentRedirect"): "in another region .*AWS_REGION",
+    Fault(400, "AuthorizationHeaderMalformed"): "in another region",
+}
+MAY_PASS = {429, 500, 503}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.status} {fault.code}")
+def test_each_fault_is_told_in_one_line_with_its_remedy_whatever_was_asked(
+    fault: Fault, small: SmallServer, study: Mirrored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "READ_S", 0.0)
+    small.fault = fault
+    with pytest.raises(ValueError, match=FAULTS[fault]) as refused:
+        session.pull(study, log=pytest.fail)
+    text = str(refused.value)
+    assert text.startswith("s3://bucket/small: ")
+    assert text.isprintable()
+    assert len(text) < 400
+    if fault.code != "NoSuchBucket":
+        place = parse("s3://bucket/small")
+        asks: list[Callable[[], objects.Stat]] = [
+            lambda: objects.put_over(place, PART, b"x", None),
+            lambda: objects.get(place, PART, tmp_path / "copy"),
+        ]
+        for ask in asks:
+            with pytest.raises(BucketError, match=FAULTS[fault]) as found:
+                ask()
+            assert found.value.passes == (fault.status in MAY_PASS)
+
+
+def test_names_of_buckets_and_files_are_not_taken_for_faults(small: SmallServer) -> None:
+    place = parse("s3://tls-certificates/AccessDenied/503 SlowDown/NoSuchBucket")
+    small.fault = Fault(400, "InvalidRequest")
+    with pytest.raises(BucketError, match=r"^InvalidRequest: said the server$"):
+        objects.check(place)
+    with pytest.raises(BucketError, match=r"^InvalidRequest: said the server$"):
+        objects.put(place, "ExpiredToken", io.BytesIO(b"x"))
+    small.fault = None
+    with pytest.raises(FileNotFoundError):
+        objects.get(place, "NoSuchBucket", Path(os.devnull))
+
+
+def test_a_machine_without_keys_is_told_so(small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    stores._store.cache_clear()
+    with pytest.raises(BucketError, match=r"there are no keys for it .*; give AWS_PROFILE"):
+        objects.check(parse("s3://bucket/small"))
+    stores._store.cache_clear()
+
+
+def test_a_server_that_hangs_refuses_or_has_no_name_is_told_apart_in_seconds(
+    small: SmallServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "ANSWER_S", 0.5)
+    monkeypatch.setattr(stores, "RETRIES", 0)
+    small.fault = Fault(0)
+    began = time.monotonic()
+    with pytest.raises(BucketError, match="does not answer within seconds; see whether it runs"):
+        objects.check(parse("s3://bucket/small"))
+    for url, words in (("http://127.0.0.1:1", "Connection refused"), ("http://no-such-host.invalid", "lookup|resolve")):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(BucketError, match=f"{url} does not answer .*({words})") as found:
+            objects.check(parse("s3://bucket/small"))
+        assert found.value.passes
+    assert time.monotonic() - began < 20
+
+
+def test_a_server_that_is_not_trusted_over_tls_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with serving() as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*_certificate(tmp_path))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url.replace("http://", "https://"))
+        with pytest.raises(BucketError, match=r"is not trusted over TLS .*correct its certificate") as found:
+            objects.check(parse("s3://bucket/small"))
+        assert not found.value.passes
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    (folder / "key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )  # fmt: skip
+    (folder / "cert").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return folder / "cert", folder / "key"
+
+
+def test_a_reader_asks_again_for_some_seconds_where_that_may_help_and_not_where_it_cannot(
+    small: SmallServer, study: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "AGAIN_S", 0.05)
+    small.objects[f"small/{PART}"] = b"rows"
+    small.fault = Fault(503, "SlowDown")
+    healing = threading.Timer(1.0, lambda: setattr(small, "fault", None))
+    healing.start()
+    session.pull(study, [PART], log=pytest.fail)
+    healing.join()
+    assert (study / PART).read_bytes() == b"rows"
+    small.fault = Fault(403, "AccessDenied")
+    del small.asked[:]
+    with pytest.raises(ValueError, match="access is denied"):
+        session.pull(study, [PART], log=pytest.fail)
+    assert len(small.asked) == 1
+
+
+def test_half_a_file_takes_the_place_of_none(
+    small: SmallServer, study: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "READ_S", 0.0)
+    small.objects[f"small/{PART}"] = b"rows"
+    session.pull(study, [PART], log=pytest.fail)
+    small.objects[f"small/{PART}"] = b"more rows" * 1000
+    small.sends_half = True
+    with pytest.raises(ValueError, match=r"http://\S+ does not answer \(.+\); see whether it runs"):
+        session.pull(study, [PART], log=pytest.fail)
+    assert (study / PART).read_bytes() == b"rows"
+    assert [path.name for path in (study / "trials").iterdir()] == ["part-00000.parquet"]
+
+
+PROFILES = "[lab]\naws_access_key_id = test\naws_secret_access_key = test\n"
+
+
+def test_keys_of_a_profile_are_used_where_none_is_in_the_environment(
+    address: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores._store.cache_clear()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text(PROFILES)
+    (tmp_path / "config").write_text("[profile lab]\nregion = eu-central-1\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    place = parse(address)
+    objects.put_over(place, "a", b"1", None)
+    opened: Any = stores.store(place)
+    assert opened.config["region"] == "eu-central-1"
+    monkeypatch.setenv("AWS_PROFILE", "another")
+    stores._store.cache_clear()
+    with pytest.raises(BucketError, match=r"AWS_PROFILE: .*\(another\).*; name one of"):
+        objects.read(place, "a")
+    stores._store.cache_clear()
+
+
+def test_an_environment_with_keys_loads_no_boto3_and_one_without_a_region_asks_the_bucket(
+    small: SmallServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_PROFILE", "never looked at")
+    monkeypatch.setattr(stores, "AMAZON", small.url)
+    stores._store.cache_clear()
+    found: Any = stores.store(parse("s3://far-away/small"))
+    assert found.config["region"] == "eu-south-2"
+    assert found.config["virtual_hosted_style_request"]
+    assert small.asked == [("HEAD", "")]
+    stores._store.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("hdfs://namenode/a", "unknown scheme 'hdfs'; known: s3://, gs://, abfs://, file://")]
+)
+def test_a_scheme_that_was_never_tried_is_refused(uri: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse(uri)
+
+
+def test_stores_of_google_and_azure_are_opened_by_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    for uri, name, key in (
+        ("gs://bucket/studies/small", "GCSStore", "studies/small/a"),
+        ("abfs://box@lab.dfs.core.windows.net/studies/small", "AzureStore", "studies/small/a"),
+        ("file:///bucket/small", "LocalStore", "bucket/small/a"),
+    ):
+        place = parse(uri)
+        assert type(stores.store(place)).__name__ == name
+        assert stores.key(place, "a") == key
+    with pytest.raises(BucketError, match="Account must be specified"):
+        stores.store(parse("abfs://box/studies"))
