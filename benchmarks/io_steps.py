@@ -55,7 +55,10 @@ class Lab:
         self.source.with_suffix(".witness").unlink(missing_ok=True)
         log, fault = self.folder / "hit", BY_NAME[case.fault]
         ended = self._process(lambda study: self._run(study, fault, case.number, log), "broken")
-        hit = next((each.call for each in shim.steps(log) if each.number == case.number), None)
+        done = shim.steps(log)
+        hit = next((each.call for each in done if each.number == case.number), None)
+        if fault.power_fails:
+            shim.lose_power(self.folder / "broken", done)
         return Tried.judged(case, hit, ended, lambda: self._process(self._resume, "broken"))
 
     def _run(self, study: Path, fault: Fault | None, number: int, log: Path) -> None:

@@ -48,6 +48,8 @@ class Measured(NamedTuple):
     """Bytes."""
     pushed: int
     """Bytes of the files that had changed, each as a whole, every PUSH_S seconds: what a bucket is sent."""
+    close_s: float
+    """CPU seconds in which all that still run are put back at the end."""
 
 
 class Simulation:
@@ -97,8 +99,10 @@ class Simulation:
                     pushes_at = self.clock.now + PUSH_S
             written = _written() - written
             after = memory_mib()
+            start = cpu()
             assert driver.close()
-        return Measured(rows, seconds, spent, np.array(late), (before, after), written, pushed)
+            close_s = cpu() - start
+        return Measured(rows, seconds, spent, np.array(late), (before, after), written, pushed, close_s)
 
     def _start(self, driver: Driver) -> tuple[int, int]:
         asked = driver.ask()
@@ -154,6 +158,7 @@ def lines_of(measured: Measured, at_once: int) -> list[str]:
         f"| memory before and after | {before:.0f} and {after:.0f} MiB |",
         f"| written to disk an hour | {measured.written * an_hour:.2f} GiB |",
         f"| sent to a bucket an hour, a push every {PUSH_S:.0f} s | {measured.pushed * an_hour:.2f} GiB |",
+        f"| CPU of an interruption, which puts {at_once:,} trials back | {measured.close_s:.1f} s |",
         f"| rows a second that would fill one core | {1e6 / row_us:.0f} |",
     ]
 

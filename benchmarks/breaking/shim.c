@@ -25,7 +25,8 @@ static long first, last, count;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* Steps below `path` are counted from 1 and written to the descriptor `log`; those from `from` to `to` go wrong, only
+/* Steps below `path` are counted from 1 and written to the descriptor `log`, a line each: number, call, whether it takes
+   space, bytes in the file before it, path, and after ` > ` that of a rename's target. Those from `from` to `to` go wrong, only
    those that take space where `space` is true. */
 void arm(const char *path, int log, int way, int error, int space, long from, long to) {
   length = strlen(strncpy(folder, path, sizeof folder - 1));
@@ -59,12 +60,15 @@ static const char *of_name(int at, const char *path, char *into) {
 static void end(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
 /* What becomes of a step: COUNT lets it happen, FAIL has set errno, FILL and TEAR do half of it, AFTER ends then. */
-static int step(const char *call, const char *path, int takes_space) {
+static int step(const char *call, const char *path, const char *to, int takes_space) {
   int saved = errno;
   if (!is_below(path)) return COUNT;
   long n = __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST);
-  char line[PATH_MAX + 64];
-  int size = snprintf(line, sizeof line, "%ld %s %d %s\n", n, call, takes_space, path + length);
+  char line[2 * PATH_MAX + 64];
+  struct stat there;
+  long before = stat(path, &there) ? 0 : there.st_size;
+  int size = snprintf(line, sizeof line, "%ld %s %d %ld %s", n, call, takes_space, before, path + length);
+  size += snprintf(line + size, sizeof line - size, to ? " > %s\n" : "\n", to && is_below(to) ? to + length : "");
   if (log_fd >= 0 && REAL(write)(log_fd, line, size)) {}
   errno = saved;
   if (how == COUNT || n < first || n > last || (only_space && !takes_space)) return COUNT;
@@ -76,7 +80,7 @@ static int step(const char *call, const char *path, int takes_space) {
 #define LIKE_ANY(type, name, call, parameters, arguments, path, takes_space, failed)                                   \
   type name parameters {                                                                                               \
     char into[PATH_MAX];                                                                                               \
-    int verdict = step(call, path, takes_space);                                                                       \
+    int verdict = step(call, path, TO, takes_space);                                                                       \
     if (verdict == FAIL) return failed;                                                                                \
     type result = REAL(name) arguments;                                                                                \
     if (verdict == AFTER || verdict == TEAR) end();                                                                    \
@@ -86,7 +90,7 @@ static int step(const char *call, const char *path, int takes_space) {
 #define LIKE_WRITE(name, parameters, call, half)                                                                       \
   ssize_t name parameters {                                                                                            \
     char into[PATH_MAX];                                                                                               \
-    int verdict = step("write", of_fd(fd, into), 1);                                                                   \
+    int verdict = step("write", of_fd(fd, into), NULL, 1);                                                                   \
     if (verdict == FAIL) return -1;                                                                                    \
     ssize_t result = verdict == FILL || verdict == TEAR ? half : call;                                                 \
     if (verdict == AFTER || verdict == TEAR) end();                                                                    \
@@ -100,6 +104,7 @@ LIKE_WRITE(pwrite, (int fd, const void *data, size_t size, off_t at), REAL(pwrit
 LIKE_WRITE(pwrite64, (int fd, const void *data, size_t size, off64_t at), REAL(pwrite64)(fd, data, size, at),
            REAL(pwrite64)(fd, data, (size + 1) / 2, at))
 
+#define TO NULL
 #define FD of_fd(fd, into)
 #define NAME of_name(AT_FDCWD, path, into)
 #define NAME_AT of_name(at, path, into)
@@ -111,9 +116,13 @@ LIKE_ANY(int, fsync, "fsync", (int fd), (fd), FD, 1, -1)
 LIKE_ANY(int, fdatasync, "fsync", (int fd), (fd), FD, 1, -1)
 LIKE_ANY(int, ftruncate, "truncate", (int fd, off_t size), (fd, size), FD, 0, -1)
 LIKE_ANY(int, ftruncate64, "truncate", (int fd, off64_t size), (fd, size), FD, 0, -1)
+#undef TO
+#define TO to
 LIKE_ANY(int, rename, "rename", (const char *path, const char *to), (path, to), NAME, 1, -1)
 LIKE_ANY(int, renameat, "rename", (int at, const char *path, int at2, const char *to), (at, path, at2, to), NAME_AT, 1,
          -1)
+#undef TO
+#define TO NULL
 LIKE_ANY(int, link, "link", (const char *path, const char *to), (path, to), NAME, 1, -1)
 LIKE_ANY(int, unlink, "unlink", (const char *path), (path), NAME, 0, -1)
 LIKE_ANY(int, unlinkat, "unlink", (int at, const char *path, int flags), (at, path, flags), NAME_AT, 0, -1)
@@ -131,7 +140,7 @@ LIKE_ANY(FILE *, fopen64, "open", (const char *path, const char *mode), (path, m
     va_start(more, flags);                                                                                             \
     mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(more, mode_t) : 0;                                          \
     va_end(more);                                                                                                      \
-    int verdict = step("open", path, (flags & O_CREAT) != 0);                                                          \
+    int verdict = step("open", path, NULL, (flags & O_CREAT) != 0);                                                          \
     if (verdict == FAIL) return -1;                                                                                    \
     int result = REAL(name) arguments;                                                                                 \
     if (verdict == AFTER || verdict == TEAR) end();                                                                    \

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ class Fault(NamedTuple):
     """Whether only calls that take space go wrong."""
     calls: tuple[str, ...] = ()
     """Of these only; of all where empty."""
+    power_fails: bool = False
+    """Whether the process ends because its machine does: what was not flushed to the disk is lost as well."""
 
 
 FAULTS = (
@@ -42,6 +45,7 @@ FAULTS = (
     Fault("no space to the end", FAIL, END, errno.ENOSPC, space_only=True),
     Fault("killed after half a write", TEAR, calls=("write",)),
     Fault("killed", AFTER, calls=CHANGES),
+    Fault("power lost", AFTER, calls=("write", "rename", "unlink"), power_fails=True),
 )
 
 
@@ -51,7 +55,11 @@ class Step(NamedTuple):
     number: int
     call: str
     takes_space: bool
+    size: int
+    """Bytes that the file had before."""
     path: str
+    to: str = ""
+    """Of a rename."""
 
     def suffers(self, fault: Fault) -> bool:
         """Whether the fault can be its own."""
@@ -92,6 +100,28 @@ def steps(log: Path) -> list[Step]:
     """What was counted."""
     found = []
     for line in log.read_text().splitlines():
-        number, call, takes_space, path = line.split(" ", 3)
-        found.append(Step(int(number), call, takes_space == "1", path))
+        number, call, takes_space, size, path = line.split(" ", 4)
+        path, _, to = path.partition(" > ")
+        found.append(Step(int(number), call, takes_space == "1", int(size), path, to))
     return found
+
+
+def lose_power(folder: Path, done: Sequence[Step]) -> None:
+    """Take from the files what these steps have written and not flushed; names and folders stay as they are."""
+    kept: dict[str, int] = {}  # bytes that are safe, of files that have more
+    for step in done:
+        if step.call == "write":
+            kept.setdefault(step.path, step.size)
+        elif step.call == "fsync":
+            kept.pop(step.path, None)
+        elif step.call == "truncate" and step.path in kept:
+            kept[step.path] = min(kept[step.path], step.size)
+        elif step.call == "unlink":
+            kept.pop(step.path, None)
+        elif step.call == "rename":
+            kept.pop(step.to, None)
+            if step.path in kept:
+                kept[step.to] = kept.pop(step.path)
+    for path, size in kept.items():
+        if (there := folder / path.lstrip("/")).is_file():
+            os.truncate(there, min(size, there.stat().st_size))

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from breaking import contents
-from breaking.shim import FAULTS, Step
+from breaking.shim import FAULTS, Step, lose_power
 
 
 def test_each_fault_has_its_steps() -> None:
-    reading, writing = Step(1, "read", False, "/a"), Step(2, "write", True, "/a")
+    reading, writing = Step(1, "read", False, 3, "/a"), Step(2, "write", True, 3, "/a")
     assert [fault.name for fault in FAULTS if reading.suffers(fault)] == [
         "fails once (EIO)",
         "fails for a while (EIO)",
     ]
     assert all(writing.suffers(fault) for fault in FAULTS)
+
+
+def test_what_was_not_flushed_is_lost_with_the_power(tmp_path: Path) -> None:
+    for name in ("log", "whole", "part"):
+        (tmp_path / name).write_bytes(b"123456")
+    steps = [
+        Step(1, "write", True, 0, "/log"),
+        Step(2, "fsync", True, 2, "/log"),
+        Step(3, "write", True, 2, "/log"),
+        Step(4, "write", True, 4, "/log"),
+        Step(5, "write", True, 0, "/.part.tmp"),
+        Step(6, "write", True, 0, "/whole"),
+        Step(7, "fsync", True, 6, "/whole"),
+        Step(8, "rename", True, 6, "/.part.tmp", "/part"),
+    ]
+    lose_power(tmp_path, steps)
+    assert [(tmp_path / name).read_bytes() for name in ("log", "whole", "part")] == [b"12", b"123456", b""]
 
 
 @pytest.mark.parametrize(
