@@ -61,9 +61,8 @@ def held(path: Path, *, wait: bool = False) -> Iterator[None]:
         if (holder := _holder(path)) is not None:  # of a machine whose mount has no flock
             raise HeldError(path, holder)
         with suppress(OSError):  # a full disk; the name is for people alone
-            file.truncate(0)
-            file.write(json.dumps(_me()))
-            file.flush()
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), json.dumps(_me()).encode())  # past the buffer, which closing would write again
         yield
 
 

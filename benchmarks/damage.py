@@ -11,20 +11,23 @@ other numbers and without a word, or to end with a traceback: then this ends wit
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from breaking import contents, small_study
+from breaking import contents, small_study, sweep
 from breaking.clock import Clock
 from click.testing import CliRunner
+from rich.console import Console
 
 from arat_ray.cli import main as command_line
+from arat_ray.study import single
 
 FILES = {
     "record, the open segment": "journal/record-*.jsonl",
@@ -83,12 +86,72 @@ def _overwrite(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+class Kind(NamedTuple):
+    """A kind of study: how one that was interrupted is made, and how it is resumed."""
+
+    name: str
+    resume_with: str
+    source: Callable[[Path, str], Path]
+    """In a folder, by the name of the study."""
+    interrupted: Callable[[Path, Path], None]
+    resume: Callable[[Path, Path, Callable[[str], None]], None]
+
+
+def _search(folder: Path, name: str) -> Path:
+    return small_study.Plan(name, 6, 3).write(folder)
+
+
+def _interrupted_search(source: Path, study: Path) -> None:
+    small_study.session(source, study, Clock(), print, interrupt=True)
+
+
+def _resume_search(source: Path, study: Path, say: Callable[[str], None]) -> None:
+    source.with_suffix(".witness").unlink(missing_ok=True)
+    small_study.session(source, study, Clock(), say)
+
+
+class _Console(Console):
+    """Hears what is said; `stop` interrupts after the first epoch."""
+
+    def __init__(self, say: Callable[[str], None], *, stop: bool = False) -> None:
+        super().__init__(file=io.StringIO())
+        self.say, self.stop = say, stop
+
+    def print(self, *parts: Any, **how: Any) -> None:
+        text = " ".join(map(str, parts))
+        if self.stop and "epoch 1/" in text:
+            raise KeyboardInterrupt
+        if how.get("style"):
+            self.say(text)
+
+
+def _run(folder: Path, name: str) -> Path:
+    return small_study.Plan(name, 0, 2).write(folder)
+
+
+def _interrupted_run(source: Path, study: Path) -> None:
+    experiment = small_study.experiment_of(source)
+    with suppress(KeyboardInterrupt):
+        single.run(experiment, source, study, resume=False, console=_Console(print, stop=True))
+
+
+def _resume_run(source: Path, study: Path, say: Callable[[str], None]) -> None:
+    single.run(small_study.experiment_of(source), source, study, resume=True, console=_Console(say))
+
+
+KINDS = (
+    Kind("a search", "tune --resume", _search, _interrupted_search, _resume_search),
+    Kind("a single run", "train --resume", _run, _interrupted_run, _resume_run),
+)
+
+
 class Lab:
     """An undamaged study, another one, what the first holds, what it holds when it was resumed, and what commands say
     of it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.clock = folder, Clock().installed()
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder, self.kind = folder / kind.resume_with[:5].strip(), kind
+        self.folder.mkdir()
         self.source, self.study = self._make("small")
         _, self.other = self._make("other")
         self.before = contents.read(self.source, self._copy())
@@ -104,9 +167,9 @@ class Lab:
         return self.folder / "small"
 
     def _make(self, name: str) -> tuple[Path, Path]:
-        source, study = small_study.Plan(name, 6, 3).write(self.folder), self.folder / "made" / name
+        source, study = self.kind.source(self.folder, name), self.folder / "made" / name
         study.parent.mkdir(exist_ok=True)
-        small_study.session(source, study, self.clock, print, interrupt=True)
+        self.kind.interrupted(source, study)
         return source, study
 
     def _copy(self) -> Path:
@@ -152,9 +215,8 @@ class Lab:
 
     def _resume(self, study: Path) -> Said:
         told: list[str] = []
-        self.source.with_suffix(".witness").unlink(missing_ok=True)
         try:
-            small_study.session(self.source, study, self.clock, told.append)
+            self.kind.resume(self.source, study, told.append)
         except (ValueError, OSError) as error:
             is_message = not isinstance(error, OSError) or (error.filename is not None and error.errno is not None)
             return Said(2, "", f"{error}", "" if is_message else f"{error!r}")
@@ -198,19 +260,27 @@ def main() -> None:
     parser.add_argument("--only", choices=[*FILES], help="this kind of file")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    folder = sweep.scratch()
+    Clock().installed()  # nothing waits
     os.environ["PATH"] = ""  # else each start of the study asks git for the revision
-    lab, bad = Lab(folder), 0
-    lines = [f"| file | damage | {' | '.join(COMMANDS)} |", "|" + (2 + len(COMMANDS)) * "---|"]
-    for row, is_bad in lines_of(lab, {options.only: FILES[options.only]} if options.only else FILES):
-        lines.append(row)
-        bad += is_bad
-        print(row, flush=True)
+    files, said, bad, count = {options.only: FILES[options.only]} if options.only else FILES, list[str](), 0, 0
+    for kind in KINDS:
+        titles = [kind.resume_with if command == "resume" else f"results {command}" for command in COMMANDS]
+        said += [
+            "",
+            f"Of {kind.name}:",
+            "",
+            f"| file | damage | {' | '.join(titles)} |",
+            f"|{'---|' * (2 + len(titles))}",
+        ]
+        for row, is_bad in lines_of(Lab(folder, kind), files):
+            said.append(row)
+            count, bad = count + 1, bad + is_bad
+            print(row, flush=True)
     shutil.rmtree(folder)
     if options.output:
-        options.output.write_text("\n".join(["# A study's files, damaged", "", *lines]) + "\n")
-    print(f"{bad} of {len(lines) - 2} are not as they should be")
+        options.output.write_text("\n".join(["# A study's files, damaged", *said]) + "\n")
+    print(f"{bad} of {count} are not as they should be")
     sys.exit(bool(bad))
 
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -137,6 +138,17 @@ def test_a_machine_that_has_flock_heeds_the_lease_of_one_that_has_not(tmp_path: 
         assert said(first) == "held"
         with pytest.raises(locks.HeldError):
             locks.held(tmp_path / ".lock").__enter__()
+
+
+def test_a_full_disk_keeps_nobody_from_a_lock(tmp_path: Path) -> None:
+    path, limits = tmp_path / ".lock", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with locks.held(path):
+            assert locks.is_held(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b""
 
 
 @pytest.mark.parametrize(

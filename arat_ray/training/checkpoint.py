@@ -22,7 +22,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from arat_ray import earlier, whole_files
+from arat_ray import disk, earlier, whole_files
 from arat_ray.results.rows import EpochRow
 from arat_ray.spec import Spec
 from arat_ray.training.data import fingerprint
@@ -42,6 +42,10 @@ UNREADABLE = (
     *(AssertionError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile),
 )
 """What torch raises for a file that it did not write."""
+
+
+class NotNowError(ValueError):
+    """The disk did not give a checkpoint that may be well; another attempt may read it."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
 
     Only tensors and plain values are unpickled.
 
-    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version.
+    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version; NotNowError
+    where the disk fails.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
@@ -161,6 +166,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
             _check(state)
             return state
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None and not disk.is_lasting(error):
+            raise NotNowError(f"{path}: cannot be read now ({error.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
     raise ValueError(f"{path}: checkpoint format {version}, this version reads {FORMAT}")

@@ -14,8 +14,8 @@ from arat_ray.study.trials import NUMBER, StudyTrials, known_of
 
 from .small_study import experiment_of
 
-NOT_COMPARED = {"train_s", "device_s", "cost_usd", "attempt"}
-"""Times, and how often a trial was started. Columns of moments are left out besides."""
+NOT_COMPARED = {"cost_usd", "peak_memory_gib", "attempt"}
+"""What follows from times, and how often a trial was started. Moments and seconds are left out besides."""
 BY = {"trials": ("trial_id",), "epochs": ("trial_id", "epoch")}
 """By what rows are compared, where it is not the key of the table: those of the last attempt."""
 
@@ -34,11 +34,16 @@ def read(source: Path, study: Path) -> Contents:
         by = BY.get(name, kind.key)
         if by != kind.key:
             table = table.sort_by("attempt")  # what was measured again stands under both attempts, and the last counts
-        compared = [field.name for field in table.schema if not pa.types.is_timestamp(field.type)]
-        rows = table.select([column for column in compared if column not in NOT_COMPARED]).to_pylist()
+        rows = table.select([field.name for field in table.schema if _is_compared(field)]).to_pylist()
         found[name] = {tuple(row[column] for column in by): row for row in rows}
-    found["Optuna's trials"] = dict(_of_optuna(source, study))
+    if experiment_of(source).search:
+        found["Optuna's trials"] = dict(_of_optuna(source, study))
     return found
+
+
+def _is_compared(column: pa.Field) -> bool:
+    is_time = pa.types.is_timestamp(column.type) or column.name.endswith("_s")
+    return not is_time and column.name not in NOT_COMPARED
 
 
 def _of_optuna(source: Path, study: Path) -> Iterator[tuple[int, Any]]:

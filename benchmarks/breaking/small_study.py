@@ -47,7 +47,7 @@ class NotSavedError(Exception):
 
 
 class Plan(NamedTuple):
-    """A study of so many trials, each of so many epochs."""
+    """A study of so many trials, each of so many epochs; a single run where there is no trial."""
 
     name: str
     trials: int
@@ -56,10 +56,10 @@ class Plan(NamedTuple):
     def write(self, folder: Path) -> Path:
         """Its experiment file."""
         source = folder / f"{self.name}.yaml"
-        source.write_text(yaml.safe_dump(self._keys()))
+        source.write_text(yaml.safe_dump(self._run() | self._search() if self.trials else self._run()))
         return source
 
-    def _keys(self) -> dict[str, Any]:
+    def _run(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "train": {
@@ -68,10 +68,14 @@ class Plan(NamedTuple):
                 "method": {"name": "trades", "beta": 1.0},
                 "attack": PGD,
                 "epochs": self.epochs,
-                "batch_size": 64,
+                "batch_size": 256,
                 "seed": 0,
             },
-            "validate": {"every": 1, "images": 1000, "attack": PGD},
+            "validate": {"every": 1, "images": 1000 if self.trials else 100, "attack": PGD},
+        }
+
+    def _search(self) -> dict[str, Any]:
+        return {
             "search": {"method.beta": {"choice": [0.5 * i for i in range(1, self.trials + 1)]}},
             "sampler": {"name": "grid", "seed": 0},
             "early_stopping": {"name": "pareto_asha", "min_epochs": 1, "reduction_factor": 2},
@@ -192,7 +196,14 @@ class _Session:
         epochs = self.experiment.base.epochs
         path = self.checkpoint_of(number)
         saving = CheckpointWriter(path.parent, alive=self._alive)
-        history = checkpoint.load(path).history if path.exists() else []
+        try:
+            history = checkpoint.load(path).history if path.exists() else []
+        except checkpoint.NotNowError as error:
+            self.recorder.retry(number, f"{error}")
+            return self._trial(number, interrupt=interrupt)
+        except ValueError as error:
+            self.recorder.end(number, f"{error}")
+            return True
         for row in [*history, *(row_of(number, epoch) for epoch in range(len(history) + 1, epochs + 1))]:
             epoch, replayed = row["epoch"], row["epoch"] <= len(history)
             if not replayed:

@@ -92,6 +92,13 @@ def test_a_file_that_is_no_checkpoint_is_named(content: bytes, tmp_path: Path) -
         checkpoint.load(tmp_path / "none.pt")
 
 
+def test_a_checkpoint_that_the_disk_does_not_give_is_no_broken_one(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    path.symlink_to("/proc/self/mem")  # its first byte cannot be read: EIO
+    with pytest.raises(checkpoint.NotNowError, match=r"last\.pt: cannot be read now \(Input/output error\)"):
+        checkpoint.load(path)
+
+
 def test_half_a_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.pt"
     whole = trained.read_bytes()

@@ -21,6 +21,7 @@ from arat_ray.cluster.trials.trial_queue import Message
 from arat_ray.cluster.trials.worker_group import Agree, WorkerGroup
 from arat_ray.experiment.spec import Resources
 from arat_ray.results.rows import EpochRow
+from arat_ray.training.checkpoint import NotNowError
 from arat_ray.training.checkpoint_writer import NeverSavedError
 from arat_ray.training.context import Context
 from arat_ray.training.loop import fit
@@ -132,7 +133,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
                 given = preemption.notice or "the machine of one of its workers is taken away"
                 raise PreemptedError(f"{given}; {error}") from error
         return
-    except PreemptedError:
+    except (PreemptedError, NotNowError):  # another attempt will not end alike
         raise
     except (ValueError, RuntimeError, MemoryError) as error:
         memory = is_out_of_memory(error)
