@@ -68,6 +68,8 @@ def parse(uri: str) -> Address:
             "the environment, for S3 AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     parts = location.removeprefix("/").split("/")
+    if scheme == "file" and not location.startswith("/"):
+        raise ValueError(f"{uri}: write a folder with its whole path, file:///folder, or without `file://`")
     if not all(parts) or {".", ".."} & set(parts):
         raise ValueError(f"{uri}: not a plain address; write it as {scheme}://bucket/prefix")
     return Address(scheme, location, s3_endpoint() if scheme == "s3" else "")

@@ -11,43 +11,38 @@ writes to the study brings it back.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, NamedTuple
 
 from arat_ray import locks
 from arat_ray.digests import sha256_of
-from arat_ray.storage import manifest, objects
-from arat_ray.storage.address import Mirrored, address_of, root
-from arat_ray.storage.faults import BucketError, ConflictError
+from arat_ray.storage import aside, manifest, objects, record
+from arat_ray.storage.address import Mirrored, address_of
+from arat_ray.storage.aside import Log
 from arat_ray.storage.lock import Lock
-from arat_ray.storage.manifest import Entry, FileVersion
+from arat_ray.storage.manifest import Entry
 from arat_ray.storage.names import all_below
 from arat_ray.storage.objects import Stat
+from arat_ray.storage.snapshots import Snapshot, snapshot
 
-RECORD, EVALUATION_RECORD = "journal/record-", "journal/evaluations/"
-EVALUATIONS = ("evaluations/", "examples/", EVALUATION_RECORD)
-STUDY = ("journal/", "trials/", "decisions/", "epochs/", "study.json", "study.yaml")
-TABLES = (*STUDY, *EVALUATIONS, f"{RECORD}*")
+EVALUATIONS = ("evaluations/", "examples/", record.EVALUATIONS)
+DESCRIPTION = "study.json"
+STUDY = ("journal/", "trials/", "decisions/", "epochs/", DESCRIPTION, "study.yaml")
+TABLES = (*STUDY, *EVALUATIONS, f"{record.SEGMENTS}*")
 """A study without its checkpoints, in the order in which it is pulled: the record last, so that nothing is newer."""
-RANKS = {"study.json": 3, "study.yaml": 3, "epochs": 4, "decisions": 4, "examples": 4, "evaluations": 5, "trials": 6}
+RANKS = {DESCRIPTION: 3, "study.yaml": 3, "epochs": 4, "decisions": 4, "examples": 4, "evaluations": 5, "trials": 6}
 RANKS |= {"journal": 7}
-"""Pushed from low to high: 1 is what nothing is made from, checkpoints and figures, 2 the record."""
+"""Pushed from low to high: 1 is what is made from nothing, checkpoints and figures, 2 the record."""
+SINGLE, THE_RECORD, MADE, ALL = range(1, 2), range(2, 3), range(3, 8), range(1, 8)
 NOT_MIRRORED = ("ray",)
 """Ray's own folder: of no use elsewhere."""
 ROW_LOG = "journal/rows-"
 """The log behind the tables of a study of before stays on its machine: each push would send megabytes of it."""
 AT_ONCE = 8
-
-Log = Callable[[str], None]
 
 
 class Mirror:
@@ -63,9 +58,12 @@ class Mirror:
 
         Unpushed files stay, unless the bucket has moved on without them: then those of a study are set aside, which is
         told, and checkpoints are replaced. With `is_live` a driver of this machine writes them, and they stay. What is
-        gone from the bucket is told.
+        gone from the bucket is told; where it holds another study, all of this one is set aside.
         """
         with self._alone():
+            names = tuple(names)
+            if DESCRIPTION in names and not is_live and self._is_another():
+                aside.move(self.folder, log)
             overtaken, gone = list[str](), list[str]()
             for name in names:
                 there = self._there(name)
@@ -81,10 +79,10 @@ class Mirror:
             groups = {_group(name) for name in overtaken} - {None}
             kept = [name for name in self.unpushed() if _group(name) in groups]
             if kept:
-                self._set_aside(kept, log)
+                aside.keep(self.folder, kept, log)
             for name in (*overtaken, *kept):
                 (self.folder / name).unlink(missing_ok=True)
-            replaced = {*overtaken, *kept, *(_open(name) for name in (*overtaken, *kept))}
+            replaced = {*overtaken, *kept, *(record.opened(name) for name in (*overtaken, *kept))}
             for name in sorted(replaced, key=_rank, reverse=True):
                 self._pull(self._there(name))
 
@@ -100,31 +98,35 @@ class Mirror:
         has taken over.
         """
         with self._alone(), ExitStack() as stack:
-            changed = self.unpushed(names)
-            # What is made from others is read before them, and sent after them.
-            snapshots = {
-                name: stack.enter_context(_snapshot(self.folder / name))
-                for name in reversed(changed)
-                if _rank(name) > 1
-            }
-            for name in changed:
-                if name in snapshots:
-                    self._push(name, snapshots[name], lock)
-                else:
-                    with _snapshot(self.folder / name) as snapshot:
-                        self._push(name, snapshot, None)
-                if lock and name.startswith(RECORD):
-                    self._remove_open(name)
-            return len(changed)
+            made = self._taken(names, stack, MADE)  # before what it is made from is read, and sent after it
+            taken = self._taken(names, stack, THE_RECORD) | made
+            single = self.unpushed(names, SINGLE)
+            for name in single:
+                with snapshot(self.folder / name) as held:
+                    self._push(name, held, None)
+            for name, held in taken.items():
+                self._push(name, held, lock)
+                if lock and name.startswith(record.SEGMENTS):
+                    record.remove_open(self.folder, name)
+            return len(single) + len(taken)
+
+    def _taken(self, names: Iterable[str], stack: ExitStack, ranks: range) -> dict[str, Snapshot]:
+        """What unpushed files of some ranks hold, in the order in which they go up; read the other way round."""
+        while True:
+            found = reversed(self.unpushed(names, ranks))
+            with suppress(FileNotFoundError):  # a segment was sealed meanwhile, which is another file
+                taken = {name: stack.enter_context(snapshot(self.folder / name)) for name in found}
+                return dict(reversed(taken.items()))
 
     def push_all(self, *, log: Log = lambda text: None, lock: Lock | None = None) -> int:
         """`push`, of files that earlier commands or other processes of this machine left as well."""
         self.pull([name for name in self.unpushed() if name.startswith("checkpoints/")], log=log)
         return self.push(lock=lock)
 
-    def unpushed(self, names: Iterable[str] = ("",)) -> list[str]:
+    def unpushed(self, names: Iterable[str] = ("",), ranks: range = ALL) -> list[str]:
         """The files that are not in the bucket as they are here, in the order in which they are to go up."""
-        changed = {each for name in names for each in self._files(name) if not _is_clean(self.folder / each)}
+        files = {each for name in names for each in self._files(name) if _rank(each) in ranks}
+        changed = [each for each in files if not _is_clean(self.folder / each)]
         return sorted(changed, key=lambda name: (_rank(name), name))
 
     def _files(self, name: str) -> Iterator[str]:
@@ -146,6 +148,14 @@ class Mirror:
         all_below(self.folder, there)
         return there
 
+    def _is_another(self) -> bool:
+        """Whether the bucket holds another study than the one that is here."""
+        path = self.folder / DESCRIPTION
+        there = objects.stats(self.address, DESCRIPTION).get(DESCRIPTION) if path.exists() else None
+        if there is None or there == manifest.read(path).remote:
+            return False
+        return aside.are_two(path.read_bytes(), objects.read(self.address, DESCRIPTION) or b"")
+
     def _pull(self, there: dict[str, Stat]) -> list[str]:
         """Bring what is another version; the unpushed files that were overtaken, which stay."""
         wanted, overtaken = [], []
@@ -161,8 +171,8 @@ class Mirror:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self._get, wanted))
         for each in there:
-            opened = self.folder / _open(each)
-            if _open(each) != each and _is_clean(self.folder / each) and _is_clean(opened):
+            opened = self.folder / record.opened(each)
+            if record.opened(each) != each and _is_clean(self.folder / each) and _is_clean(opened):
                 opened.unlink()
                 manifest.forget(opened)
         return overtaken
@@ -215,52 +225,16 @@ class Mirror:
         manifest.write(path, Entry(local if there == mine else None, remote, there))
         return True
 
-    def _push(self, name: str, snapshot: _Snapshot, lock: Lock | None) -> None:
+    def _push(self, name: str, taken: Snapshot, lock: Lock | None) -> None:
         path, entry = self.folder / name, manifest.read(self.folder / name)
-        manifest.write(path, entry._replace(sha256=snapshot.sha256))
-        if lock and name.startswith(RECORD):
-            remote = self._put_record(name, snapshot.content.read(), entry.remote, lock)
+        manifest.write(path, entry._replace(sha256=taken.sha256))
+        if lock and name.startswith(record.SEGMENTS):
+            remote, was_gone = record.put(self.address, name, taken.content.read(), entry.remote, lock)
+            if was_gone:
+                self._restore([""])
         else:
-            remote = objects.put(self.address, name, snapshot.content)
-        manifest.write(path, Entry(snapshot.version, remote, snapshot.sha256))
-
-    def _put_record(self, name: str, content: bytes, before: Stat | None, lock: Lock) -> Stat:
-        """Put some of the record in the place of what this driver knows to be there.
-
-        Where something else is there, the lock says whose word counts: it is looked at what is there, then the lock is
-        renewed, then that very version is replaced. Whoever was overtaken fails at the second, or at the third step.
-        """
-        try:
-            return objects.put_over(self.address, name, content, before)
-        except ConflictError:
-            there = objects.stats(self.address, name).get(name)
-            lock.renew()
-            if there is None and before is not None:
-                self._restore([""])  # the bucket was emptied under us
-            return objects.put_over(self.address, name, content, there)
-
-    def _remove_open(self, sealed: str) -> None:
-        """Once a segment of the record is sealed in the bucket, take the open one away there, where that is allowed."""
-        opened = _open(sealed)
-        if opened == sealed or (self.folder / opened).exists() or manifest.read(self.folder / opened).remote is None:
-            return
-        if objects.stats(self.address, sealed).get(sealed) == manifest.read(self.folder / sealed).remote:
-            try:
-                objects.delete(self.address, opened)
-            except BucketError as error:
-                if error.passes:
-                    raise
-            manifest.forget(self.folder / opened)
-
-    def _set_aside(self, names: Sequence[str], log: Log) -> None:
-        aside = root() / ".set-aside" / self.folder.relative_to(root()) / datetime.now().strftime("%Y%m%d-%H%M%S")
-        for name in names:
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self.folder / name, aside / name)
-        log(
-            f"{self.address.uri} went on elsewhere while {len(names)} files of this machine were not in it; what is "
-            f"there counts, and they are kept in {aside}"
-        )
+            remote = objects.put(self.address, name, taken.content)
+        manifest.write(path, Entry(taken.version, remote, taken.sha256))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -269,31 +243,6 @@ class Mirror:
         marks_folder.mkdir(parents=True, exist_ok=True)
         with locks.held(marks_folder / ".lock", wait=True):
             yield
-
-
-class _Snapshot(NamedTuple):
-    """What a file held at one moment."""
-
-    version: FileVersion
-    content: IO[bytes]
-    sha256: str
-
-
-@contextmanager
-def _snapshot(path: Path) -> Iterator[_Snapshot]:
-    """A file is replaced whole, so that an open one never changes; but for a journal, which grows line by line."""
-    with path.open("rb") as file:
-        version = manifest.version_of(file.fileno())
-        assert version is not None
-        content: IO[bytes] = file
-        if path.parent.name == "journal" and path.suffix in (".log", ".jsonl"):
-            lines = file.read(version.size)
-            content = io.BytesIO(lines[: lines.rfind(b"\n") + 1])
-        digest = hashlib.sha256()
-        while chunk := content.read(objects.CHUNK):
-            digest.update(chunk)
-        content.seek(0)
-        yield _Snapshot(version, content, digest.hexdigest())
 
 
 def _is_clean(path: Path) -> bool:
@@ -309,12 +258,7 @@ def _group(name: str) -> str | None:
     return "study" if name.startswith(STUDY) else None
 
 
-def _open(name: str) -> str:
-    """What a sealed segment of the record was called while it grew."""
-    return name.removesuffix(".zst")
-
-
 def _rank(name: str) -> int:
-    if name.startswith((RECORD, EVALUATION_RECORD)):
+    if name.startswith((record.SEGMENTS, record.EVALUATIONS)):
         return 2
     return RANKS.get(name.partition("/")[0], 1)

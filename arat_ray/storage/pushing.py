@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 
 from arat_ray.backoff import Backoff
+from arat_ray.storage.aside import Log
 from arat_ray.storage.lock import Lock, TakenError
-from arat_ray.storage.mirror import Log, Mirror
+from arat_ray.storage.mirror import Mirror
 
 EVERY_S = 2.0
 RETRY_S = (2.0, 60.0)

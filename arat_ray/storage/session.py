@@ -13,9 +13,10 @@ from pathlib import Path
 from arat_ray import locks
 from arat_ray.storage import objects, pushing
 from arat_ray.storage.address import Mirrored, address_of
+from arat_ray.storage.aside import Log
 from arat_ray.storage.faults import BucketError
 from arat_ray.storage.lock import Lock, TakenError
-from arat_ray.storage.mirror import EVALUATIONS, TABLES, Log, Mirror
+from arat_ray.storage.mirror import EVALUATIONS, TABLES, Mirror
 
 READ_S, AGAIN_S = 10.0, 1.0
 """How long a bucket that fails is asked again before a command gives up."""

@@ -85,7 +85,7 @@ def _profile(bucket: str, endpoint: str) -> tuple[Any, str | None]:
     if os.environ.get("AWS_ACCESS_KEY_ID") or not (os.environ.get("AWS_PROFILE") or _has_files()):
         return None, None
     import boto3
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
@@ -93,11 +93,10 @@ def _profile(bucket: str, endpoint: str) -> tuple[Any, str | None]:
         if session.get_credentials() is None:
             return None, session.region_name
         return Boto3CredentialProvider(session, ttl=timedelta(seconds=KEYS_S)), session.region_name
-    except BotoCoreError as error:
-        address = Address("s3", bucket, endpoint)
-        if os.environ.get("AWS_PROFILE") and type(error).__name__ == "ProfileNotFound":
-            raise BucketError(f"AWS_PROFILE: {error}; name one of ~/.aws/config", passes=False) from error
-        raise told(error, address) from error
+    except ProfileNotFound as error:
+        raise BucketError(f"AWS_PROFILE: {error}; name one of ~/.aws/config", passes=False) from error
+    except (BotoCoreError, ClientError) as error:
+        raise told(error, Address("s3", bucket, endpoint)) from error
 
 
 def _has_files() -> bool:

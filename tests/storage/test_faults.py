@@ -226,9 +226,13 @@ def test_an_environment_with_keys_loads_no_boto3_and_one_without_a_region_asks_t
 
 
 @pytest.mark.parametrize(
-    ("uri", "says"), [("hdfs://namenode/a", "unknown scheme 'hdfs'; known: s3://, gs://, abfs://, file://")]
+    ("uri", "says"),
+    [
+        ("hdfs://namenode/a", "unknown scheme 'hdfs'; known: s3://, gs://, abfs://, file://"),
+        ("file://a/b", "file://a/b: write a folder with its whole path"),
+    ],
 )
-def test_a_scheme_that_was_never_tried_is_refused(uri: str, says: str) -> None:
+def test_an_address_that_cannot_be_opened_is_refused(uri: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse(uri)
 

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -16,6 +18,7 @@ from arat_ray.storage.faults import BucketError, ConflictError
 from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import TABLES, Mirror
 from arat_ray.storage.pushing import Pushing
+from arat_ray.storage.snapshots import Snapshot, snapshot
 from tests.storage.conftest import CREDENTIALS, there
 from tests.storage.small_server import serving
 
@@ -218,6 +221,39 @@ def test_a_sealed_segment_takes_the_place_of_the_open_one_once_it_is_there(drive
     reader.pull()
     assert not (reader.mirror.folder / OPEN).exists()
     assert (reader.mirror.folder / SEALED).read_bytes() == ZSTD
+
+
+def test_what_is_sealed_and_begun_while_a_push_reads_goes_up_before_what_was_made_from_it(
+    driver: Callable[[str], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, put = driver("first"), objects.put
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    first.write(OPEN, b"begun\nmore\n")
+    first.write(TRIALS, b"of before")
+
+    def seal() -> None:
+        first.write(SEALED, ZSTD)
+        (first.mirror.folder / OPEN).unlink()
+        first.write("journal/record-00001.jsonl", b"on\n")
+
+    def sealed_meanwhile(path: Path) -> AbstractContextManager[Snapshot]:
+        if path.name in OPEN and path.exists():
+            seal()
+            first.write(TRIALS, b"made from both")
+        return snapshot(path)
+
+    def noting(place: Address, name: str, content: IO[bytes]) -> objects.Stat:
+        assert {SEALED, "journal/record-00001.jsonl"} <= set(objects.stats(place, ""))
+        return put(place, name, content)
+
+    monkeypatch.setattr("arat_ray.storage.mirror.snapshot", sealed_meanwhile)
+    monkeypatch.setattr(objects, "put", noting)
+    assert first.push()
+    assert first.told == []
+    assert first.push()
+    assert first.bucket() == {SEALED: ZSTD, "journal/record-00001.jsonl": b"on\n", TRIALS: b"made from both"}
 
 
 def test_where_nothing_may_be_deleted_the_open_segment_stays_and_is_passed_over(

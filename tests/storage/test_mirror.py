@@ -276,6 +276,31 @@ def test_a_study_that_went_on_elsewhere_counts_and_what_was_never_pushed_is_set_
     assert kept == {"part-00000.parquet": b"epochs of a lost hour", "optuna.log": b"one\nof a lost hour\n"}
 
 
+def test_another_study_of_the_same_name_is_not_mixed_with_the_copy_of_the_one_of_before(
+    study: Mirror, on: Callable[[str], Mirror]
+) -> None:
+    described = [json.dumps({"started_at": [f"2026-11-2{day}T10:00:00+00:00"]}).encode() for day in range(3)]
+    write(study, "study.json", described[0])
+    study.push()
+    study.pull(TABLES, log=pytest.fail)
+    for name in STUDY:
+        objects.delete(study.address, name)
+    other = on("other")
+    write(other, "study.json", described[1])
+    write(other, TRIALS, b"other trials")
+    other.push()
+    here, told = on("node"), list[str]()
+    write(here, EPOCHS, b"never pushed")
+    here.pull(TABLES, log=told.append)
+    assert content(here) == {"study.json": described[1], TRIALS: b"other trials"}
+    assert here.unpushed() == []
+    (text,) = told
+    assert f"{here.folder} holds another study by now" in text
+    (aside,) = (path.parent for path in (root() / ".set-aside").rglob("study.json"))
+    kept = {str(path.relative_to(aside)): path.read_bytes() for path in aside.rglob("*") if path.is_file()}
+    assert kept == STUDY | {"study.json": described[0], EPOCHS: b"never pushed"}
+
+
 def test_a_trial_goes_on_from_its_newest_checkpoint_whichever_node_has_it(
     study: Mirror, on: Callable[[str], Mirror]
 ) -> None:
