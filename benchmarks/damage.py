@@ -52,6 +52,8 @@ class Damage(NamedTuple):
 
     name: str
     do: Callable[[Path, Path], None]
+    of: str = "other"
+    """The study of the counterpart."""
 
 
 class Said(NamedTuple):
@@ -79,6 +81,7 @@ DAMAGES = (
     *(Damage(f"one bit at {place:.0%}", _flip(place)) for place in [(i + 0.5) / BITS for i in range(BITS)]),
     Damage("removed", lambda path, other: path.unlink()),
     Damage("another study's", lambda path, other: _overwrite(path, other.read_bytes())),
+    Damage("of the same study begun anew", lambda path, other: _overwrite(path, other.read_bytes()), of="anew"),
 )
 
 
@@ -93,7 +96,8 @@ class Kind(NamedTuple):
     resume_with: str
     source: Callable[[Path, str], Path]
     """In a folder, by the name of the study."""
-    interrupted: Callable[[Path, Path], None]
+    interrupted: Callable[[Path, Path, int], None]
+    """With some luck, which decides the numbers of a search."""
     resume: Callable[[Path, Path, Callable[[str], None]], None]
 
 
@@ -101,8 +105,8 @@ def _search(folder: Path, name: str) -> Path:
     return small_study.Plan(name, 6, 3).write(folder)
 
 
-def _interrupted_search(source: Path, study: Path) -> None:
-    small_study.session(source, study, Clock(), print, interrupt=True)
+def _interrupted_search(source: Path, study: Path, luck: int) -> None:
+    small_study.session(source, study, Clock(), print, interrupt=True, luck=luck)
 
 
 def _resume_search(source: Path, study: Path, say: Callable[[str], None]) -> None:
@@ -129,7 +133,7 @@ def _run(folder: Path, name: str) -> Path:
     return small_study.Plan(name, 0, 2).write(folder)
 
 
-def _interrupted_run(source: Path, study: Path) -> None:
+def _interrupted_run(source: Path, study: Path, luck: int) -> None:
     experiment = small_study.experiment_of(source)
     with suppress(KeyboardInterrupt):
         single.run(experiment, source, study, resume=False, console=_Console(print, stop=True))
@@ -153,7 +157,7 @@ class Lab:
         self.folder, self.kind = folder / kind.resume_with[:5].strip(), kind
         self.folder.mkdir()
         self.source, self.study = self._make("small")
-        _, self.other = self._make("other")
+        self.others = {"other": self._make("other")[1], "anew": self._make("small", "anew", luck=1)[1]}
         self.before = contents.read(self.source, self._copy())
         self.whole, self.after = dict[str, Said](), contents.Contents()
         for command in COMMANDS:
@@ -166,10 +170,11 @@ class Lab:
     def copy(self) -> Path:
         return self.folder / "small"
 
-    def _make(self, name: str) -> tuple[Path, Path]:
-        source, study = self.kind.source(self.folder, name), self.folder / "made" / name
+    def _make(self, name: str, place: str = "first", *, luck: int = 0) -> tuple[Path, Path]:
+        source, study = self.kind.source(self.folder, name), self.folder / place / name
         study.parent.mkdir(exist_ok=True)
-        self.kind.interrupted(source, study)
+        source.with_suffix(".witness").unlink(missing_ok=True)
+        self.kind.interrupted(source, study, luck)
         return source, study
 
     def _copy(self) -> Path:
@@ -179,7 +184,7 @@ class Lab:
     def damaged(self, pattern: str, damage: Damage) -> Path | None:
         """A copy of the study with one file damaged; None where it has no such file."""
         copy = self._copy()
-        path, other = (_chosen(study, pattern) for study in (copy, self.other))
+        path, other = (_chosen(study, pattern) for study in (copy, self.others[damage.of]))
         if path is None or other is None:
             return None
         damage.do(path, other)
@@ -231,28 +236,32 @@ def _chosen(study: Path, pattern: str) -> Path | None:
     return found[0] if "part-" in pattern or pattern.endswith(".zst") else found[-1]
 
 
-def cell(said: Said, problem: str, place: Path) -> str:
-    """What is said, in one line that leads nowhere; a problem in bold."""
-    lines = [line for line in said.told.replace(f"{place}", "STUDY").splitlines() if line.strip()]
-    text = f"{said.code}: {lines[-1] if said.code and lines else '; '.join(lines)}".removeprefix("0: ")
-    text = re.sub(r"\s+", " ", text).replace("|", "\\|").removeprefix("Error: ")
-    return f"**{problem}** {text}".strip() if problem else text
+def cell(said: Said, whole: Said, problem: str, place: Path) -> str:
+    """The exit code and what is said that is not said of a whole study, in one line; a problem in bold."""
+    usual = whole.told.splitlines()
+    told = [line.strip() for line in said.told.splitlines() if line.strip() and line not in usual]
+    text = "; ".join(told[-1:] if said.code else told).replace(f"{place}", "STUDY").removeprefix("Error: ")
+    text = re.sub(r"(line|column|char) \d+", r"\1 N", re.sub(r"-\d{8}-\d{6}(\.\d+)?", "-TIME", text))
+    return f"{f'**{problem}** ' * bool(problem)}{said.code}{': ' * bool(text)}{text}".replace("|", "\\|")
 
 
-def lines_of(lab: Lab, files: dict[str, str]) -> Iterator[tuple[str, bool]]:
-    """The rows of the table, and whether one has something that is not as it should be."""
-    for kind, pattern in files.items():
-        for damage in DAMAGES:
-            cells, is_bad = [], False
-            for command in COMMANDS:
-                study = lab.damaged(pattern, damage)
-                if study is None:
-                    break
-                said, problem = lab.judged(command, study)
-                cells.append(cell(said, problem, study))
-                is_bad |= bool(problem)
-            if cells:
-                yield f"| {kind} | {damage.name} | {' | '.join(cells)} |", is_bad
+def rows_of(lab: Lab, kind: str, pattern: str) -> Iterator[tuple[list[str], list[str], bool]]:
+    """Damages of one kind of file that have the same effect, what the commands say, and whether one is silent."""
+    found: dict[tuple[str, ...], tuple[list[str], bool]] = {}
+    for damage in DAMAGES:
+        cells, is_bad = [], False
+        for command in COMMANDS:
+            study = lab.damaged(pattern, damage)
+            if study is None:
+                return
+            said, problem = lab.judged(command, study)
+            cells.append(cell(said, lab.whole[command], problem, study))
+            is_bad |= bool(problem)
+            if problem:
+                print(f"{lab.kind.name}, {kind}, {damage.name}, {command}: {cells[-1]}", flush=True)
+        found.setdefault(tuple(cells), ([], is_bad))[0].append(damage.name)
+    for said_of_it, (damages, is_bad) in found.items():
+        yield damages, list(said_of_it), is_bad
 
 
 def main() -> None:
@@ -273,13 +282,15 @@ def main() -> None:
             f"| file | damage | {' | '.join(titles)} |",
             f"|{'---|' * (2 + len(titles))}",
         ]
-        for row, is_bad in lines_of(Lab(folder, kind), files):
-            said.append(row)
-            count, bad = count + 1, bad + is_bad
-            print(row, flush=True)
+        lab = Lab(folder, kind)
+        for name, pattern in files.items():
+            for damages, cells, is_bad in rows_of(lab, name, pattern):
+                said.append(f"| {name} | {', '.join(damages)} | {' | '.join(cells)} |")
+                count, bad = count + len(damages), bad + is_bad * len(damages)
     shutil.rmtree(folder)
     if options.output:
         options.output.write_text("\n".join(["# A study's files, damaged", *said]) + "\n")
+    print("\n".join(said))
     print(f"{bad} of {count} are not as they should be")
     sys.exit(bool(bad))
 

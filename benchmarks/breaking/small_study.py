@@ -84,9 +84,9 @@ class Plan(NamedTuple):
         }
 
 
-def row_of(number: int, epoch: int) -> Any:
-    """What a trial measures after an epoch."""
-    draw = random.Random(1000 * number + epoch)
+def row_of(number: int, epoch: int, luck: int) -> Any:
+    """What a trial measures after an epoch; other numbers with other luck."""
+    draw = random.Random(1000 * number + epoch + 1_000_000 * luck)
     clean, robust = (0.3, 0.1) if number == STOPPED else (0.5 + 0.5 * draw.random(), 0.5 * draw.random() + 0.1 * number)
     measured = {"validation_clean_accuracy": clean, "validation_robust_accuracy": robust, "validation_images": 1000}
     layers = {"gradient_cosine_by_layer": {"bn3": draw.random()}}
@@ -115,12 +115,13 @@ def session(
     push: Callable[[], bool] = _nothing_to_push,
     *,
     interrupt: bool = False,
+    luck: int = 0,
 ) -> None:
     """What is missing of the study, as far as the last trial where that is interrupted. What has ended for good is
     witnessed beside `source`; AssertionError where the study has forgotten it."""
     experiment, witness = experiment_of(source), Witness(source.with_suffix(".witness"))
     with study_folder.claim(folder, experiment, source, kind="tune", resume=True, warn=say):
-        this = _Session(experiment, folder, clock, say, witness, push)
+        this = _Session(experiment, folder, clock, say, witness, push, luck)
         this.run(interrupt=interrupt)
     if not this.saved:
         raise NotSavedError(f"some rows could not be written to {folder}")
@@ -160,9 +161,10 @@ class _Session:
         say: Say,
         witness: Witness,
         push: Callable[[], bool],
+        luck: int,
     ) -> None:
         self.experiment, self.folder, self.clock = experiment, folder, clock
-        self.witness, self.push = witness, push
+        self.witness, self.push, self.luck = witness, push, luck
         self.driver = Driver(experiment, folder, say, part_rows=PART_ROWS, segment_bytes=SEGMENT_BYTES)
         ended = self.driver.trials.ended()
         forgotten = {int(each) for each in witness.all() if each.isdigit()} - ended
@@ -204,7 +206,7 @@ class _Session:
         except ValueError as error:
             self.recorder.end(number, f"{error}")
             return True
-        for row in [*history, *(row_of(number, epoch) for epoch in range(len(history) + 1, epochs + 1))]:
+        for row in [*history, *(row_of(number, epoch, self.luck) for epoch in range(len(history) + 1, epochs + 1))]:
             epoch, replayed = row["epoch"], row["epoch"] <= len(history)
             if not replayed:
                 self._save(saving, number, epoch)
@@ -234,7 +236,7 @@ class _Session:
 
     def _save(self, saving: CheckpointWriter, number: int, epoch: int) -> None:
         train = self.experiment.base.model_dump(mode="json")
-        history = [row_of(number, each) for each in range(1, epoch + 1)]
+        history = [row_of(number, each, self.luck) for each in range(1, epoch + 1)]
         nothing: dict[str, torch.Tensor] = {}
         validate = self.experiment.validation.model_dump(mode="json")
         state = Checkpoint(train, validate, "", epoch, nothing, {}, None, nothing, history)
