@@ -15,15 +15,19 @@ REACH = "see whether it runs, and whether this machine reaches it"
 WORDS_AT_MOST = 200
 
 FAULTS = {
-    "NoSuchBucket": (
+    "(?i)certificate|invalid peer|handshake": (
+        "{server} is not trusted over TLS ({words}); correct its certificate or this machine's clock, or name the "
+        "authority that signed it with SSL_CERT_FILE"
+    ),
+    "NoSuchBucket|ContainerNotFound": (
         "there is no bucket {bucket!r} at {server}, or it is not ours to see; make it first, or correct its name"
     ),
     "RequestTimeTooSkewed|RequestExpired": (
         "the clock of this machine is wrong ({words}); set it, with `timedatectl set-ntp true`"
     ),
     "Expired|TokenRefreshRequired|SSOTokenLoadError|UnauthorizedSSOToken": (
-        "its keys have expired ({words}); renew them (`aws sso login`, or new AWS_* variables) and start again, with "
-        "--resume where a study was running"
+        "its keys have expired ({words}); renew them: `aws sso login`, which what is running takes up as well, or new "
+        "AWS_* variables and another start, with --resume where a study was running"
     ),
     "NoCredentials|the machine's role": f"there are no keys for it ({{words}}); {ACCESS}",
     "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|without LOCATION|code: 301": (
@@ -34,10 +38,6 @@ FAULTS = {
     ),
     "SlowDown|TooManyRequests|Throttl|RequestLimitExceeded|code: (429|503)": (
         "{server} asks to slow down ({words}); where that lasts, fewer trials at once ask less of it"
-    ),
-    "(?i)certificate|invalid peer|tls|ssl": (
-        "{server} is not trusted over TLS ({words}); correct its certificate, this machine's clock, or http:// and "
-        "https:// in AWS_ENDPOINT_URL"
     ),
     "TimedOut|kind: Timeout": f"{{server}} does not answer within seconds; {REACH}",
     "HTTP error|dns error|kind: ": f"{{server}} does not answer ({{words}}); {REACH}",
@@ -88,12 +88,14 @@ def _words(text: str) -> str:
     if code := re.search(r"<Code>([^<]*)</Code>", text):
         message = re.search(r"<Message>([^<]*)</Message>", text)
         words = f"{code[1]}: {message[1]}" if message else code[1]
+    elif provider := re.search(r"credential provider: (.*)", text):
+        words = provider[1]
     elif status := re.search(r"status code: (\d+[^:]*)", text):
         words = status[1]
     elif causes := re.findall(r'(?:message|error): "([^"]*)"', text):
         words = causes[-1]
-    elif kinds := re.findall(r"\b((?:invalid peer|certificate)[^\"\n]*)", text):
-        words = kinds[-1]
+    elif certificate := re.search(r"InvalidCertificate\(\s*(\w+)", text):
+        words = f"its certificate: {certificate[1]}"
     else:
         words = text.splitlines()[0] if text else "no reason given"
     return line(words.strip())[:WORDS_AT_MOST]

@@ -115,7 +115,7 @@ class Lock:
         if held.says["token"] is None:
             return False
         if held.says["machine"] == machine():
-            return bool(started(held.says["pid"]) == held.says["started"])
+            return bool(started(held.says["pid"]) == held.says.get("started"))
         objects.put(self.address, f"{self.name}-clock", io.BytesIO(b"-"))  # the bucket's own clock
         now, beat = (objects.time_of(self.address, name) for name in (f"{self.name}-clock", self.name))
         return now is not None and beat is not None and now - beat < STALE_S

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from arat_ray.storage import objects, session, stores
+from arat_ray.storage import faults, objects, session, stores
 from arat_ray.storage.address import Mirrored, mirror_of, parse
 from arat_ray.storage.faults import BucketError
 from tests.storage.conftest import CREDENTIALS, Server
@@ -93,6 +93,19 @@ def test_names_of_buckets_and_files_are_not_taken_for_faults(small: SmallServer)
         objects.get(place, "NoSuchBucket", Path(os.devnull))
 
 
+SAID = {
+    "HTTP error: error sending request\nkind: Connect invalid peer certificate: Expired": "is not trusted over TLS",
+    "Error in credential provider: UnauthorizedSSOTokenError: The session has expired": "its keys have expired (Una",
+    "status code: 404 Not Found: <Code>ContainerNotFound</Code>": "there is no bucket 'box'",
+    "HTTP error: error decoding response body\nkind: Decode": "does not answer",
+}
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_what_no_server_of_ours_says_is_told_apart_by_its_text(text: str) -> None:
+    assert SAID[text] in str(faults.told(Exception(text), parse("s3://box/small")))
+
+
 def test_a_machine_without_keys_is_told_so(small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
@@ -129,7 +142,7 @@ def test_a_server_that_is_not_trusted_over_tls_is_told(monkeypatch: pytest.Monke
         context.load_cert_chain(*_certificate(tmp_path))
         server.socket = context.wrap_socket(server.socket, server_side=True)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url.replace("http://", "https://"))
-        with pytest.raises(BucketError, match=r"is not trusted over TLS .*correct its certificate") as found:
+        with pytest.raises(BucketError, match=r"not trusted over TLS \(its certificate: \w+\); correct") as found:
             objects.check(parse("s3://bucket/small"))
         assert not found.value.passes
 

@@ -256,6 +256,54 @@ def test_what_is_sealed_and_begun_while_a_push_reads_goes_up_before_what_was_mad
     assert first.bucket() == {SEALED: ZSTD, "journal/record-00001.jsonl": b"on\n", TRIALS: b"made from both"}
 
 
+def test_checkpoints_go_up_then_the_record_then_what_is_made_from_it(
+    driver: Callable[[str], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, pushed, put, put_over = driver("first"), list[str](), objects.put, objects.put_over
+    evaluated, last = "journal/evaluations/a.jsonl.zst", "checkpoints/small-00000/last.pt"
+    in_order = [last, evaluated, OPEN, "study.json", "epochs/part-00000.parquet", TRIALS, "journal/optuna.log"]
+    first.begin()
+    for name in reversed(in_order):
+        first.write(name, b"one\n")
+
+    def noting(place: Address, name: str, content: IO[bytes]) -> objects.Stat:
+        pushed.append(name)
+        return put(place, name, content)
+
+    def noting_over(place: Address, name: str, content: bytes, before: objects.Stat | None) -> objects.Stat:
+        pushed.append(name)
+        return put_over(place, name, content, before)
+
+    monkeypatch.setattr(objects, "put", noting)
+    monkeypatch.setattr(objects, "put_over", noting_over)
+    first.mirror.push(lock=first.lock)
+    assert pushed == in_order
+
+
+def test_what_is_read_is_never_newer_than_the_record(
+    driver: Callable[[str], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, reader, get = driver("first"), driver("reader"), objects.get
+    first.begin()
+    for name in (OPEN, TRIALS, "study.json"):
+        first.write(name, b"1\n")
+    assert first.push()
+
+    def pushed_meanwhile(place: Address, name: str, path: Path) -> objects.Stat:
+        if name in (TRIALS, "study.json"):
+            first.write(OPEN, first.record() + b"more\n")
+            first.write(name, first.record())
+            assert first.push()
+            reader.go()
+        return get(place, name, path)
+
+    monkeypatch.setattr(objects, "get", pushed_meanwhile)
+    reader.pull()
+    for name in (TRIALS, "study.json"):
+        assert reader.record().startswith((reader.mirror.folder / name).read_bytes())
+    assert reader.record() == first.record()
+
+
 def test_where_nothing_may_be_deleted_the_open_segment_stays_and_is_passed_over(
     driver: Callable[[str], Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
