@@ -179,11 +179,14 @@ def test_what_a_study_asks_its_bucket_is_what_its_role_allows(requests: Requests
         objects.put(results, "trials/part-0.parquet", content)
     assert objects.read(results, "trials/part-0.parquet") == b"rows"
     objects.get(results, "trials/part-0.parquet", tmp_path / "copy")
+    begun = objects.put_over(results, "journal/record-00000.jsonl", b"begun", None)
+    objects.put_over(results, "journal/record-00000.jsonl", b"begun and on", begun)
+    objects.delete(results, "journal/record-00000.jsonl")
     assert objects.stats(results, "trials/").keys() == {"trials/part-0.parquet"}
     assert objects.folders(parse("s3://lab-results/results")) == ["small"]
     assert (cached(data.uri) / "train.parquet").read_bytes() == b"rows"
     asked = [_as_iam_sees_it(*each) for each in requests.seen]
-    assert {action for action, *_ in asked} == {"s3:ListBucket", "s3:GetObject", "s3:PutObject"}
+    assert {action for action, *_ in asked} == {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
     for action, resource, context in asked:
         for kind in ("head", "worker"):
             assert is_allowed(kind, action, resource, context), (action, resource, context)

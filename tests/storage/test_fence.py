@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +23,7 @@ from arat_ray.storage.lock import Lock, TakenError
 from arat_ray.storage.mirror import TABLES, Mirror
 from arat_ray.storage.pushing import Pushing
 from arat_ray.storage.snapshots import Snapshot, snapshot
+from tests.cluster.studies import wait_until
 from tests.storage.conftest import CREDENTIALS, there
 from tests.storage.small_server import serving
 
@@ -145,6 +150,51 @@ def test_a_frozen_driver_that_was_overtaken_changes_no_byte_is_told_and_pushes_n
     second.write(OPEN, b"begun\nwent on\nand on\n")
     assert second.push()
     assert second.told == []
+
+
+FROZEN = """
+import sys, time
+from arat_ray.storage import lock
+from arat_ray.storage.address import mirror_of, parse
+from arat_ray.storage.mirror import TABLES, Mirror
+from arat_ray.storage.pushing import Pushing
+
+lock.machine = lambda: "another machine"
+mirror, mine = Mirror(mirror_of(parse(sys.argv[1]))), lock.Lock(parse(sys.argv[1]))
+mine.acquire()
+pushing = Pushing(mirror, TABLES, log=lambda text: print(text, flush=True), lock=mine, every_s=0.01)
+record = mirror.folder / "journal/record-00000.jsonl"
+record.parent.mkdir(parents=True)
+pushing.start()
+while not pushing.is_lost:
+    with record.open("ab") as file:
+        file.write(b"first\\n")
+    time.sleep(0.01)
+"""
+
+
+def test_a_process_that_is_stopped_and_goes_on_after_it_was_overtaken_changes_nothing(
+    driver: Callable[[str], Driver], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = driver("second")
+    command = [sys.executable, "-c", FROZEN, address]
+    environment = os.environ | {"ARAT_CACHE": str(second.cache.with_name("first"))}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: second.bucket().get(OPEN, b"").count(b"first") > 3, 30, "lines in the bucket")
+        os.kill(process.pid, signal.SIGSTOP)
+        second.begin()
+        second.write(OPEN, second.record() + b"second\n")
+        assert second.push()
+        os.kill(process.pid, signal.SIGCONT)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert "was taken over by process" in said
+    assert "from here on nothing is pushed" in said
+    assert second.bucket() == {OPEN: second.record()}
+    assert second.record().endswith(b"first\nsecond\n")
 
 
 def test_what_a_frozen_driver_sends_before_its_successor_has_written_anything_does_not_stay(
