@@ -77,7 +77,7 @@ class Mirror:
             if not overtaken or is_live:
                 return
             groups = {_group(name) for name in overtaken} - {None}
-            kept = [name for name in self.unpushed() if _group(name) in groups]
+            kept = [name for name in dict.fromkeys([*overtaken, *self.unpushed()]) if _group(name) in groups]
             if kept:
                 aside.keep(self.folder, kept, log)
             for name in (*overtaken, *kept):
@@ -97,6 +97,7 @@ class Mirror:
         With the lock of a driver the record replaces nothing but what this driver knows; TakenError where another one
         has taken over.
         """
+        names = tuple(names)
         with self._alone(), ExitStack() as stack:
             made = self._taken(names, stack, MADE)  # before what it is made from is read, and sent after it
             taken = self._taken(names, stack, THE_RECORD) | made
@@ -107,7 +108,7 @@ class Mirror:
             for name, held in taken.items():
                 self._push(name, held, lock)
                 if lock and name.startswith(record.SEGMENTS):
-                    record.remove_open(self.folder, name)
+                    record.remove_open(self.folder, name, lock)
             return len(single) + len(taken)
 
     def _taken(self, names: Iterable[str], stack: ExitStack, ranks: range) -> dict[str, Snapshot]:
@@ -126,7 +127,7 @@ class Mirror:
     def unpushed(self, names: Iterable[str] = ("",), ranks: range = ALL) -> list[str]:
         """The files that are not in the bucket as they are here, in the order in which they are to go up."""
         files = {each for name in names for each in self._files(name) if _rank(each) in ranks}
-        changed = [each for each in files if not _is_clean(self.folder / each)]
+        changed = [each for each in files if (self.folder / each).exists() and not _is_clean(self.folder / each)]
         return sorted(changed, key=lambda name: (_rank(name), name))
 
     def _files(self, name: str) -> Iterator[str]:
@@ -162,7 +163,7 @@ class Mirror:
         for each, remote in there.items():
             path, entry = self.folder / each, manifest.read(self.folder / each)
             if (sealed := path.with_name(f"{path.name}.zst")).exists() and not path.exists():  # it was sealed here
-                if entry.remote != remote and not self._is_own(each, entry):
+                if not _is_clean(sealed) and entry.remote != remote and not self._is_own(each, entry):
                     overtaken.append(str(sealed.relative_to(self.folder)))
             elif not path.exists() or (_is_clean(path) and entry.remote != remote):
                 wanted.append(each)

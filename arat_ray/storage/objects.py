@@ -50,8 +50,10 @@ def check(address: Address) -> None:
 
 
 def stats(address: Address, name: str) -> dict[str, Stat]:
-    """Of the object of a name below an address, of all below a folder, `trials/`, or of all in it that begins alike,
-    `journal/record-*`; by name. No dot-files there."""
+    """Of the object of a name below an address, or of all below a folder, `trials/`, by name; no dot-files there.
+
+    `journal/record-*` is all in a folder that begins alike.
+    """
     import obstore
 
     folder, _, begins = name.rpartition("/")

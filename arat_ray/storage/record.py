@@ -24,8 +24,10 @@ def put(address: Address, name: str, content: bytes, before: Stat | None, lock: 
 
     Where something else is there, the lock says whose word counts: it is looked at what is there, then the lock is
     renewed, then that very version is replaced. Whoever was overtaken fails at the second step (TakenError), or at the
-    third (ConflictError).
+    third (ConflictError). A sealed segment is new, so that nothing is in its place: there the lock is asked first.
     """
+    if opened(name) != name:
+        lock.renew()
     try:
         return objects.put_over(address, name, content, before), False
     except ConflictError:
@@ -34,13 +36,14 @@ def put(address: Address, name: str, content: bytes, before: Stat | None, lock: 
         return objects.put_over(address, name, content, there), before is not None and there is None
 
 
-def remove_open(folder: Mirrored, sealed: str) -> None:
+def remove_open(folder: Mirrored, sealed: str, lock: Lock) -> None:
     """Once a segment is sealed in the bucket, take the open one away there; where that is not allowed, it stays."""
     name, address = opened(sealed), address_of(folder)
     if name == sealed or Path(folder / name).exists() or manifest.read(folder / name).remote is None:
         return
     if objects.stats(address, sealed).get(sealed) != manifest.read(folder / sealed).remote:
         return
+    lock.renew()
     try:
         objects.delete(address, name)
     except BucketError as error:

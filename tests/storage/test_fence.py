@@ -236,6 +236,37 @@ def test_a_segment_that_an_overtaken_driver_sealed_is_none(driver: Callable[[str
     assert again.bucket() == {OPEN: b"begun\nwent on\n"}
 
 
+def test_an_overtaken_driver_seals_nothing_and_takes_nothing_away(driver: Callable[[str], Driver]) -> None:
+    first, second = driver("first"), driver("second")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    second.begin()
+    second.write(OPEN, b"begun\nwent on\n")
+    assert second.push()
+    first.lock._beat = time.monotonic()
+    (first.mirror.folder / OPEN).unlink()
+    first.write(SEALED, ZSTD)
+    assert not first.push()
+    assert "was taken over" in first.told[0]
+    assert second.bucket() == {OPEN: b"begun\nwent on\n"}
+
+
+def test_a_sealed_segment_that_is_gone_from_a_bucket_which_kept_the_open_one_stays_here(
+    driver: Callable[[str], Driver],
+) -> None:
+    first, told = driver("first"), list[str]()
+    first.begin()
+    first.write(SEALED, ZSTD)
+    assert first.push()
+    objects.delete(first.mirror.address, SEALED)
+    objects.put_over(first.mirror.address, OPEN, b"begun\n", None)
+    first.pull(told.append)
+    assert (first.mirror.folder / SEALED).read_bytes() == ZSTD
+    assert not (first.mirror.folder / OPEN).exists()
+    assert ["are gone from the bucket" in text for text in told] == [True]
+
+
 def test_an_answer_that_was_lost_is_no_conflict(address: str) -> None:
     place = parse(address)
     one = objects.put_over(place, OPEN, b"one", None)

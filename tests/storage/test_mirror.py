@@ -195,6 +195,7 @@ def test_an_emptied_bucket_changes_nothing_here_and_is_filled_again_by_who_write
 def test_ray_dot_files_temporaries_and_locks_stay_at_home(study: Mirror) -> None:
     for name in ("ray/run/state.json", ".lock", "trials/.part-00001.parquet.tmp", "journal/optuna.log.lock", ".x/y"):
         write(study, name, b"x")
+    (study.folder / "trials/nowhere").symlink_to("nothing")
     assert study.push() == 0
 
 
