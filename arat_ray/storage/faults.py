@@ -29,7 +29,7 @@ FAULTS = {
         "its keys have expired ({words}); renew them: `aws sso login`, which what is running takes up as well, or new "
         "AWS_* variables and another start, with --resume where a study was running"
     ),
-    "NoCredentials|the machine's role": f"there are no keys for it ({{words}}); {ACCESS}",
+    "NoCredentials|the keys' own service": f"there are no keys for it ({{words}}); {ACCESS}",
     "PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|without LOCATION|code: 301": (
         "the bucket is in another region ({words}); name it with AWS_REGION"
     ),
@@ -78,8 +78,10 @@ def told(error: Exception, address: Address) -> OSError:
 
 
 def _without_names(text: str) -> str:
-    """The text without addresses and keys, which may hold any word; keys of a machine are asked of its own address."""
-    text = re.sub(r"https?://169\.254\S*", "the service of the machine's role", text)
+    """The text without addresses and names of objects, which may hold any word, but for those that keys come from."""
+    text = re.sub(
+        r"https?://(\S*/latest/(api/token|meta-data)|169\.254)\S*|POST REDACTED", "the keys' own service", text
+    )
     return re.sub(r'https?://\S+|path: "[^"]*"|(for path|at location) .*?: ', "", text)
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +40,7 @@ class SmallServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
+        self.signed_by: set[str] = set()
         self.fault: Fault | None = None
         self.sends_half = False
         self.conditions = "known"
@@ -52,6 +58,26 @@ def serving() -> Iterator[SmallServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def with_tls(server: HTTPServer, folder: Path) -> Path:
+    """Have a server speak TLS; the file of the certificate, which nobody has signed."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "here")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *plain))
+    (folder / "cert").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return folder / "cert"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -76,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         key = unquote(parts.path).lstrip("/").partition("/")[2]
         server = self.server
         server.asked.append((self.command, key))
+        if signed := re.search(r"Credential=([^/]*)/", self.headers.get("Authorization") or ""):
+            server.signed_by.add(signed[1])
         if fault := server.fault:
             if not fault.status:
                 time.sleep(3)

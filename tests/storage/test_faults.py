@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from arat_ray.storage import faults, objects, session, stores
 from arat_ray.storage.address import Mirrored, mirror_of, parse
 from arat_ray.storage.faults import BucketError
-from tests.storage.conftest import CREDENTIALS, Server
-from tests.storage.small_server import Fault, SmallServer, serving
+from tests.storage.conftest import CREDENTIALS
+from tests.storage.small_server import Fault, SmallServer, serving, with_tls
 
 PART = "trials/part-00000.parquet"
 
@@ -106,17 +104,6 @@ def test_what_no_server_of_ours_says_is_told_apart_by_its_text(text: str) -> Non
     assert SAID[text] in str(faults.told(Exception(text), parse("s3://box/small")))
 
 
-def test_a_machine_without_keys_is_told_so(small: SmallServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    stores._store.cache_clear()
-    with pytest.raises(BucketError, match=r"there are no keys for it .*; give AWS_PROFILE"):
-        objects.check(parse("s3://bucket/small"))
-    stores._store.cache_clear()
-
-
 def test_a_server_that_hangs_refuses_or_has_no_name_is_told_apart_in_seconds(
     small: SmallServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,32 +125,14 @@ def test_a_server_that_is_not_trusted_over_tls_is_told(monkeypatch: pytest.Monke
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     with serving() as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*_certificate(tmp_path))
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        certificate = with_tls(server, tmp_path)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url.replace("http://", "https://"))
         with pytest.raises(BucketError, match=r"not trusted over TLS \(its certificate: \w+\); correct") as found:
             objects.check(parse("s3://bucket/small"))
         assert not found.value.passes
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    now = datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
-    (folder / "key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )  # fmt: skip
-    (folder / "cert").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return folder / "cert", folder / "key"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        stores._store.cache_clear()
+        objects.check(parse("s3://bucket/small"))
 
 
 def test_a_reader_asks_again_for_some_seconds_where_that_may_help_and_not_where_it_cannot(
@@ -198,46 +167,6 @@ def test_half_a_file_takes_the_place_of_none(
     assert [path.name for path in (study / "trials").iterdir()] == ["part-00000.parquet"]
 
 
-PROFILES = "[lab]\naws_access_key_id = test\naws_secret_access_key = test\n"
-
-
-def test_keys_of_a_profile_are_used_where_none_is_in_the_environment(
-    address: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stores._store.cache_clear()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name)
-    (tmp_path / "credentials").write_text(PROFILES)
-    (tmp_path / "config").write_text("[profile lab]\nregion = eu-central-1\n")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_PROFILE", "lab")
-    place = parse(address)
-    objects.put_over(place, "a", b"1", None)
-    opened: Any = stores.store(place)
-    assert opened.config["region"] == "eu-central-1"
-    monkeypatch.setenv("AWS_PROFILE", "another")
-    stores._store.cache_clear()
-    with pytest.raises(BucketError, match=r"AWS_PROFILE: .*\(another\).*; name one of"):
-        objects.read(place, "a")
-    stores._store.cache_clear()
-
-
-def test_an_environment_with_keys_loads_no_boto3_and_one_without_a_region_asks_the_bucket(
-    small: SmallServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_PROFILE", "never looked at")
-    monkeypatch.setattr(stores, "AMAZON", small.url)
-    stores._store.cache_clear()
-    found: Any = stores.store(parse("s3://far-away/small"))
-    assert found.config["region"] == "eu-south-2"
-    assert found.config["virtual_hosted_style_request"]
-    assert small.asked == [("HEAD", "")]
-    stores._store.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
@@ -248,17 +177,3 @@ def test_an_environment_with_keys_loads_no_boto3_and_one_without_a_region_asks_t
 def test_an_address_that_cannot_be_opened_is_refused(uri: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse(uri)
-
-
-def test_stores_of_google_and_azure_are_opened_by_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
-    for uri, name, key in (
-        ("gs://bucket/studies/small", "GCSStore", "studies/small/a"),
-        ("abfs://box@lab.dfs.core.windows.net/studies/small", "AzureStore", "studies/small/a"),
-        ("file:///bucket/small", "LocalStore", "bucket/small/a"),
-    ):
-        place = parse(uri)
-        assert type(stores.store(place)).__name__ == name
-        assert stores.key(place, "a") == key
-    with pytest.raises(BucketError, match="Account must be specified"):
-        stores.store(parse("abfs://box/studies"))
