@@ -64,7 +64,8 @@ def writing(path: Path, *, log: Log, names: Sequence[str] = TABLES) -> Iterator[
             lock.wait_for_sign(log)
             lock.acquire(log=log)
             _patiently(lambda: mirror.pull(dict.fromkeys([*TABLES, *names]), log=log))
-            mirror.restore()
+            if count := mirror.restore():
+                log(f"{count} files of {path} that are gone from the bucket are pushed again")
     except ValueError:
         with suppress(OSError):
             lock.release()

@@ -190,6 +190,7 @@ def test_an_emptied_bucket_changes_nothing_here_and_is_filled_again_by_who_write
     with session.writing(study.folder, log=told.append):
         pass
     assert there(study.folder) == STUDY
+    assert told[-1] == f"5 files of {study.folder} that are gone from the bucket are pushed again"
 
 
 def test_ray_dot_files_temporaries_and_locks_stay_at_home(study: Mirror) -> None:
