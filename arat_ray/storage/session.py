@@ -174,11 +174,11 @@ def _patiently(ask: Callable[[], None]) -> None:
 
 
 def _push_leftovers(mirror: Mirror, log: Log) -> None:
-    """What a command could not push before it ended, unless the study is being written to elsewhere."""
+    """What a command could not push before it ended, unless the study is written to elsewhere, or may not be here."""
     lock = Lock(mirror.address)
     try:
         lock.acquire()
-    except TakenError as error:
+    except (TakenError, BucketError) as error:
         log(f"{len(mirror.unpushed())} files are not pushed now: {error}")
         return
     mirror.pull(TABLES, log=log)

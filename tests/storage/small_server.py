@@ -42,6 +42,7 @@ class SmallServer(ThreadingHTTPServer):
         self.asked: list[tuple[str, str]] = []
         self.signed_by: set[str] = set()
         self.fault: Fault | None = None
+        self.faulty = {"GET", "HEAD", "PUT"}
         self.sends_half = False
         self.conditions = "known"
         """Or `ignored`, or `refused`."""
@@ -104,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         server.asked.append((self.command, key))
         if signed := re.search(r"Credential=([^/]*)/", self.headers.get("Authorization") or ""):
             server.signed_by.add(signed[1])
-        if fault := server.fault:
+        if (fault := server.fault) and self.command in server.faulty:
             if not fault.status:
                 time.sleep(3)
                 self.close_connection = True

@@ -153,6 +153,18 @@ def test_a_reader_asks_again_for_some_seconds_where_that_may_help_and_not_where_
     assert len(small.asked) == 1
 
 
+def test_who_may_only_read_is_told_what_stays_here_and_reads(small: SmallServer, study: Mirrored) -> None:
+    small.objects[f"small/{PART}"] = b"rows"
+    (study / "epochs").mkdir(parents=True)
+    (study / "epochs" / "part-00000.parquet").write_bytes(b"never pushed")
+    small.fault, small.faulty = Fault(403, "AccessDenied"), {"PUT"}
+    told: list[str] = []
+    session.pull(study, [PART], log=told.append)
+    assert (study / PART).read_bytes() == b"rows"
+    (text,) = told
+    assert text.startswith("1 files are not pushed now: access is denied (AccessDenied: said the server)")
+
+
 def test_half_a_file_takes_the_place_of_none(
     small: SmallServer, study: Mirrored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
