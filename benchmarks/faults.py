@@ -22,12 +22,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-
+from arat_ray.experiment.config import load
 from arat_ray.results import reader
-from arat_ray.study.trials import JOURNAL
+from arat_ray.results.segments import Reading, folder_of
+from arat_ray.results.statuses import ENDED
+from arat_ray.study.record import event_of
+from arat_ray.study.state import StudyState
 
 MARK = f"ARAT_RAY_FAULTS={os.getpid()}".encode()
 STUDY = """
@@ -85,10 +85,11 @@ def values(study: Path) -> dict[str, tuple[float, float]]:
 
 
 def states(study: Path) -> Counter[str]:
-    """Of the journal's trials, by state; the interrupted ones stand in it as failed, and were asked for again."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(study / JOURNAL)))
-    return Counter(trial.state.name for trial in optuna.load_study(study_name="faults", storage=storage).trials)
+    """Of the trials in the record, by phase."""
+    state = StudyState(load(study / "study.yaml").maximize)
+    for line in Reading(folder_of(study)):
+        state.apply(event_of(line))
+    return Counter(trial.phase for trial in state.trials.values())
 
 
 def raylets() -> set[int]:
@@ -147,7 +148,7 @@ def main() -> None:
                 problems.append(f"{study}: {name} differ: {(found - expected[name]) + (expected[name] - found)}")
         if values(study) != expected_values:
             problems.append(f"{study}: other accuracies than undisturbed")
-        running = {state: count for state, count in states(study).items() if state in ("RUNNING", "WAITING")}
+        running = {state: count for state, count in states(study).items() if state not in ENDED}
         if running:
             problems.append(f"{study}: the journal still has {running}")
     deadline = time.monotonic() + 60

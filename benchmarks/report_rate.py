@@ -70,8 +70,8 @@ class Simulation:
     def run(self, seconds: float) -> Measured:
         cpu = time.process_time
         self.clock.installed()
-        with self.claimed:
-            driver = Driver(self.experiment, self.study, print)
+        with self.claimed as record:
+            driver = Driver(self.experiment, record)
             due = [(self.epoch_s * i / self.at_once, self._start(driver)) for i in range(self.at_once)]
             driver.tick()
             before, files, written = memory_mib(), dict[Path, tuple[int, int]](), _written()

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray.report.page import page
+from arat_ray.results.parts import part_name, write_part
 from arat_ray.results.schema import PART_ROWS, TABLES, Metadata, trials_schema
-from arat_ray.results.table import part_name, write_part
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 RANDOM = ("loss_adversarial", "loss_clean", "loss_invariance", "balance", "epoch_s", "attack_s")

@@ -27,6 +27,7 @@ import torch
 
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment, Sampler
+from arat_ray.study.record import StudyRecord
 from arat_ray.study.trials import GENERATION, StudyTrials
 
 HERE = Path(__file__).parent
@@ -83,13 +84,17 @@ def finished(experiment: Experiment, count: int) -> list[optuna.trial.FrozenTria
     return trials
 
 
+def opened(folder: Path, experiment: Experiment) -> StudyTrials:
+    return StudyTrials(experiment, StudyRecord(folder, experiment, warn=print))
+
+
 def seconds(experiment: Experiment, trials: list[optuna.trial.FrozenTrial], running: int, folder: Path) -> float:
     """The median time of a suggestion after these trials, a first one not counted."""
-    study_trials = StudyTrials(folder, experiment.model_copy(update={"first": []}))
+    study_trials = opened(folder, experiment.model_copy(update={"first": []}))
     study_trials.study.add_trials(trials)
     took = []
     for repeat in range(1 + REPEATS):
-        while len(study_trials._running) < (running if repeat else 0):
+        while len(study_trials._in_optuna) < (running if repeat else 0):
             with at_most(LIMIT_S):
                 study_trials.ask()
         began = time.perf_counter()
@@ -105,7 +110,7 @@ def grid_seconds(base: Experiment, count: int, folder: Path) -> float:
     weights = {"choice": [float(1 + number) for number in range(count + 1 + REPEATS)]}
     text = base.model_dump(mode="json", by_alias=True) | {"search": {"method.invariance_weight": weights}, "first": []}
     text |= {"sampler": {"name": "grid", "seed": 0}, "budget": {}, "early_stopping": None}
-    study_trials = StudyTrials(folder, Experiment.model_validate(text))
+    study_trials = opened(folder, Experiment.model_validate(text))
     took = []
     for _ in range(count + REPEATS):
         began = time.perf_counter()

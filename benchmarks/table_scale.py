@@ -2,7 +2,7 @@
 
     python benchmarks/table_scale.py --output benchmarks/table_scale.md
 
-Rows stream through StudyWriter as the recorder sends them: 50 trials run side by side, begun one after another, and
+Rows stream through StudyRecord as the recorder sends them: 50 trials run side by side, begun one after another, and
 each reports an epoch in its turn; a trial's row is written when it starts, after each measured epoch (every tenth) and
 when it ends; the tables are flushed whenever a trial ends, and every 100 rows besides. Measured are the first 20,000 of
 each 100,000 epochs, all of them with --all; the others are flushed every 5,000. After each 100,000 the study is closed
@@ -36,10 +36,10 @@ import pyarrow as pa
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from arat_ray.study import folder as study_folder
-from arat_ray.study import recorder
+from arat_ray.results.schema import PARAM
+from arat_ray.study import mending
 from arat_ray.study.budget import Watch
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.record import StudyRecord
 
 AT_ONCE, EVERY, ROWS_A_FLUSH, ROWS_A_FILLING_FLUSH = 50, 10, 100, 5000
 FILE = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
@@ -88,6 +88,16 @@ def epoch_row(row: dict[str, Any], epoch: int, draw: random.Random) -> dict[str,
     return found
 
 
+def sampled_in(row: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(PARAM): value for name, value in row.items() if name.startswith(PARAM)}
+
+
+def changes_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What changes in a row of `trials` while it runs, and which row it is."""
+    fixed = {"study", "number", "status", "config", "config_hash", "seed", "workers", "attack", "norm", "epsilon"}
+    return {name: value for name, value in row.items() if name not in fixed and not name.startswith(PARAM)}
+
+
 class Stream:
     """The rows of a study in the order in which they come."""
 
@@ -95,7 +105,7 @@ class Stream:
         self.experiment, self.epochs, self.draw = experiment, epochs, random.Random(0)
         self.next_number, self.round, self.running = 0, 0, dict[int, dict[str, Any]]()
 
-    def write(self, writer: StudyWriter, rows: int, *, fills: bool = False) -> None:
+    def write(self, writer: StudyRecord, rows: int, *, fills: bool = False) -> None:
         written = 0
         while rows:
             self.round += 1
@@ -103,7 +113,8 @@ class Stream:
                 row = trial_row(self.experiment, self.next_number, self.draw)
                 self.running[self.next_number] = row
                 self.next_number += 1
-                writer.trial(row)
+                writer.take({"asked": {"number": row["number"], "sampled": sampled_in(row)}})
+                writer.take({"started": dict(row)})
             for number in list(self.running):
                 self._report(writer, number, fills=fills)
                 written += 1
@@ -112,36 +123,36 @@ class Stream:
                 if written == rows:
                     return
 
-    def _report(self, writer: StudyWriter, number: int, *, fills: bool) -> None:
+    def _report(self, writer: StudyRecord, number: int, *, fills: bool) -> None:
         row = self.running[number]
         epoch = row["epochs_done"] + 1
         report = epoch_row(row, epoch, self.draw)
-        writer.epoch(report)
         row |= {"epochs_done": epoch, "device": "cuda", "peak_memory_gib": 10.0}
         row |= {"train_s": float(epoch), "device_s": float(epoch), "cost_usd": epoch / 1000}
+        event: dict[str, Any] = {"epoch": report}
         if epoch % EVERY == 0:
             row |= {goal: report[f"validation_{goal}"] for goal in self.experiment.maximize}
             row |= {"images": 5000, "is_full_fidelity": epoch == self.epochs}
-            writer.trial(row)
+            event["trial"] = changes_of(row)
+        writer.take(event)
         if epoch == self.epochs:
-            writer.trial(row | {"status": "complete"})
+            writer.take({"ended": changes_of(row) | {"status": "complete"}})
             if not fills:
                 writer.flush()
             del self.running[number]
 
 
-def opened(study: Path, experiment: Experiment) -> StudyWriter:
-    params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
-    return StudyWriter(study, params=params, metadata=described, warn=print)
+def opened(study: Path, experiment: Experiment) -> StudyRecord:
+    study.mkdir(parents=True, exist_ok=True)
+    return mending.opened(study, experiment, warn=print)
 
 
-def resumed(study: Path, experiment: Experiment, unfinished: int) -> StudyWriter:
-    """What `--resume` reads of the tables."""
-    writer = opened(study, experiment)
-    Watch(study, experiment)
-    going_on = [name for name, row in recorder._latest(study).items() if row["status"] in ("running", "stopped")]
-    assert len(recorder._epochs(study, going_on)) == unfinished
-    return writer
+def resumed(study: Path, experiment: Experiment, unfinished: int) -> StudyRecord:
+    """What `--resume` reads of the record and the tables."""
+    record = opened(study, experiment)
+    Watch(experiment, record.state)
+    assert len(record.state.unfinished()) == unfinished
+    return record
 
 
 def seconds(call: Callable[[], Any], times: int = 3) -> float:

@@ -32,7 +32,7 @@ from arat_ray.digests import sha256_of
 from arat_ray.exit_codes import INTERRUPTED, NOT_SAVED
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 from arat_ray.training import checkpoint
 from arat_ray.training.data.splits import Digits, indices_sha256
 from arat_ray.training.data.subset import choose
@@ -303,9 +303,9 @@ def test_a_study_without_complete_trials_or_without_its_checkpoints_is_refused(t
     shutil.copytree(trained / "trials", tmp_path / "copy" / "trials")
     message = f"lacks 1 of the 1 checkpoints to measure, {tmp_path}/copy/checkpoints/small-00000/last.pt first"
     assert message in refused("evaluate", tmp_path / "copy", *PGD).replace("\n", "")
-    writer = StudyWriter(tmp_path / "new", params={}, metadata=reader.metadata(trained), warn=pytest.fail)
+    writer = StudyTables(tmp_path / "new", params={}, metadata=reader.metadata(trained))
     writer.trial({"trial_id": "new-00000", "attempt": 1, "number": 0, "status": "running", "study": "new"})
-    assert writer.flush(final=True)
+    writer.flush()
     assert "has no complete trial yet" in refused("evaluate", tmp_path / "new", *PGD)
 
 
@@ -863,11 +863,11 @@ def test_confirm_says_before_it_trains_which_members_which_seeds_and_what_is_don
     assert "    2 runs, 0 of them done already, 2 to train" in lines
     assert "    trial 0: seeds 1, 2; done: none" in lines
     metadata = replace(reader.metadata(trained), study="small-confirm")
-    writer = StudyWriter(folder, params={"member": pa.int64(), "seed": pa.int64()}, metadata=metadata, warn=pytest.fail)
+    writer = StudyTables(folder, params={"member": pa.int64(), "seed": pa.int64()}, metadata=metadata)
     for number, status in enumerate(("complete", "stopped")):
         row: dict[str, Any] = {"trial_id": f"small-confirm-{number}", "attempt": 1, "number": number, "status": status}
         writer.trial(row | {"param_member": 0, "param_seed": number + 1})
-    assert writer.flush(final=True)
+    writer.flush()
     assert "    2 runs, 1 of them done already, 1 to train" in plan()
     assert "    trial 0: seeds 1, 2; done: 1" in plan()
 

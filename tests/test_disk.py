@@ -15,13 +15,12 @@ from arat_ray.disk import Disk
 from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder
 from arat_ray.study.budget import Watch
-from arat_ray.study.journal import Journal
-from arat_ray.study.writer import StudyWriter
 from arat_ray.training.checkpoint_writer import NeverSavedError
 from arat_ray.training.context import Context
 from arat_ray.training.loop import fit
 from tests.places import KINDS
 from tests.study.conftest import EXPERIMENT
+from tests.study.driving import opened
 from tests.training.runs import make as make_train
 from tests.training.runs import validate
 
@@ -62,7 +61,14 @@ def test_a_study_is_refused_where_only_its_trials_cannot_be_written(make: Make, 
     source, study = tmp_path / "source.yaml", tmp_path / "small"
     source.write_text("name: small\n")
     with study_folder.claim(study, make(), source, kind="tune", resume=False):
-        assert sorted(path.name for path in study.iterdir()) == [".lock", "study.json", "study.yaml"]
+        assert sorted(path.name for path in study.iterdir()) == [
+            ".lock",
+            "epochs",
+            "journal",
+            "study.json",
+            "study.yaml",
+            "trials",
+        ]
     (study / "checkpoints").touch()
     with pytest.raises(
         ValueError, match="checkpoints/small-99999: Not a directory; a file is where a folder should be"
@@ -72,14 +78,17 @@ def test_a_study_is_refused_where_only_its_trials_cannot_be_written(make: Make, 
 
 def test_rows_that_can_never_be_written_end_a_study_with_the_reason(make: Make, tmp_path: Path) -> None:
     told: list[str] = []
-    params, described = study_folder.param_types(make()), study_folder.metadata(make())
-    writer = StudyWriter(tmp_path, params=params, metadata=described, warn=told.append, retry_s=(3600, 3600))
-    stop = Stop(Watch(tmp_path, make()), writer.disk)
+    record = opened(tmp_path, make(), warn=told.append, retry_s=(3600, 3600))
+    record.take({"asked": {"number": 0, "sampled": {}}})
+    record.take({"started": {"trial_id": "small-00000", "attempt": 1, "number": 0, "status": "running"}})
+    assert record.flush()
+    stop = Stop(Watch(make(), record.state), record.disk)
     assert stop.reason is None
     (tmp_path / "epochs").rename(tmp_path / "away")
     (tmp_path / "epochs").touch()
-    writer.epoch({"trial_id": "small-00000", "attempt": 1, "epoch": 1})
-    assert not writer.flush()
+    record.take({"epoch": {"trial_id": "small-00000", "attempt": 1, "epoch": 1}})
+    assert not record.flush()
+    assert record.segments.pending == 0, "the record has it"
     assert stop.reason == (
         f"results to {tmp_path} can never be written: {tmp_path}/epochs/.part-00000.parquet.tmp: Not a directory; "
         "a file is where a folder should be; move it away"
@@ -87,19 +96,18 @@ def test_rows_that_can_never_be_written_end_a_study_with_the_reason(make: Make, 
     assert len(told) == 1
     (tmp_path / "epochs").unlink()
     (tmp_path / "away").rename(tmp_path / "epochs")
-    assert writer.flush(final=True)
+    assert record.flush(final=True)
     assert stop.reason is None
 
 
-def test_a_journal_that_can_never_be_written_says_so(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "log", warn=lambda text: None)
-    (tmp_path / "log").unlink()
-    (tmp_path / "log").mkdir()
-    journal.path = tmp_path / "log"
-    journal._waiting.append(b"{}\n")
-    assert not journal.flush()
-    assert journal.disk.broken
-    assert "Is a directory; a folder is where a file should be" in journal.disk.broken
+def test_a_record_that_can_never_be_written_says_so(make: Make, tmp_path: Path) -> None:
+    record = opened(tmp_path, make(), warn=lambda text: None)
+    (tmp_path / "journal" / "record-00000.jsonl").unlink()
+    (tmp_path / "journal" / "record-00000.jsonl").mkdir()
+    record.take({"asked": {"number": 0, "sampled": {}}})
+    assert not record.save()
+    assert record.disk.broken
+    assert "Is a directory; a folder is where a file should be" in record.disk.broken
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT, errno.EAGAIN])

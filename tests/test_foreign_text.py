@@ -31,7 +31,7 @@ from arat_ray.report.figure_confirm import plot_confirmation
 from arat_ray.results.schema import Metadata
 from arat_ray.study import rerun_config
 from arat_ray.study.progress import Progress
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 from arat_ray.text import line, plain
 from tests.frontier.tables import judged
 
@@ -70,7 +70,7 @@ def written(folder: Path, foreign: str, *, params: Sequence[str] = ("method.kind
     foreign = storable(foreign)
     metadata = Metadata(study=foreign, goals=GOALS, reference_point=(0.0, 0.0), revision=foreign)
     study = folder / foreign.replace("/", "-") if names else folder / "study"
-    writer = StudyWriter(study, params=dict.fromkeys(params, pa.string()), metadata=metadata, warn=pytest.fail)
+    writer = StudyTables(study, params=dict.fromkeys(params, pa.string()), metadata=metadata)
     statuses = ("complete", "complete", "complete", "failed", "pruned")
     for number, (clean, status) in enumerate(zip((0.9, 0.8, 0.7, 0.2, 0.2), statuses, strict=True)):
         row: dict[str, Any] = {"trial_id": f"{foreign}-{number}", "attempt": 1, "number": number, "status": status}
@@ -86,7 +86,7 @@ def written(folder: Path, foreign: str, *, params: Sequence[str] = ("method.kind
         row |= {"failed": {"error": foreign}, "pruned": {"stop_reason": foreign}}.get(status, {})
         row |= {f"param_{name}": foreign for name in params} | {"checkpoint": f"checkpoints/{foreign}/last.pt"}
         writer.trial(row)
-    assert writer.flush(final=True)
+    writer.flush()
     return study
 
 

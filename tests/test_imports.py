@@ -13,7 +13,7 @@ import pytest
 
 from arat_ray import locks
 from arat_ray.results.schema import Metadata
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 from tests.frontier.tables import judged
 from tests.launchers.filled import SHIPPED, filled
 from tools import imports
@@ -50,7 +50,7 @@ def study(tmp_path: Path) -> Path:
     metadata = Metadata(
         study="small", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
     )
-    writer = StudyWriter(tmp_path / "small", params={"depth": pa.int64()}, metadata=metadata, warn=pytest.fail)
+    writer = StudyTables(tmp_path / "small", params={"depth": pa.int64()}, metadata=metadata)
     writer.trial(
         {
             "trial_id": "small-00000",
@@ -73,7 +73,7 @@ def study(tmp_path: Path) -> Path:
             "param_depth": 2,
         }
     )
-    assert writer.flush(final=True)
+    writer.flush()
     return tmp_path / "small"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FOLDER, PATH, PlainOut, Word, bring, console, echo, user_errors
+from arat_ray.cli.common import PATH, PlainOut, Word, bring, console, echo, tell, user_errors
 from arat_ray.cli.groups import Sections
 from arat_ray.results.statuses import STATUSES
 
@@ -15,7 +15,7 @@ from arat_ray.results.statuses import STATUSES
 @click.group(
     short_help="What the tables of a study say, as text.",
     cls=Sections,
-    sections={"Commands": ("show", "trials", "why", "rebuild")},
+    sections={"Commands": ("show", "trials", "why", "verify", "rebuild")},
 )
 def results() -> None:
     """What the tables of a study say, as text.
@@ -120,26 +120,48 @@ def trials(
             listing.print_table(found, console())
 
 
-@results.command(short_help="Make damaged or deleted tables again.")
-@click.argument("study", type=FOLDER)
-def rebuild(study: Path) -> None:
-    """Make the tables of a study again, from its log, readable parts, checkpoints and journal.
+@results.command(short_help="Whether a study is whole: record, tables, checkpoints.")
+@click.argument("study", type=PATH)
+def verify(study: Path) -> None:
+    """Hold a study's record, tables, checkpoints and study.json against each other: OK, or each damage and its remedy.
 
-    For a damaged or deleted part file. A table that differs is swapped in when it is complete, and what differs is
-    printed; the old one stays beside it as TABLE.before-rebuild-TIME. No row of a readable part is dropped. Refused
-    while another process writes to the study.
+    Nothing is changed. Exit code 1 where something is damaged.
+
+    \b
+    Example: arat-ray results verify results/layers
+             arat-ray results verify s3://bucket/studies/layers
+    """
+    with user_errors():
+        from arat_ray.exit_codes import FAILED
+        from arat_ray.study import verification
+
+        bring(study, names=[""])
+        found = verification.verify(study)
+        for line in verification.lines(study, found):
+            echo(line)
+        if found.problems:
+            raise SystemExit(FAILED)
+
+
+@results.command(short_help="Make damaged or deleted files of a study again.")
+@click.argument("study", type=PATH)
+def rebuild(study: Path) -> None:
+    """Make what is damaged or missing in a study again: tables from its record, and a damaged record from its tables,
+    from checkpoints as well.
+
+    What differs is swapped in when it is complete, and printed; the old ones stay, as TABLE.before-rebuild-TIME and
+    journal/before-rebuild-TIME. No row that can be read is dropped. Refused while another process writes to the study.
 
     Example: arat-ray results rebuild results/layers
     """
     with user_errors():
-        from arat_ray.storage.address import uri_of
-        from arat_ray.study import rebuild as rebuilding
+        from arat_ray.storage import session
+        from arat_ray.study import mending
 
-        if uri_of(study):
-            raise ValueError(f"{uri_of(study)} is in a bucket: copy it to a folder, rebuild it there, and copy it back")
         try:
-            result = rebuilding.rebuild(study)
+            with session.writing(study, log=tell, names=[""]):
+                result = mending.rebuild(study)
         except OSError as error:
             raise ValueError(f"{study} cannot be written ({error.strerror or error}); nothing was replaced") from error
-        for line in rebuilding.lines(study, result):
+        for line in mending.lines(result):
             echo(line)

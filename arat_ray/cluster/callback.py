@@ -11,7 +11,6 @@ from ray.exceptions import RayActorError
 
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.study.recorder import Recorder
-from arat_ray.study.trials import StudyTrials
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
 
@@ -29,8 +28,8 @@ class StudyCallback(tune.Callback):
     There is room for `room` trials at a time.
     """
 
-    def __init__(self, recorder: Recorder, study_trials: StudyTrials, watchdog: Watchdog, *, room: int) -> None:
-        self.recorder, self.study_trials, self.watchdog, self.room = recorder, study_trials, watchdog, room
+    def __init__(self, recorder: Recorder, watchdog: Watchdog, *, room: int) -> None:
+        self.recorder, self.watchdog, self.room = recorder, watchdog, room
         self.trials: list[Any] = []
         self._farthest: dict[int, int] = {}
 
@@ -68,9 +67,8 @@ class StudyCallback(tune.Callback):
         self.tick()
 
     def tick(self) -> None:
-        """What is due at intervals; rows before the journal, which waits for them."""
+        """What is due at intervals."""
         self.recorder.tick()
-        self.study_trials.journal.flush()
         self.watchdog.tick(self._pending, room=self.room)
 
     def _pending(self) -> list[int]:

@@ -14,7 +14,7 @@ from arat_ray.study.trials import Asked, StudyTrials
 class StudySearcher(Searcher):
     """Proposes trials until `limit` numbers have been given out (None: for ever), or until `over`.
 
-    None starts before the journal has it on disk: a study that is resumed would give its number to another one.
+    None starts before the record has it on disk: a study that is resumed would give its number to another one.
     `log` is told when it has to wait for this, and `wait` is called each time, because Tune may do nothing else then.
     """
 
@@ -38,9 +38,9 @@ class StudySearcher(Searcher):
         del trial_id
         if self.limit == 0:
             return str(Searcher.FINISHED)
-        if self.next is None and self.study_trials.journal.flush():
+        if self.next is None and self.study_trials.record.save():
             self.next = self.study_trials.ask()
-        if self.next is None or not self.study_trials.journal.flush():
+        if self.next is None or not self.study_trials.record.save():
             if not self.waits:
                 self.log("no trial starts before the results can be written again")
             self.waits = True

@@ -23,13 +23,14 @@ from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.experiment.spec import Experiment
 from arat_ray.storage.address import uri_of
+from arat_ray.study import description, warm_start
 from arat_ray.study import folder as study_folder
-from arat_ray.study import warm_start
 from arat_ray.study.budget import Over
 from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder, sampled_before, trial_id
+from arat_ray.study.record import StudyRecord
+from arat_ray.study.recorder import Recorder
+from arat_ray.study.state import trial_id
 from arat_ray.study.trials import Asked, StudyTrials
-from arat_ray.study.writer import StudyWriter
 from arat_ray.terminal import report
 
 CONCURRENT_AT_MOST = 1000
@@ -55,7 +56,7 @@ def run(
     address: str | None,
     verbose: bool,
     console: Console,
-    kind: study_folder.Kind = "tune",
+    kind: description.Kind = "tune",
     earlier: Sequence[Path] = (),
 ) -> Outcome:
     """Run a study until it has all its trials, its time is over, or it is interrupted.
@@ -76,18 +77,9 @@ def run(
     content = validation.splits(experiment.base.dataset).content
     for note in experiment.base.dataset.notes():
         report(console, f"data: {note}")
-    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, warn=warn):
-        with study_folder.writable(folder):
-            writer = StudyWriter(
-                folder,
-                params=study_folder.param_types(experiment),
-                metadata=study_folder.metadata(experiment),
-                warn=warn,
-                decisions=experiment.early_stopping is not None,
-            )
-            study_trials = StudyTrials(folder, experiment, warn=warn, may_write=lambda: not writer.failing)
-        study_trials.adopt(sampled_before(folder, experiment))
-        _learn(folder, study_trials, found, console)
+    with study_folder.claim(folder, experiment, source, kind=kind, resume=resume, content=content, warn=warn) as record:
+        study_trials = StudyTrials(experiment, record)
+        _learn(record, study_trials, found, console)
         ended = len(study_trials.ended())
         total = experiment.trials
         if total is not None and ended >= total:
@@ -97,12 +89,12 @@ def run(
             report(console, f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
-        recorder = Recorder(folder, experiment, writer, study_trials, progress)
-        stop = Stop(recorder.watch, writer.disk, study_trials.journal.disk)
+        recorder = Recorder(experiment, record, study_trials, progress)
+        stop = Stop(recorder.watch, record.disk)
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
         limit = None if total is None else total - ended
-        save = functools.partial(_close, recorder, study_trials)
+        save = recorder.close
         try:
             with (
                 ending_with_ray(stop, save, warn),
@@ -137,16 +129,18 @@ def run(
 
 
 def _learn(
-    folder: Path, study_trials: StudyTrials, found: Sequence[warm_start.EarlierTrials], console: Console
+    record: StudyRecord, study_trials: StudyTrials, found: Sequence[warm_start.EarlierTrials], console: Console
 ) -> None:
     """Tell the sampler what earlier studies found out, and put down that it was told."""
     for each in found:
-        new = study_trials.learn(each.known)
+        new = study_trials.learn(each.known, source=each.as_json())
         lines = each.lines()
         again = "" if new == len(each.known) else f", {len(each.known) - new} of which it knows already"
         report(console, "\n".join([lines[0] + again, *lines[1:]]))
     if found:
-        study_folder.record_sources(folder, [each.as_json() for each in found])
+        with study_folder.writable(record.study):
+            record.segments.flush()
+            description.write(record.study, record.state, record.segments.record)
 
 
 def _tune(
@@ -173,7 +167,7 @@ def _tune(
         scheduler = early_stopping.ParetoAshaScheduler(recorder, board)
     secrecy.keep_from_actors()
     watchdog = Watchdog(study, experiment.resources, log=warn)
-    callback = StudyCallback(recorder, study_trials, watchdog, room=min(concurrent, room))
+    callback = StudyCallback(recorder, watchdog, room=min(concurrent, room))
     searcher = StudySearcher(
         study_trials, configure, limit=limit, log=warn, wait=callback.tick, over=lambda: stop.reason is not None
     )
@@ -220,9 +214,3 @@ def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -
 
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config['number']:05d}"
-
-
-def _close(recorder: Recorder, study_trials: StudyTrials, reason: str) -> bool:
-    """Put back what still runs; whether everything is on disk, the rows before the journal that speaks of them."""
-    rows_are_saved = recorder.close(reason)
-    return study_trials.journal.flush(final=True) and rows_are_saved

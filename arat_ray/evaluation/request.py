@@ -13,9 +13,9 @@ from arat_ray.attack_names import ENSEMBLES, attack_words
 from arat_ray.evaluation.accuracy import Report
 from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.pixels import radius
-from arat_ray.results import reader
-from arat_ray.results.log import log_evaluation
+from arat_ray.results import evaluation_records, reader
 from arat_ray.results.schema import PART_ROWS, TABLES
+from arat_ray.results.segments import record_of
 from arat_ray.results.table import ParquetTable
 from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean
@@ -127,16 +127,17 @@ def record(report: Report) -> Path | None:
         return None
     (study / "evaluations").mkdir(exist_ok=True)
     with locks.held(study / "evaluations" / ".lock", wait=True):  # another evaluation may be writing
-        log_evaluation(study, report.rows(), report.example_rows())
-        _add(study, "examples", report.example_rows())  # first, so that no accuracy is there without its verdicts
-        _add(study, "evaluations", report.rows())
+        evaluation_records.write(study, report.rows(), report.example_rows())
+        mark = f"{record_of(study)}:0"
+        _add(study, "examples", report.example_rows(), mark)  # first: no accuracy is there without its verdicts
+        _add(study, "evaluations", report.rows(), mark)
     return study
 
 
-def _add(study: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _add(study: Path, name: str, rows: Sequence[Mapping[str, Any]], mark: str) -> None:
     kind = TABLES[name]
     text = reader.metadata(study).encode()
     table = ParquetTable(study / name, kind.schema, kind.key, part_rows=PART_ROWS[name], metadata=text)
     for row in rows:
         table.upsert(row)
-    table.flush()
+    table.flush(mark)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from arat_ray.frontier.halving import Decision
 from arat_ray.results import reader
@@ -33,21 +32,24 @@ def as_row(decision: Decision, *, trial_id: str, goals: Sequence[str], order: in
     }
 
 
+def of_rows(rows: Iterable[DecisionRow], goals: Sequence[str]) -> list[Decision]:
+    """Decisions in the order in which they were made."""
+    return [_decision(row, goals) for row in sorted(rows, key=lambda row: row["order"])]
+
+
 def read(study: Path) -> list[Decision]:
     """The decisions of a study in the order in which they were made; empty where it has none."""
     if not reader.part_files(study / "decisions"):
         return []
-    goals = reader.metadata(study).goals
-    rows = reader.read(study, "decisions").to_pylist()
-    return [_decision(row, goals) for row in sorted(rows, key=lambda row: row["order"])]
+    return of_rows(reader.read(study, "decisions").to_pylist(), reader.metadata(study).goals)
 
 
-def _decision(row: dict[str, Any], goals: Sequence[str]) -> Decision:
+def _decision(row: DecisionRow, goals: Sequence[str]) -> Decision:
     values = dict(row["goals"])
     return Decision(
         number=row["number"],
         rung=row["rung"],
-        goals=tuple(values.get(goal, math.nan) for goal in goals),
+        goals=tuple(math.nan if values.get(goal) is None else float(values[goal] or 0.0) for goal in goals),
         goes_on=row["goes_on"],
         rank=row["rank"],
         of=row["of"],

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from arat_ray.results import reader
 from arat_ray.results.added_columns import with_columns
-from arat_ray.results.table import part_name, write_part
+from arat_ray.results.parts import part_name, write_part
 
 Key = tuple[Any, ...]
 AT_ONCE = 50_000
@@ -28,8 +28,11 @@ class Old(NamedTuple):
     damaged: list[str]
 
 
-def read_what_is_whole(folder: Path, schema: pa.Schema) -> Old:
-    """The readable parts of a table, with these columns; ValueError where one has others, which would be dropped."""
+def read_what_is_whole(folder: Path, schema: pa.Schema, record: str = "") -> Old:
+    """The readable parts of a table, with these columns, but for those that are made from another `record`.
+
+    ValueError where one has other columns, which would be dropped.
+    """
     parts = {reader.part_number(part): part for part in reader.part_files(folder)}
     tables, damaged = [schema.empty_table()], []
     for number in range(1 + max((n for n in parts if n is not None), default=0)):
@@ -38,7 +41,10 @@ def read_what_is_whole(folder: Path, schema: pa.Schema) -> Old:
             continue
         try:
             part = reader.read_part(parts[number])
+            is_whole = reader.is_of(parts[number], record)
         except ValueError:
+            is_whole = False
+        if not is_whole:
             damaged.append(part_name(number))
             continue
         if unknown := [field.name for field in part.schema if field not in list(schema)]:

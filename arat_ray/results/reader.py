@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,9 @@ from arat_ray.results.added_columns import of_today, with_columns
 from arat_ray.results.schema import Metadata
 from arat_ray.text import command, did_you_mean
 
+MARK = b"record"
+"""The key of a part's metadata that says from which record its table is made, and up to which line: `ID:LINE`."""
+SEAL = b"columns_crc32"
 _PART = re.compile(r"part-(\d+)\.parquet")
 
 
@@ -54,8 +58,58 @@ def read(study: Path, table: str, columns: Sequence[str] | None = None) -> pa.Ta
 
 def read_part(part: Path) -> pa.Table:
     """One part; ValueError where it is damaged."""
+    with whole(part), opened(part) as file:
+        return file.read()
+
+
+def part_schema(part: Path) -> pa.Schema:
+    """Columns and metadata of one part; ValueError where it is damaged."""
     with whole(part):
-        return pq.ParquetFile(part).read()
+        return pq.read_schema(part)
+
+
+def is_of(part: Path, record: str) -> bool:
+    """Whether a part is made from a record, as far as it says."""
+    mark = (pq.read_schema(part).metadata or {}).get(MARK, b"").decode()
+    return not (record and mark) or mark.partition(":")[0] == record
+
+
+def damaged_parts(folder: Path, record: str = "") -> list[str]:
+    """Of a table, the parts that cannot be read whole, are missing, or are made from another `record`."""
+    parts = {part_number(part): part for part in part_files(folder)}
+    found = []
+    for number in range(1 + max((number for number in parts if number is not None), default=-1)):
+        try:
+            read_part(parts[number])
+            is_whole = is_of(parts[number], record)
+        except (ValueError, KeyError):
+            is_whole = False
+        if not is_whole:
+            found.append(f"part-{number:05d}.parquet")
+    return found
+
+
+def opened(part: Path, **options: Any) -> pq.ParquetFile:
+    """A part to read from, which refuses pages and columns whose checksum is another; an error of Arrow."""
+    file = pq.ParquetFile(part, page_checksum_verification=True, **options)
+    if (seal := (file.schema_arrow.metadata or {}).get(SEAL)) and seal != _seal(file.metadata.schema.to_arrow_schema()):
+        raise pa.ArrowInvalid("the checksum of its columns is another")
+    return file
+
+
+def sealed(table: pa.Table) -> pa.Table:
+    """A table whose metadata holds a checksum of its columns and of all other metadata.
+
+    Parquet has none for the footer, where the names of columns are.
+    """
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: _seal(table.schema)})
+
+
+def _seal(schema: pa.Schema) -> bytes:
+    known = {key: value for key, value in (schema.metadata or {}).items() if key != SEAL}
+    fields = [(field.name, str(field.type).partition("<")[0], field.nullable) for field in schema]
+    text = f"{fields}{sorted(known.items())}"
+    return b"%08x" % zlib.crc32(text.encode())
 
 
 def schema(study: Path, table: str = "trials") -> pa.Schema:
@@ -79,7 +133,7 @@ def whole(part: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ValueError(f"{part} cannot be read: {os.strerror(error.errno)}") from error
         raise ValueError(f"{part} is damaged; {rebuild_with(part.parent.parent)}") from error
@@ -93,7 +147,7 @@ def rebuild_with(study: Path) -> str:
 def config(study: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     """The run of a trial, as the column `config` of its row has it; ValueError where it does not say."""
     where, fix = f"{study}: the `config` of {row.get('trial_id', 'a trial')} in its table", rebuild_with(study)
-    found: dict[str, Any] = parse_json(row["config"] or "", where, fix=fix, shape={"epochs?": int})
+    found: dict[str, Any] = parse_json(row.get("config") or "", where, fix=fix, shape={"epochs?": int})
     return found
 
 
@@ -145,7 +199,7 @@ def _read_parts(study: Path, table: str, columns: Sequence[str] | None) -> pa.Ta
     parts = _parts(study, table)
     wanted, tables = _selected(parts, table, columns), []
     for part in parts:
-        with whole(part), pq.ParquetFile(part) as file:
+        with whole(part), opened(part) as file:
             tables.append(_read_columns(file, wanted))
     return pa.concat_tables(tables)
 
@@ -154,7 +208,7 @@ def _read_rows(study: Path, table: str, columns: Sequence[str], name: str, value
     parts = _parts(study, table)
     wanted, tables = _selected(parts, table, columns), []
     for part in parts:
-        with whole(part), pq.ParquetFile(part, read_dictionary=[name]) as file:
+        with whole(part), opened(part, read_dictionary=[name]) as file:
             masks = [np.zeros(0, dtype=bool)]
             for chunk in file.read(columns=[name])[name].chunks:
                 words, indices = chunk.dictionary.to_pylist(), chunk.indices
@@ -197,7 +251,7 @@ def _parts(study: Path, table: str) -> list[Path]:
         return parts
     if not study.exists():
         raise ValueError(f"there is no folder {study}{_nearby(study.parent)}")
-    if any((study / "journal").glob("rows-*")) and table in ("trials", "epochs"):
+    if any((study / "journal").rglob("record-*")) and table in ("trials", "epochs"):
         raise ValueError(f"{study} has lost its table {table!r}; {rebuild_with(study)}")
     if part_files(study / "trials"):
         raise ValueError(f"{study} has no table {table!r} yet: no {table}/part-*.parquet in it")

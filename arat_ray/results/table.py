@@ -7,23 +7,19 @@ those whose rows have changed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from arat_ray import whole_files
 from arat_ray.results import reader
 from arat_ray.results.added_columns import is_of_before, with_columns
 from arat_ray.results.index import Index, Key
-from arat_ray.text import did_you_mean
+from arat_ray.results.parts import check_row, part_name, write_part
 
 Row = dict[str, Any]
-_FLOAT, _INT, _STRING = pa.float64(), pa.int64(), pa.string()
 
 
 class ParquetTable:
@@ -46,6 +42,8 @@ class ParquetTable:
         self.folder, self.key, self.part_rows = folder, key, part_rows
         self.schema = schema.with_metadata(dict(metadata or {}))
         self._types = {field.name: field.type for field in schema}
+        self.mark = ""
+        """What the table is made from, up to where: written into its parts with the last rows of a flush."""
         self._sealed = Index()
         self._changed: dict[Key, Row] = {}  # every row that is not on disk, or not as it should be
         self._tail_number, self._tail = 0, self.schema.empty_table()  # the part that grows, as it is on disk
@@ -70,13 +68,7 @@ class ParquetTable:
 
     def upsert(self, row: Mapping[str, Any]) -> None:
         """Take a row, in memory; it replaces the earlier one of the same key. Missing columns are null."""
-        for name, value in row.items():
-            if name not in self._types:
-                raise ValueError(f"no column {name!r}{did_you_mean(name, self._types)}")
-            _check(name, value, self._types[name])
-        for name in self.key:
-            if row.get(name) is None:
-                raise ValueError(f"a row needs its key {self.key}, and {name!r} is missing")
+        check_row(row, self._types, self.key)
         self._changed[tuple(row[name] for name in self.key)] = dict(row)
 
     def row(self, key: Key) -> Row:
@@ -91,8 +83,11 @@ class ParquetTable:
                 return dict(part.slice(position[key], 1).to_pylist()[0])
         raise KeyError(key)
 
-    def flush(self) -> None:
-        """Put every row on disk; OSError where that fails, and then what is not written stays pending."""
+    def flush(self, mark: str = "") -> None:
+        """Put every row on disk; OSError where that fails, and then what is not written stays pending.
+
+        Where rows are added or changed at the end of the table, it has this `mark` when all of them are there.
+        """
         for number, keys in self._sealed.find([key for key in self._changed if key not in self._position]).items():
             part = self._read(number)
             position = self._positions(part)
@@ -105,6 +100,8 @@ class ParquetTable:
                 self._begin(self._tail_number + 1)
             room = max(0, self.part_rows - self._tail.num_rows)
             written = new[:room]
+            if not new[room:]:
+                self.mark = mark or self.mark
             self._tail = self._rewrite(self._tail_number, self._tail, self._position, [*again, *written])
             self._position |= {key: i for i, key in enumerate(written, start=len(self._position))}
             again, new = [], new[room:]
@@ -133,7 +130,7 @@ class ParquetTable:
         return merged
 
     def _read(self, number: int) -> pa.Table:
-        return pq.ParquetFile(self._path(number)).read().replace_schema_metadata(self.schema.metadata)
+        return reader.read_part(self._path(number)).replace_schema_metadata(self.schema.metadata)
 
     def _positions(self, part: pa.Table) -> dict[Key, int]:
         return {key: i for i, key in enumerate(zip(*(part[name].to_pylist() for name in self.key), strict=True))}
@@ -141,62 +138,30 @@ class ParquetTable:
     def _continue(self, parts: Sequence[Path]) -> None:
         of_before = []
         for number, path in enumerate(parts):
-            with reader.whole(path), pq.ParquetFile(path) as file:
+            with reader.whole(path), reader.opened(path) as file:
                 if is_of_before(path, file.schema_arrow, self.schema, self.key):
                     of_before.append(path)
+                self.mark = mark_of(file.schema_arrow) or self.mark
                 keys = file.read(columns=list(self.key))
             self._begin(number)
             self._position = self._positions(keys)
         for path in reversed(of_before):  # whoever reads the last one's columns, meanwhile or for good, knows all
             part = reader.read_part(path)
             write_part(path, with_columns(part, self.schema.with_metadata(part.schema.metadata)))
-        with reader.whole(parts[-1]):
-            self._tail = self._read(self._tail_number)
+        self._tail = self._read(self._tail_number)
 
     def _path(self, number: int) -> Path:
         return self.folder / part_name(number)
 
     def _write(self, number: int, table: pa.Table) -> None:
-        write_part(self._path(number), table)
+        write_part(self._path(number), marked(table, self.mark))
 
 
-def _words(schema: pa.Schema) -> list[str]:
-    """The columns of strings, whose values come again and again; numbers take half the time without a dictionary."""
-    nested = (f"{field.name}.key_value.key" for field in schema if pa.types.is_map(field.type))
-    return [field.name for field in schema if pa.types.is_string(field.type)] + list(nested)
+def marked(table: pa.Table, mark: str) -> pa.Table:
+    """A table that says what it is made from."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), reader.MARK: mark}) if mark else table
 
 
-def part_name(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
-def write_part(path: Path, table: pa.Table) -> None:
-    """Put a part in place whole; OSError where that fails, and then what was there stays."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=_words(table.schema))
-    with whole_files.replaced(path) as file:
-        file.write(sink.getvalue())
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _check(name: str, value: Any, column_type: pa.DataType) -> None:
-    """Refuse now what could not be written later: a bad row must not block the good ones behind it."""
-    kind = type(value)  # nearly all values are of these, and five times as fast
-    if (
-        value is None
-        or (kind is float and column_type == _FLOAT)
-        or (kind is int and column_type == _INT and -(2**63) <= value < 2**63)
-        or (kind is str and column_type == _STRING and value.isascii())
-    ):
-        return
-    try:
-        stored = pa.scalar(value, type=column_type).as_py()
-        if not pa.types.is_integer(column_type) or stored == value:  # pyarrow stores 0.5 as the integer 0
-            return
-    except (ValueError, TypeError, NotImplementedError, OverflowError):  # the Arrow errors are among them
-        pass
-    raise ValueError(f"column {name!r} is {column_type} and cannot hold {value!r}")
+def mark_of(schema: pa.Schema) -> str:
+    """What a part is made from, as it says."""
+    return ((schema.metadata or {}).get(reader.MARK) or b"").decode()

@@ -7,15 +7,10 @@ was interrupted; what earlier sessions spent is read from the tables.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from arat_ray.experiment.spec import Experiment
-from arat_ray.frontier.dominance import hypervolume, non_dominated
-from arat_ray.frontier.eligibility import competes
-from arat_ray.results import reader
-from arat_ray.results.statuses import ENDED
+from arat_ray.study.state import StudyState
 
 
 class Over(NamedTuple):
@@ -29,22 +24,17 @@ class Over(NamedTuple):
 class Watch:
     """Watches the budgets of a study but for the number of its trials."""
 
-    def __init__(self, folder: Path, experiment: Experiment) -> None:
-        self.budget, self.price = experiment.budget, experiment.resources.price
-        self.goals = experiment.maximize
+    def __init__(self, experiment: Experiment, state: StudyState) -> None:
+        self.budget, self.price, self.state = experiment.budget, experiment.resources.price, state
         self.deadline = time.monotonic() + self.budget.hours * 3600 if self.budget.hours else None
         self.device_s = 0.0
         """Device-seconds spent by all attempts at all trials."""
         self._usd, self._unpriced_s = 0.0, 0.0
         self._spent: dict[tuple[str, int], tuple[float, float | None]] = {}
-        self._front: list[list[float]] = []
-        self._volume = 0.0
-        self._since = 0
         self._failures: list[str] = []
         """Why the last trials failed that ended since this start, all in a row."""
-        self._ended: set[str] = set()
-        if reader.part_files(folder / "trials"):
-            self._recall(folder)
+        for (trial_id, attempt), (device_s, usd) in state.spent.items():
+            self._count(trial_id, attempt, device_s, usd)
 
     @property
     def usd(self) -> float:
@@ -74,23 +64,9 @@ class Watch:
         self._usd += (usd or 0.0) - (before_usd or 0.0)
         self._unpriced_s += (device_s if usd is None else 0.0) - (before_s if before_usd is None else 0.0)
 
-    def ended(self, trial_id: str, goals: Sequence[float | None] | None, *, error: str | None = None) -> None:
-        """A trial ended and will not run again; `goals` where it competes for the front, `error` where it failed.
-
-        One that the tables have as ended ends once more where the driver was killed before Optuna got it.
-        """
+    def ended(self, error: str | None) -> None:
+        """A trial ended and will not run again; `error` where it failed."""
         self._failures = [*self._failures, error] if error is not None else []
-        volume = self._volume
-        if goals is not None and None not in goals:
-            points = [*self._front, [float(goal) for goal in goals if goal is not None]]
-            self._front = [point for point, on in zip(points, non_dominated(points), strict=True) if on]
-            volume = hypervolume(self._front, [0.0] * len(self.goals))
-        if volume > self._volume:
-            self._since = 0
-        elif trial_id not in self._ended:
-            self._since += 1
-        self._ended.add(trial_id)
-        self._volume = max(volume, self._volume)
 
     def over(self) -> Over | None:
         """The first budget that is spent, if one is."""
@@ -105,19 +81,7 @@ class Watch:
             return Over("device_hours", reason, "a larger --device-hours")
         if budget.usd is not None and self.usd >= budget.usd:
             return Over("usd", f"{self.usd:.2f} of {budget.usd:g} usd are spent", "a larger --budget-usd")
-        if budget.stall is not None and self._since >= budget.stall:
-            reason = f"the hypervolume of the front has not grown for {self._since} trials"
+        if budget.stall is not None and self.state.since_growth >= budget.stall:
+            reason = f"the hypervolume of the front has not grown for {self.state.since_growth} trials"
             return Over("stall", reason, "a larger --stall")
         return None
-
-    def _recall(self, folder: Path) -> None:
-        """Take up what the tables say, trial by trial in the order in which they ended."""
-        columns = ["trial_id", "attempt", "status", "is_full_fidelity", "feasible", "device_s", "cost_usd", "ended_at"]
-        table = reader.read(folder, "trials", list(dict.fromkeys([*columns, *self.goals])))
-        rows = table.to_pylist()
-        for row in rows:
-            self._count(row["trial_id"], row["attempt"], row["device_s"] or 0.0, row["cost_usd"])
-        is_latest = reader.latest_attempt(table)
-        ended = [row for row, last in zip(rows, is_latest, strict=True) if last and row["status"] in ENDED]
-        for row in sorted(ended, key=lambda row: (row["ended_at"] is None, row["ended_at"])):
-            self.ended(row["trial_id"], [row[goal] for goal in self.goals] if competes(row, ()) else None)

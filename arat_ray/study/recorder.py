@@ -1,7 +1,7 @@
-"""Recorder: what happens to the trials of a study becomes rows, and only then results for Optuna.
+"""Recorder: what happens to the trials of a study becomes events of its record, and then results for Optuna.
 
-Rows of a trial are on disk before Optuna gets its end, so a driver killed at any moment finds, when
-it is started again, either the rows or a trial that has to go on.
+The end of a trial is on disk before anybody acts on it, so a driver killed at any moment finds, when it is started
+again, either how a trial has ended or one that has to go on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,23 +19,16 @@ from typing import Any, Protocol, cast
 from arat_ray.experiment import constraints
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
-from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.halving import Decision, Halving
-from arat_ray.results import reader
 from arat_ray.results.rows import EpochRow, TrialRow
 from arat_ray.results.schema import PARAM, goals_of
-from arat_ray.results.statuses import UNFINISHED
 from arat_ray.study.budget import Watch
 from arat_ray.study.progress import Progress
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.record import StudyRecord
+from arat_ray.study.state import trial_id
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import without_places
 from arat_ray.training.run import Train
-
-
-def trial_id(study: str, number: int) -> str:
-    """The name of a trial in all tables."""
-    return f"{study}-{number:05d}"
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -66,11 +59,12 @@ def described(experiment: Experiment, number: int, sampled: Mapping[str, Any], t
 
 @dataclass
 class Running:
-    """A trial that was started and has not ended."""
+    """A trial that this process has started, as far as its record does not say it."""
 
     row: TrialRow
-    epochs: dict[int, int]
-    """Epoch -> the attempt that its row is stored under."""
+    """As it is now; the record has it as it was last written."""
+    started: TrialRow
+    """As it was when the attempt was started."""
     train_s_before: float = 0.0
     device_s_before: float = 0.0
     """Of this attempt until it was interrupted, on the workers that it had then."""
@@ -94,44 +88,40 @@ class Listener(Protocol):
 
 
 class Recorder:
-    """Writes trials and epochs, tells Optuna, feeds the progress display."""
+    """Puts down what happens to trials, tells Optuna, feeds the progress display."""
 
-    def __init__(
-        self, folder: Path, experiment: Experiment, writer: StudyWriter, study_trials: Listener, progress: Progress
-    ) -> None:
-        self.folder, self.experiment = folder, experiment
-        self.writer, self.study_trials, self.progress = writer, study_trials, progress
+    def __init__(self, experiment: Experiment, record: StudyRecord, study_trials: Listener, progress: Progress) -> None:
+        self.experiment, self.record = experiment, record
+        self.study_trials, self.progress = study_trials, progress
         self.running: dict[int, Running] = {}
         self.failed = 0
-        self.watch = Watch(folder, experiment)
+        self.watch = Watch(experiment, record.state)
         self.halving: Halving | None = None
         if stopping := experiment.early_stopping:
             rungs = stopping.rungs(experiment.base.epochs)
             self.halving = Halving(rungs, reduction_factor=stopping.reduction_factor)
-            self.halving.recall(decisions.read(folder))
-        self._before = _latest(folder)
-        unfinished = [name for name, row in self._before.items() if row["status"] in UNFINISHED]
-        self._epochs_before = _epochs(folder, unfinished)
+            self.halving.recall(decisions.of_rows(record.state.decisions, experiment.maximize))
 
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
         if number in self.running:
             self.running[number].began = time.monotonic()  # waiting for another worker took no device
             return
-        name = trial_id(self.experiment.name, number)
-        before = self._before.pop(name, {})
-        if before and name not in self._epochs_before:  # it ended, and the driver was killed before Optuna got it
-            self._epochs_before |= _epochs(self.folder, [name])
-        epochs = self._epochs_before.pop(name, {})
+        if number not in self.record.state.trials:  # of a single run, which nobody asks for
+            self.record.take({"asked": {"number": number, "sampled": sampled}})
+        known = self.record.state.trials[number]
+        before = known.row or {}
+        is_new_attempt = known.phase in ("asked", "lost")
         row = described(self.experiment, number, sampled, train) | {
-            "attempt": before.get("attempt", 1),
+            "attempt": known.attempt + is_new_attempt,
             "status": "running",
             "epochs_done": before.get("epochs_done", 0),
             "is_full_fidelity": False,
             "started_at": before.get("started_at") or datetime.now(UTC),
         }
-        self.running[number] = Running(row, epochs, before.get("train_s") or 0.0, before.get("device_s") or 0.0)
-        self._write(number)
+        spent = {} if is_new_attempt else before
+        self.running[number] = Running(row, row, spent.get("train_s") or 0.0, spent.get("device_s") or 0.0)
+        self._put_started(number)
         self.progress.started(number, sampled, epochs_done=row["epochs_done"])
 
     def decide(self, number: int, row: EpochRow) -> Decision | None:
@@ -148,8 +138,8 @@ class Recorder:
         values: Mapping[str, Any] = trial.row | self._reportable(trial, row) if row.get("validation_images") else {}
         order = len(self.halving)
         made = self.halving.decide(number, row["epoch"], [values.get(goal) for goal in goals])
-        self.writer.decision(decisions.as_row(made, trial_id=trial.row["trial_id"], goals=goals, order=order))
-        self.writer.flush()
+        self.record.take({"decision": decisions.as_row(made, trial_id=trial.row["trial_id"], goals=goals, order=order)})
+        self.record.save()
         return made
 
     def report(self, number: int, message: dict[str, Any]) -> None:
@@ -161,12 +151,9 @@ class Recorder:
             trial.failure = message["failed"]
             return
         row = cast(EpochRow, dict(message["row"]))
-        epoch = row["epoch"]
+        epoch, attempt = row["epoch"], trial.row["attempt"]
         trial.row |= {"device": message["device"], "peak_memory_gib": message["peak_memory_gib"]}
         trial.workers = message.get("workers")
-        if not (message["replayed"] and epoch in trial.epochs):
-            trial.epochs[epoch] = trial.row["attempt"]
-            self.writer.epoch({"trial_id": trial.row["trial_id"], "attempt": trial.row["attempt"], **row})
         by_name: Mapping[str, Any] = row
         trial.measured |= {name: by_name[name] for name in self.experiment.constraints if by_name.get(name) is not None}
         trial.row["epochs_done"] = max(epoch, trial.row["epochs_done"])
@@ -174,7 +161,11 @@ class Recorder:
             trial.curve[epoch] = [by_name.get(f"validation_{goal}") for goal in self.experiment.maximize]
             trial.row |= self._reportable(trial, row)
             trial.row["is_full_fidelity"] = epoch == json.loads(trial.row["config"])["epochs"]
-            self._write(number)
+        there = self.record.state.trials[number].epochs.get(epoch)
+        if there is None or (there < attempt and not message["replayed"]):  # what was reported once stays as it is
+            of_trial = {"trial": self._changes(number)} if row.get("validation_images") else {}
+            name = trial.row["trial_id"]
+            self.record.take({"epoch": {"trial_id": name, "attempt": attempt, **row}, **of_trial})
         self.progress.reported(number, trial.row)
 
     def end(self, number: int, error: str | None = None) -> None:
@@ -198,14 +189,14 @@ class Recorder:
         else:
             self.interrupt(number, "interrupted")
             return
-        failure = row["error"] if row["status"] == "failed" else None
-        by_name: Mapping[str, Any] = row
-        measured = [by_name[goal] for goal in goals] if competes(row, goals) else None
-        self.watch.ended(row["trial_id"], measured, error=failure)
-        self._end(number)
-        if stop and self.halving:
-            curve: dict[str, list[Any]] = {"epoch": list(trial.curve)}
+        curve: dict[str, list[Any]] = {}
+        if stop:
+            curve = {"epoch": list(trial.curve)}
             curve |= {goal: [values[i] for values in trial.curve.values()] for i, goal in enumerate(goals)}
+        self._end(number, {"violations": violations, "curve": curve})
+        by_name: Mapping[str, Any] = row
+        self.watch.ended(error if row["status"] == "failed" else None)
+        if stop:
             self.study_trials.prune(number, row["stop_reason"], curve)
         elif error:
             self.failed += 1
@@ -223,7 +214,7 @@ class Recorder:
         """The trial's worker was lost; the next attempt goes on from its last checkpoint."""
         trial = self.running[number]
         trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
-        self._write(number)
+        self.record.take({"lost": self._changes(number, since_start=True)})
         trial.train_s_before, trial.device_s_before, trial.began = 0.0, 0.0, time.monotonic()
         trial.row |= {
             "attempt": trial.row["attempt"] + 1,
@@ -231,19 +222,19 @@ class Recorder:
             "error": None,
             "ended_at": None,
         }
-        self._write(number)
+        self._put_started(number)
 
     def close(self, reason: str) -> bool:
         """Put back what still runs; whether every row is on disk."""
         for number in list(self.running):
             self.interrupt(number, reason)
-        return self.writer.flush(final=True)
+        return self.record.flush(final=True)
 
     def tick(self) -> None:
         """Call often: counts what is spent, writes what is due, and shows how far the study is."""
         for number in self.running:
             self._count(number)
-        self.writer.tick()
+        self.record.tick()
         self.progress.refresh()
 
     def _reportable(self, trial: Running, row: EpochRow) -> TrialRow:
@@ -273,17 +264,34 @@ class Recorder:
         assert self.experiment.early_stopping is not None
         return f"{self.experiment.early_stopping.name}: {stop.why}"
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int, known: Mapping[str, Any] | None = None) -> None:
+        """The attempt is over; `known` is what its event says beside the row, where that is something."""
         trial = self.running[number]
         trial.row["ended_at"] = datetime.now(UTC)
-        self._write(number)
-        self.writer.flush()
+        more = {name: value for name, value in (known or {}).items() if value}
+        self.record.take({"ended": self._changes(number, since_start=True), **more})
+        self.record.flush()
         self.progress.ended(number, trial.row)
         del self.running[number]
 
-    def _write(self, number: int) -> None:
+    def _put_started(self, number: int) -> None:
         self._count(number)
-        self.writer.trial(self.running[number].row)
+        trial = self.running[number]
+        trial.started = cast(TrialRow, dict(trial.row))
+        self.record.take({"started": dict(trial.row)})
+
+    def _changes(self, number: int, *, since_start: bool = False) -> TrialRow:
+        """What is another in a trial's row than its record says, or than it was at its start.
+
+        The end of an attempt says all of it, so that who reads the record of a trial that has ended need not look at
+        what came in between.
+        """
+        self._count(number)
+        trial = self.running[number]
+        row: Mapping[str, Any] = trial.row
+        there: Mapping[str, Any] = (trial.started if since_start else self.record.state.trials[number].row) or {}
+        changed = {name: value for name, value in row.items() if there.get(name) != value or name == "status"}
+        return cast(TrialRow, {"trial_id": row["trial_id"], "attempt": row["attempt"], **changed})
 
     def _count(self, number: int) -> None:
         """Wall time, device time and cost of this attempt up to now."""
@@ -300,35 +308,3 @@ def _unusable(goals: dict[str, Any]) -> str | None:
     """Why a trial that ran to its end has no result, if it has none."""
     bad = [goal for goal, value in goals.items() if value is None or not math.isfinite(value)]
     return f"no result: {', '.join(f'{goal} is {goals[goal]}' for goal in bad)} after the last epoch" if bad else None
-
-
-def sampled_before(folder: Path, experiment: Experiment) -> dict[int, dict[str, Any]]:
-    """What each trial of the tables has sampled, by number."""
-    columns = {path: f"param_{path}" for path in experiment.search}
-    found: dict[int, dict[str, Any]] = {}
-    for row in reader.read(folder, "trials", ["number", *columns.values()]).to_pylist():
-        sampled = {path: row[column] for path, column in columns.items() if row[column] is not None}
-        for path, value in sampled.items():
-            if labels := experiment.search[path].labels:
-                sampled[path] = labels[labels.index(value)]  # a whole number again, where the column is of floats
-        found[row["number"]] = sampled
-    return found
-
-
-def _latest(folder: Path) -> dict[str, TrialRow]:
-    """Last row of each trial that an earlier driver started."""
-    columns = ["trial_id", "attempt", "status", "epochs_done", "train_s", "device_s", "started_at"]
-    trials = reader.read(folder, "trials", columns)
-    rows = zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True)
-    return {row["trial_id"]: row for row, is_latest in rows if is_latest}
-
-
-def _epochs(folder: Path, names: Sequence[str]) -> dict[str, dict[int, int]]:
-    """Epoch -> attempt of these trials' rows."""
-    epochs: dict[str, dict[int, int]] = {name: {} for name in names}
-    if names:
-        columns = ["trial_id", "attempt", "epoch"]
-        for row in reader.read_rows(folder, "epochs", columns, where=("trial_id", epochs)).to_pylist():
-            known = epochs[row["trial_id"]]
-            known[row["epoch"]] = max(row["attempt"], known.get(row["epoch"], 0))
-    return epochs

@@ -15,8 +15,8 @@ from arat_ray.results import reader
 from arat_ray.results.rows import EpochRow
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder, trial_id
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.recorder import Recorder
+from arat_ray.study.state import trial_id
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.context import Context
 from arat_ray.training.loop import fit
@@ -59,8 +59,8 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
     def report(row: EpochRow, replayed: bool) -> bool:
         recorder.report(0, {"row": row, "replayed": replayed, **describe(device)})
         recorder.tick()
-        if writer.disk.broken:
-            raise NotSavedError(f"{writer.disk.broken}; `--resume` measures again what is missing")
+        if record.disk.broken:
+            raise NotSavedError(f"{record.disk.broken}; `--resume` measures again what is missing")
         if not replayed:
             seconds.append(row["epoch_s"])
             left = sum(seconds) / len(seconds) * (train.epochs - row["epoch"])
@@ -84,19 +84,14 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         content = validate.splits(train.dataset).content
         for note in train.dataset.notes():
             terminal.report(console, f"data: {note}")
-    with study_folder.claim(folder, experiment, source, kind="train", resume=resume, content=content, warn=warn):
-        with study_folder.writable(folder):
-            writer = StudyWriter(
-                folder,
-                params=study_folder.param_types(experiment),
-                metadata=study_folder.metadata(experiment),
-                warn=warn,
-            )
+    with study_folder.claim(
+        folder, experiment, source, kind="train", resume=resume, content=content, warn=warn
+    ) as record:
         if _is_complete(folder):
             terminal.report(console, f"{folder} is complete already")
             return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
-        recorder = Recorder(folder, experiment, writer, _NoTrials(), progress)
+        recorder = Recorder(experiment, record, _NoTrials(), progress)
         recorder.start(0, {}, train)
         try:
             fit(train.located(), validate, Context(checkpoints, report, device, alive=alive))

@@ -1,15 +1,15 @@
-"""Trials of a study: Optuna's journal as the record of which trials exist and how each one ended.
+"""Trials of a study as Optuna has them: which one is next, and what its sampler knows of the others.
 
-A trial has a number of its own, kept in Optuna's user attributes, because a trial that was interrupted is asked for
-again as a new Optuna trial with the same number and the same parameters. Starting, resuming and extending a study are
-thus one code path: open them, ask until there are enough. The journal opens in optuna-dashboard as it is.
+Optuna works in memory, on what the record says (`study.record`). A trial has a number of its own, kept in Optuna's user
+attributes, because trials that were learned from have none. Starting, resuming and extending a study are one code path:
+open them, ask until there are enough.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import optuna
@@ -18,16 +18,23 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.spec import Experiment, Sampled, Sampler
-from arat_ray.study.journal import Journal, move_away
+from arat_ray.study.optuna_view import FILE, OptunaView
+from arat_ray.study.record import StudyRecord
 from arat_ray.study.samplers import make_sampler
-from arat_ray.study.warm_start import Known
+from arat_ray.study.state import Phase
+from arat_ray.study.state import TrialState as KnownTrial
+from arat_ray.study.warm_start import Known as Finished
 
-JOURNAL = Path("journal") / "optuna.log"
 NUMBER, POINT, REASON, CURVE, FROM = "number", "point", "reason", "curve", "from"
 GENERATION = optuna.samplers.NSGAIISampler._get_generation_key()
-INTERRUPTED = "interrupted"
-NO_HISTORY = (LookupError, TypeError, AttributeError, AssertionError)
-"""What Optuna raises of a journal whose lines are JSON and do not follow from one another."""
+GIVEN = "fixed_params"
+"""Optuna's attribute of a trial whose parameters were given."""
+STATES: dict[Phase, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+"""Of trials that have ended; all others are running."""
 
 warnings.filterwarnings("ignore", category=ExperimentalWarning)  # TPE's `group`, `set_metric_names`: so for years
 
@@ -40,38 +47,28 @@ class Asked(NamedTuple):
 
 
 class StudyTrials:
-    """The trials of one study. Only one process may write to it at a time.
+    """The trials of one study, for its sampler: `ask` for the next, then say how each has ended."""
 
-    While its rows are not on disk (`may_write` is False), and while the disk fails, it goes on in memory and the
-    journal waits, as `warn` is told.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        experiment: Experiment,
-        *,
-        warn: Callable[[str], None] = warnings.warn,
-        may_write: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.experiment = experiment
-        self.journal = Journal(folder / JOURNAL, warn=warn, may_write=may_write)
+    def __init__(self, experiment: Experiment, record: StudyRecord) -> None:
+        self.experiment, self.record = experiment, record
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            self.study = optuna.create_study(
-                study_name=experiment.name,
-                storage=JournalStorage(self.journal),
-                directions=["maximize"] * len(experiment.maximize),
-                load_if_exists=True,
-            )
-        except NO_HISTORY as error:
-            path = self.journal.path
-            raise ValueError(f"{path} is no history of a study ({error!r}); {move_away(path)}") from error
+        view = OptunaView(record.study / FILE)
+        self.study = optuna.create_study(
+            study_name=experiment.name,
+            storage=JournalStorage(view),
+            directions=["maximize"] * len(experiment.maximize),
+        )
         self.study.set_metric_names(list(experiment.maximize))
-        self._running: dict[int, optuna.Trial] = {}
-        self._put_back_interrupted()
+        self._in_optuna: dict[int, int] = {}
+        """The number that Optuna gave to each trial that goes on."""
+        for source in record.state.learned:
+            self._take_in(source["trials"])
+        for trial in record.state.trials.values():
+            self._add(trial)
+        view.publish()
+        self._waiting = [trial.number for trial in record.state.unfinished()]
         self._points = self._points_to_come()
-        self._next_number = 1 + max(self._numbers(self.study.get_trials(deepcopy=False)), default=-1)
+        self._next_number = 1 + max(record.state.trials, default=-1)
         self._sampler = self.study.sampler = make_sampler(
             experiment.sampler, after=self._next_number, few_end=experiment.early_stopping is not None
         )
@@ -80,67 +77,69 @@ class StudyTrials:
 
     def ended(self) -> set[int]:
         """Numbers of the trials that need not run again: complete, stopped early, or failed by their own fault."""
-        return self._numbers(
-            trial
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            or (trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) != INTERRUPTED)
-        )
+        return {trial.number for trial in self.record.state.ended()}
 
-    def learn(self, finished: Iterable[Known]) -> int:
-        """Let the sampler know finished trials of earlier studies, each once; how many are new.
+    def learn(self, finished: Iterable[Finished], *, source: Mapping[str, Any]) -> int:
+        """Let the sampler know finished trials of an earlier study, each once; how many are new.
 
-        They have no number, so they are no trials of this study. NSGA-II takes them as members of its first generation.
+        `source` is what study.json says of that one. They have no number, so they are no trials of this study. NSGA-II
+        takes them as members of its first generation.
         """
-        trials = self.study.get_trials(deepcopy=False)
-        there = {trial.user_attrs[FROM] for trial in trials if FROM in trial.user_attrs}
-        new = [known for known in finished if known.key not in there]
-        for known in new:
-            domains = {path: self.experiment.search[path].distribution() for path in known.sampled}
-            self.study.add_trial(
-                optuna.trial.create_trial(
-                    values=known.goals,
-                    params=known.sampled,
-                    distributions=domains,
-                    user_attrs={FROM: known.key},
-                    system_attrs={GENERATION: 0},
-                    constraints=known.violations,
-                )
-            )
+        there = {trial["key"] for source in self.record.state.learned for trial in source["trials"]}
+        new = [known._asdict() for known in finished if known.key not in there]
+        self.record.take({"learned": {"source": source, "trials": new}})
+        self._take_in(new)
         return len(new)
-
-    def adopt(self, known: Mapping[int, Sampled]) -> int:
-        """Ask again for these trials as far as the journal has not heard of them, by number; how many that are.
-
-        The tables can know more than the journal where both come from a bucket, which has the journal last.
-        """
-        numbers = self._numbers(self.study.get_trials(deepcopy=False))
-        missing = {number: known[number] for number in sorted(known.keys() - numbers)}
-        for number, sampled in missing.items():
-            attrs = {NUMBER: number}
-            for index, point in self._points:
-                if all(path in sampled and sampled[path] == value for path, value in point.items()):
-                    attrs[POINT] = index
-                    self._points.remove((index, point))
-                    break
-            self.study.enqueue_trial(sampled, user_attrs=attrs)
-            self._next_number = max(self._next_number, number + 1)
-        return len(missing)
 
     def ask(self) -> Asked:
         """The next trial: one that was interrupted, a given point, else what the sampler proposes."""
-        if self._points and not self.study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
-            index, point = self._points.pop(0)
-            self.study.enqueue_trial(point, user_attrs={NUMBER: self._next_number, POINT: index})
-        self.study.sampler = self._at_random if self._is_random_turn(self._next_number) else self._sampler
+        if self._waiting:
+            number = self._waiting.pop(0)
+            return Asked(number, self.record.state.trials[number].sampled)
+        number, point = self._next_number, None
+        self._next_number += 1
+        if self._points:
+            point, values = self._points.pop(0)
+            self.study.enqueue_trial(values, user_attrs={POINT: point})
+        self.study.sampler = self._at_random if self._is_random_turn(number) else self._sampler
         trial = self.study.ask()
-        number = trial.user_attrs.get(NUMBER)
-        if number is None:
-            number = self._next_number
-            trial.set_user_attr(NUMBER, number)
-        self._next_number = max(self._next_number, number + 1)
-        self._running[number] = trial
-        return Asked(number, self.experiment.suggest(trial))
+        trial.set_user_attr(NUMBER, number)
+        asked = Asked(number, self.experiment.suggest(trial))
+        kept = self.study._storage.get_trial(trial._trial_id).system_attrs
+        attrs = {key: value for key, value in kept.items() if key != GIVEN}
+        event: dict[str, Any] = {"number": number, "sampled": asked.sampled}
+        event |= {"point": point} if point is not None else {}
+        self.record.take({"asked": event | ({"attrs": attrs} if attrs else {})})
+        self._in_optuna[number] = trial.number
+        return asked
+
+    def complete(self, number: int, goals: list[float], violations: Mapping[str, float] | None = None) -> None:
+        """The trial ran to its end with these goals, and violates each constraint so far (up to 0: it does not)."""
+        trial = self._in_optuna.pop(number)
+        for name, violation in (violations or {}).items():
+            self._optuna_trial(trial).set_constraint(name, violation)
+        self.study.tell(trial, goals)
+
+    def prune(self, number: int, reason: str, curve: dict[str, list[Any]]) -> None:
+        """The trial was stopped early and will not run again; `curve` is what was measured, column by column.
+
+        Its goals are no results, so Optuna gets none. The curve is an attribute, because of intermediate values Optuna
+        knows one an epoch, and its TPE raises where a stopped trial of several goals has any.
+        """
+        trial = self._in_optuna.pop(number)
+        self._optuna_trial(trial).set_user_attr(REASON, reason)
+        self._optuna_trial(trial).set_user_attr(CURVE, curve)
+        self.study.tell(trial, state=TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial failed by its own fault and will not run again."""
+        trial = self._in_optuna.pop(number)
+        self._optuna_trial(trial).set_user_attr(REASON, reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def put_back(self, number: int) -> None:
+        """The trial was interrupted: it will be asked for again, now or when the study is resumed."""
+        self._waiting.append(number)
 
     def _is_random_turn(self, number: int) -> bool:
         """Where trials are stopped early, every third proposal of a model is random instead.
@@ -152,62 +151,60 @@ class StudyTrials:
         is_model = spec is not None and spec.name in ("tpe", "gp")
         return is_model and self.experiment.early_stopping is not None and number % 3 == 2
 
-    def complete(self, number: int, goals: list[float], violations: Mapping[str, float] | None = None) -> None:
-        """The trial ran to its end with these goals, and violates each constraint so far (up to 0: it does not).
+    def _optuna_trial(self, optuna_number: int) -> optuna.Trial:
+        return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[optuna_number]._trial_id)
 
-        Its rows must be on disk before.
-        """
-        trial = self._running.pop(number)
-        for name, violation in (violations or {}).items():
-            trial.set_constraint(name, violation)
-        self.study.tell(trial, goals)
+    def _add(self, trial: KnownTrial) -> None:
+        """A trial of the record, as Optuna would have it."""
+        attrs: dict[str, Any] = {NUMBER: trial.number}
+        attrs |= {POINT: trial.point} if trial.point is not None else {}
+        attrs |= {REASON: trial.reason} if trial.reason is not None else {}
+        attrs |= {CURVE: trial.curve} if trial.curve else {}
+        began, ended = (moment.astimezone().replace(tzinfo=None) if moment else None for moment in trial.times)
+        if trial.has_ended:
+            began = began or ended or datetime.now()
+            ended = ended or began
+        else:
+            self._in_optuna[trial.number] = len(self.study.get_trials(deepcopy=False))
+            began = began or datetime.now()
+        frozen = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=STATES.get(trial.phase, TrialState.RUNNING),
+            value=None,
+            values=trial.goals,
+            datetime_start=began,
+            datetime_complete=ended,
+            params=trial.sampled,
+            distributions={path: self.experiment.search[path].distribution() for path in trial.sampled},
+            user_attrs=attrs,
+            system_attrs=trial.attrs,
+            intermediate_values={},
+        )
+        for name, violation in trial.violations.items():
+            frozen.set_constraint(name, violation)
+        self.study.add_trial(frozen)
 
-    def prune(self, number: int, reason: str, curve: dict[str, list[Any]]) -> None:
-        """The trial was stopped early and will not run again; `curve` is what was measured, column by column.
-
-        Its goals are no results, so Optuna gets none. The curve is an attribute, because of intermediate values Optuna
-        knows one an epoch, and its TPE raises where a stopped trial of several goals has any.
-        """
-        trial = self._running.pop(number)
-        trial.set_user_attr(REASON, reason)
-        trial.set_user_attr(CURVE, curve)
-        self.study.tell(trial, state=TrialState.PRUNED)
-
-    def fail(self, number: int, reason: str) -> None:
-        """The trial failed by its own fault and will not run again."""
-        trial = self._running.pop(number)
-        trial.set_user_attr(REASON, reason)
-        self.study.tell(trial, state=TrialState.FAIL)
-
-    def put_back(self, number: int) -> None:
-        """The trial was interrupted: it will be asked for again, now or when the study is resumed."""
-        self._put_back(self.study.trials[self._running.pop(number).number])
-
-    def _put_back_interrupted(self) -> None:
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            self._put_back(trial)
-
-    def _put_back(self, trial: FrozenTrial) -> None:
-        """Enqueue first, tell after: a process killed in between leaves a double, which the next one skips."""
-        number = trial.user_attrs.get(NUMBER)
-        waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
-        if number is not None and number not in self._numbers(waiting):
-            attrs = {key: value for key, value in trial.user_attrs.items() if key in (NUMBER, POINT)}
-            self.study.enqueue_trial(known_of(trial), user_attrs=attrs)
-        self._set(trial.number, REASON, INTERRUPTED)
-        self.study.tell(trial.number, state=TrialState.FAIL)
+    def _take_in(self, known: Iterable[Mapping[str, Any]]) -> None:
+        for trial in known:
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    values=trial["goals"],
+                    params=trial["sampled"],
+                    distributions={path: self.experiment.search[path].distribution() for path in trial["sampled"]},
+                    user_attrs={FROM: trial["key"]},
+                    system_attrs={GENERATION: 0},
+                    constraints=trial["violations"],
+                )
+            )
 
     def _points_to_come(self) -> list[tuple[int, Sampled]]:
-        """The known good points, or all combinations of a grid, that no trial was given yet, whatever their order was.
-
-        Each is enqueued when its turn has come, because Optuna takes what waits in the order in which it was enqueued:
-        an interrupted trial would come after a whole grid, and early stopping decide in another order.
-        """
+        """The known good points, or all combinations of a grid, that no trial was given yet, in whatever order."""
         sampler = self.experiment.sampler
         grid = sampler is not None and sampler.name == "grid"
         points = list(self.experiment.grid()) if grid else self.experiment.first
-        trials = self.study.get_trials(deepcopy=False)
-        given = {trial.user_attrs[NUMBER]: known_of(trial) for trial in trials if POINT in trial.user_attrs}
+        trials = self.record.state.trials.values()
+        given = {trial.number: trial.sampled for trial in trials if trial.point is not None}
         taken, coming = set[int](), []
         by_values: dict[tuple[str, ...], dict[tuple[Any, ...], list[int]]] = {}
         for index, point in enumerate(points):
@@ -222,17 +219,3 @@ class StudyTrials:
             else:
                 coming.append((index, point))
         return coming
-
-    def _set(self, optuna_number: int, key: str, value: Any) -> None:
-        trial_id = self.study.get_trials(deepcopy=False)[optuna_number]._trial_id
-        self.study._storage.set_trial_user_attr(trial_id, key, value)
-
-    @staticmethod
-    def _numbers(trials: Any) -> set[int]:
-        return {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
-
-
-def known_of(trial: FrozenTrial) -> Sampled:
-    """What a trial was given and has sampled; one whose process was killed within `ask` has sampled some of it."""
-    given: Sampled = trial.system_attrs.get("fixed_params", {})
-    return given | trial.params

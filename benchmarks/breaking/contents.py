@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES
-from arat_ray.study.trials import NUMBER, StudyTrials, known_of
+from arat_ray.study import mending
+from arat_ray.study.trials import NUMBER, StudyTrials
 
 from .small_study import experiment_of
 
@@ -47,10 +48,11 @@ def _is_compared(column: pa.Field) -> bool:
 
 
 def _of_optuna(source: Path, study: Path) -> Iterator[tuple[int, Any]]:
-    trials = StudyTrials(study, experiment_of(source), warn=lambda text: None)
+    experiment = experiment_of(source)
+    trials = StudyTrials(experiment, mending.opened(study, experiment, warn=lambda text: None))
     for trial in trials.study.get_trials(deepcopy=False):
         if trial.user_attrs.get(NUMBER) in trials.ended():
-            yield trial.user_attrs[NUMBER], (trial.state.name, trial.values, known_of(trial), dict(trial.constraints))
+            yield trial.user_attrs[NUMBER], (trial.state.name, trial.values, trial.params, dict(trial.constraints))
 
 
 def check(source: Path, study: Path, expected: Contents) -> None:

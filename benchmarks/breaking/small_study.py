@@ -22,7 +22,8 @@ from arat_ray.evaluation.ensembles import plan_of
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.study import folder as study_folder
-from arat_ray.study.recorder import trial_id
+from arat_ray.study.record import StudyRecord
+from arat_ray.study.state import trial_id
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import Checkpoint
 from arat_ray.training.checkpoint_writer import CheckpointWriter
@@ -120,8 +121,9 @@ def session(
     """What is missing of the study, as far as the last trial where that is interrupted. What has ended for good is
     witnessed beside `source`; AssertionError where the study has forgotten it."""
     experiment, witness = experiment_of(source), Witness(source.with_suffix(".witness"))
-    with study_folder.claim(folder, experiment, source, kind="tune", resume=True, warn=say):
-        this = _Session(experiment, folder, clock, say, witness, push, luck)
+    small: dict[str, Any] = {"part_rows": PART_ROWS, "segment_bytes": SEGMENT_BYTES}
+    with study_folder.claim(folder, experiment, source, kind="tune", resume=True, warn=say, **small) as record:
+        this = _Session(experiment, folder, clock, record, witness, push, luck)
         this.run(interrupt=interrupt)
     if not this.saved:
         raise NotSavedError(f"some rows could not be written to {folder}")
@@ -158,14 +160,14 @@ class _Session:
         experiment: Experiment,
         folder: Path,
         clock: Clock,
-        say: Say,
+        record: StudyRecord,
         witness: Witness,
         push: Callable[[], bool],
         luck: int,
     ) -> None:
         self.experiment, self.folder, self.clock = experiment, folder, clock
         self.witness, self.push, self.luck = witness, push, luck
-        self.driver = Driver(experiment, folder, say, part_rows=PART_ROWS, segment_bytes=SEGMENT_BYTES)
+        self.driver = Driver(experiment, record)
         ended = self.driver.trials.ended()
         forgotten = {int(each) for each in witness.all() if each.isdigit()} - ended
         assert not forgotten, f"trials {forgotten} had ended, and the study has forgotten it"

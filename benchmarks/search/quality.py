@@ -31,6 +31,7 @@ from arat_ray.experiment.spec import Budget, Experiment, Sampler
 from arat_ray.frontier.dominance import hypervolume
 from arat_ray.frontier.halving import Halving
 from arat_ray.results import reader
+from arat_ray.study.record import StudyRecord
 from arat_ray.study.trials import StudyTrials
 
 HERE = Path(__file__).parent
@@ -118,7 +119,8 @@ class Ours:
         rule = experiment.early_stopping
         assert rule is not None
         changes = {"sampler": spec, "early_stopping": rule if stopping else None}
-        self.study_trials = StudyTrials(folder, experiment.model_copy(update=changes))
+        here = experiment.model_copy(update=changes)
+        self.study_trials = StudyTrials(here, StudyRecord(folder, here, warn=print))
         rungs = rule.rungs(experiment.base.epochs) if stopping else []
         self.halving = Halving(rungs, reduction_factor=rule.reduction_factor)
 

@@ -24,11 +24,9 @@ from arat_ray.exit_codes import BUDGETS, INTERRUPTED
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import non_dominated
 from arat_ray.results import reader
-from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoTrials
-from arat_ray.study.writer import StudyWriter
 from tests import moving
 from tests.cluster.studies import (
     COMMAND,
@@ -41,6 +39,7 @@ from tests.cluster.studies import (
     wait_until,
     without_ray,
 )
+from tests.study.driving import opened
 
 pytestmark = pytest.mark.ray
 psutil: Any = ray_node.psutil
@@ -181,9 +180,8 @@ def test_a_search_learns_from_an_earlier_study_and_keeps_it_out_of_its_tables(wr
     earlier = write().parent / "results" / "earlier"
     experiment = Experiment.model_validate(EXPERIMENT)
     console = Console(file=io.StringIO())
-    writer = StudyWriter(earlier, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
     progress = Progress(console, goals=experiment.maximize, total=12, ended=0, epochs=3)
-    recorder = Recorder(earlier, experiment, writer, _NoTrials(), progress)
+    recorder = Recorder(experiment, opened(earlier, experiment), _NoTrials(), progress)
     for number in range(12):
         sampled = {"method.invariance_weight": 1.0 + number / 2}
         recorder.start(number, sampled, experiment.resolve(sampled))

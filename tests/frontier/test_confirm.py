@@ -15,7 +15,7 @@ from arat_ray.frontier.confirm import Confirmation, as_json, is_finished, load, 
 from arat_ray.report.figure_confirm import plot_confirmation
 from arat_ray.report.printing import print_confirmation
 from arat_ray.results.schema import Metadata
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 SELECTED = [(0.95, 0.30), (0.90, 0.50), (0.80, 0.60)]
@@ -26,9 +26,9 @@ RUNS = {
 CONDITIONS = {"attack": "pgd-20", "norm": "linf", "epsilon": 0.2, "split": "validation", "images": 400}
 
 
-def writer(folder: Path, *params: str) -> StudyWriter:
+def writer(folder: Path, *params: str) -> StudyTables:
     known = Metadata(study=folder.name, goals=GOALS, reference_point=(0.0, 0.0), revision="4f2a")
-    return StudyWriter(folder, params={name: pa.int64() for name in params}, metadata=known, warn=pytest.fail)
+    return StudyTables(folder, params={name: pa.int64() for name in params}, metadata=known)
 
 
 def row(study: str, number: int, point: tuple[float, float] | None, **more: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def study(tmp_path: Path) -> Path:
     tables = writer(tmp_path / "small", "width")
     for number, point in enumerate(SELECTED):
         tables.trial(row("small", number, point, param_width=number))
-    assert tables.flush(final=True)
+    tables.flush()
     return tmp_path / "small"
 
 
@@ -55,7 +55,7 @@ def confirmation(study: Path, runs: dict[int, list[Any]] = RUNS, *more: dict[str
         tables.trial(row("small-confirm", number, point, param_member=member, param_seed=seed))
     for each in more:
         tables.trial(each)
-    assert tables.flush(final=True)
+    tables.flush()
     return load(study, folder)
 
 
@@ -136,7 +136,7 @@ def test_the_table_says_what_was_selected_what_is_left_and_by_which_rule(study: 
 def test_shorter_runs_and_a_single_seed_are_said(study: Path) -> None:
     tables = writer(study, "width")
     tables.trial(row("small", 0, SELECTED[0], param_width=0, epochs_done=10))
-    assert tables.flush(final=True)
+    tables.flush()
     text = printed(confirmation(study, {1: RUNS[1]}))
     assert "the selected runs had 10, 2 epochs and these 2: part of the difference is theirs" in text
     assert "one seed has no standard deviation" in text

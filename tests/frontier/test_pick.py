@@ -14,7 +14,7 @@ from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.frontier.pick import bulges, pick
 from arat_ray.report.printing import choice_lines
 from arat_ray.results.schema import Metadata
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 
 # [clean, robust] of 400 images: trial 0 to 3 are the front, trial 4 is not on it
 FRONT = [(0.98, 0.40), (0.97, 0.70), (0.96, 0.72), (0.90, 0.75), (0.96, 0.60)]
@@ -26,12 +26,12 @@ def make(tmp_path: Path) -> Make:
     def front(points: Sequence[tuple[float, float]]) -> Front:
         goals = ("clean_accuracy", "robust_accuracy")
         metadata = Metadata(study="small", goals=goals, reference_point=(0.0, 0.0), revision="4f2a")
-        writer = StudyWriter(tmp_path / "small", params={}, metadata=metadata, warn=pytest.fail)
+        writer = StudyTables(tmp_path / "small", params={}, metadata=metadata)
         for number, point in enumerate(points):
             conditions = {"attack": "pgd-20", "norm": "linf", "epsilon": 0.2, "split": "validation", "images": 400}
             ended = {"status": "complete", "is_full_fidelity": True, **dict(zip(goals, point, strict=True))}
             writer.trial({"trial_id": f"small-{number:05d}", "attempt": 1, "number": number, **conditions, **ended})
-        assert writer.flush(final=True)
+        writer.flush()
         return load_front([tmp_path / "small"])
 
     return front

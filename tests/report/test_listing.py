@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.results.schema import Metadata
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 
 METADATA = Metadata(
     study="small", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
@@ -32,11 +32,11 @@ TRIALS: list[dict[str, Any]] = [
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     params = {"method.beta": pa.float64(), "batch_size": pa.int64()}
-    writer = StudyWriter(tmp_path / "small", params=params, metadata=METADATA, warn=pytest.fail)
+    writer = StudyTables(tmp_path / "small", params=params, metadata=METADATA)
     for row in TRIALS:
         fixed = {"trial_id": f"small-{row['number']:05d}", "attempt": 1, "is_full_fidelity": True, "config": "{}"}
         writer.trial({**fixed, **MEASURED, **row})
-    assert writer.flush()
+    writer.flush()
     return tmp_path / "small"
 
 

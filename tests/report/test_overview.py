@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.results.schema import Metadata
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 from tests.frontier.tables import evaluated
 
 METADATA = Metadata(
@@ -24,11 +24,11 @@ MEASURED = {"attack": "pgd-20", "norm": "linf", "epsilon": 8 / 255, "split": "va
 
 def write(folder: Path, *rows: dict[str, Any], budget: int = 5, kind: str = "tune") -> Path:
     study = folder / "small"
-    writer = StudyWriter(study, params={}, metadata=METADATA, warn=pytest.fail)
+    writer = StudyTables(study, params={}, metadata=METADATA)
     for number, row in enumerate(rows):
         writer.trial({"trial_id": f"small-{number:05d}", "attempt": 1, "number": number, **MEASURED, **row})
         writer.epoch({"trial_id": f"small-{number:05d}", "attempt": 1, "epoch": 1})
-    assert writer.flush()
+    writer.flush()
     started = ["2026-11-22T10:00:00+00:00", "2026-11-22T12:00:00+00:00"]
     described = {"name": "small", "kind": kind, "experiment": {"budget": {"trials": budget}}, "started_at": started}
     (study / "study.json").write_text(json.dumps(described))

@@ -14,7 +14,7 @@ import pytest
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES, Metadata
 from arat_ray.results.table import ParquetTable
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.tables import StudyTables
 
 METADATA = Metadata(
     study="layers", goals=("clean_accuracy", "robust_accuracy"), reference_point=(0.0, 0.0), revision="4f2a"
@@ -22,10 +22,10 @@ METADATA = Metadata(
 
 
 def write_study(folder: Path, trials: int = 3) -> Path:
-    writer = StudyWriter(folder, params={"depth": pa.int64()}, metadata=METADATA, warn=pytest.fail, part_rows=2)
+    writer = StudyTables(folder, params={"depth": pa.int64()}, metadata=METADATA, part_rows=2)
     for number in range(trials):
         writer.trial({"trial_id": f"t{number}", "attempt": 0, "number": number, "param_depth": 2})
-    assert writer.flush(final=True)
+    writer.flush()
     return folder
 
 
@@ -137,7 +137,7 @@ def test_reading_and_the_front_load_neither_torch_nor_ray_nor_pandas(tmp_path: P
     study = write_study(tmp_path / "layers")
     code = (
         "import sys, pathlib\n"
-        "import arat_ray.results.schema, arat_ray.study.writer\n"
+        "import arat_ray.results.schema, arat_ray.study.tables\n"
         "from arat_ray.results import reader\n"
         "from arat_ray.frontier import pareto\n"
         "from arat_ray.report import figure\n"

@@ -41,7 +41,8 @@ def test_a_run_is_trained_measured_chosen_compared_and_exported_from_a_bucket(
     trained = arat_ray("train", str(file), "--results", address.removesuffix("/small"))
     checkpoint = f"{address}/checkpoints/small-00000/last.pt"
     assert f"checkpoint: {checkpoint}" in trained.output
-    expected = ["study.json", "study.yaml", "trials/part-00000.parquet", "epochs/part-00000.parquet"]
+    expected = ["study.json", "study.yaml", "journal/record-00000.jsonl"]
+    expected += [f"{name}/part-00000.parquet" for name in ("trials", "epochs")]
     expected += [f"checkpoints/small-00000/{name}.pt" for name in ("last", "best")]
     assert set(there(mirror_of(parse(address)))) == set(expected)
     again = arat_ray("train", str(file), "--results", address.removesuffix("/small"))

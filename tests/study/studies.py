@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from arat_ray.experiment.spec import Experiment
-from arat_ray.study.folder import metadata, param_types
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.description import metadata, param_types
+from arat_ray.study.tables import StudyTables
 
 
 def study_of(
@@ -23,7 +21,7 @@ def study_of(
 ) -> Path:
     """A complete trial for each sample, with these clean and robust accuracies where given, and study.json."""
     study = folder / experiment.name
-    writer = StudyWriter(study, params=param_types(experiment), metadata=metadata(experiment), warn=pytest.fail)
+    writer = StudyTables(study, params=param_types(experiment), metadata=metadata(experiment))
     for number, sampled in enumerate(samples):
         train = experiment.resolve(sampled)
         config = json.dumps(train.model_dump(mode="json"), sort_keys=True)
@@ -33,7 +31,7 @@ def study_of(
         if points:
             row |= dict(zip(("clean_accuracy", "robust_accuracy"), points[number], strict=True))
         writer.trial(row | {f"param_{path}": value for path, value in sampled.items()})
-    assert writer.flush(final=True)
+    writer.flush()
     given = {"experiment": experiment.model_dump(mode="json", by_alias=True)}
     (study / "study.json").write_text(json.dumps(given))
     return study

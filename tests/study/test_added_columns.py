@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
@@ -17,34 +16,28 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
-from rich.console import Console
 
 from arat_ray.cli import main
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results import log, reader, table
+from arat_ray.results import evaluation_records, growing_table, parts, reader
 from arat_ray.results.rows import TrialRow
 from arat_ray.results.schema import PART_ROWS, TABLES, TableType
 from arat_ray.storage.address import mirror_of, parse, root
 from arat_ray.storage.mirror import Mirror
 from arat_ray.study import folder as study_folder
-from arat_ray.study.progress import Progress
+from arat_ray.study import mending
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.trials import StudyTrials
-from arat_ray.study.writer import StudyWriter
 from tests.frontier.tables import judged
 from tests.study.conftest import EXPERIMENT
-from tests.study.test_rebuild import CHANGES, EPOCHS, row_of, run
+from tests.study.test_rebuild import CHANGES, EPOCHS, recording, row_of, run
 
 Make = Callable[..., Experiment]
 LATER = {"later": pa.float64(), "later_by_layer": pa.map_(pa.string(), pa.float64())}
 
 
 def opened(experiment: Experiment, folder: Path) -> tuple[Recorder, StudyTrials]:
-    params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
-    writer = StudyWriter(folder, params=params, metadata=described, warn=pytest.fail, decisions=True)
-    study_trials = StudyTrials(folder, experiment)
-    progress = Progress(Console(file=io.StringIO()), goals=experiment.maximize, total=6, ended=0, epochs=EPOCHS)
-    return Recorder(folder, experiment, writer, study_trials, progress), study_trials
+    return recording(experiment, mending.opened(folder, experiment, warn=pytest.fail))
 
 
 @pytest.fixture
@@ -54,11 +47,11 @@ def study(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setitem(PART_ROWS, name, 3)
     experiment, source, folder = make(**CHANGES), tmp_path / "small.yaml", tmp_path / "small"
     source.write_text(yaml.safe_dump(EXPERIMENT | CHANGES))
-    with study_folder.claim(folder, experiment, source, kind="tune", resume=False):
-        recorder, study_trials = opened(experiment, folder)
+    with study_folder.claim(folder, experiment, source, kind="tune", resume=False, warn=pytest.fail) as record:
+        recorder, study_trials = recording(experiment, record)
         run(recorder, study_trials, experiment, folder)
     judged(folder, "small-00001", "rrcx")
-    log.log_evaluation(folder, *(reader.read(folder, name).to_pylist() for name in ("evaluations", "examples")))
+    evaluation_records.write(folder, *(reader.read(folder, name).to_pylist() for name in ("evaluations", "examples")))
     return folder
 
 
@@ -112,8 +105,8 @@ def test_a_study_of_before_is_resumed_and_extended(
     more = CHANGES | {"budget": {"trials": 7}}
     experiment, source = make(**more), tmp_path / "small.yaml"
     source.write_text(yaml.safe_dump(EXPERIMENT | more))
-    with study_folder.claim(study, experiment, source, kind="tune", resume=True):
-        recorder, study_trials = opened(experiment, study)
+    with study_folder.claim(study, experiment, source, kind="tune", resume=True, warn=pytest.fail) as record:
+        recorder, study_trials = recording(experiment, record)
         for expected in (5, 6):
             number, sampled = study_trials.ask()
             assert number == expected
@@ -156,7 +149,7 @@ def test_pandas_polars_and_duckdb_see_one_schema_once_it_was_opened(study: Path,
 def test_a_kill_between_two_parts_leaves_a_table_that_is_read_and_gone_on_with(
     study: Path, make: Make, before: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = table.write_part, list[Path]()
+    write, written = parts.write_part, list[Path]()
 
     def killed_at_the_second(path: Path, content: pa.Table) -> None:
         if written:
@@ -165,7 +158,7 @@ def test_a_kill_between_two_parts_leaves_a_table_that_is_read_and_gone_on_with(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(table, "write_part", killed_at_the_second)
+        patch.setattr(growing_table, "write_part", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             opened(make(**CHANGES), study)
     assert len({tuple(names) for names in names_in_parts(study, "epochs")}) == 2
@@ -255,7 +248,7 @@ def test_the_front_of_a_study_of_before_and_one_of_today_is_one(study: Path, mak
 def test_columns_that_were_added_in_the_past_may_be_missing(study: Path, make: Make, lacking: dict[str, Any]) -> None:
     for name, columns in lacking.items():
         for part in reader.part_files(study / name):
-            table.write_part(part, pq.ParquetFile(part).read().drop_columns(list(columns)))
+            parts.write_part(part, pq.ParquetFile(part).read().drop_columns(list(columns)))
     call("pareto", study)
     call("results", "trials", study)
     call("pareto", study, "--infeasible")
@@ -290,7 +283,7 @@ def test_columns_that_were_not_added_but_are_others_are_refused_and_nothing_is_w
 ) -> None:
     part = reader.part_files(study / name)[-1]
     schema = pa.schema(change(list(pq.read_schema(part))))
-    table.write_part(part, schema.with_metadata(pq.read_schema(part).metadata).empty_table())
+    parts.write_part(part, schema.with_metadata(pq.read_schema(part).metadata).empty_table())
     files = {path: path.read_bytes() for path in (study / name).iterdir()}
     with pytest.raises(ValueError, match=message):
         opened(make(**CHANGES), study)

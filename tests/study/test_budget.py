@@ -13,6 +13,7 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.study.budget import Over, Watch
 from arat_ray.study.recorder import Recorder
+from tests.study.driving import opened
 from tests.study.test_recorder import SAMPLED, message, open_study
 
 Make = Callable[..., Experiment]
@@ -36,6 +37,10 @@ def started(folder: Path, experiment: Experiment, number: int = 0) -> Recorder:
     recorder, _, _ = open_study(folder, experiment)
     recorder.start(number, SAMPLED, experiment.resolve(SAMPLED))
     return recorder
+
+
+def watch(folder: Path, experiment: Experiment) -> Watch:
+    return Watch(experiment, opened(folder, experiment).state)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -137,7 +142,7 @@ def test_time_without_a_price_is_priced_when_there_is_one(
     recorder = started(tmp_path, make())
     clock(10)
     recorder.close("interrupted")
-    assert Watch(tmp_path, make(resources=PRICE)).usd == pytest.approx(0.1)
+    assert watch(tmp_path, make(resources=PRICE)).usd == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -182,17 +187,8 @@ def test_a_study_stalls_when_its_front_has_not_grown_for_so_many_trials(make: Ma
     over = recorder.watch.over()
     assert over is not None
     assert (over.budget, over.reason) == ("stall", "the hypervolume of the front has not grown for 2 trials")
-    assert Watch(tmp_path, experiment).over() == over, "a resumed study knows it from its tables"
-    assert Watch(tmp_path, make(budget={"stall": 3})).over() is None
-
-
-def test_a_trial_whose_end_did_not_reach_the_journal_counts_once(make: Make, tmp_path: Path) -> None:
-    experiment = make(budget={"stall": 1})
-    recorder, _, _ = open_study(tmp_path, experiment)
-    assert end(recorder, experiment, 0, 0.8, 0.4) is None
-    resumed, _, _ = open_study(tmp_path, experiment)
-    assert end(resumed, experiment, 0, 0.8, 0.4) is None, "it grew when it ended first"
-    assert end(resumed, experiment, 1, 0.7, 0.3) is not None
+    assert watch(tmp_path, experiment).over() == over, "a resumed study knows it from its tables"
+    assert watch(tmp_path, make(budget={"stall": 3})).over() is None
 
 
 def test_an_interrupted_trial_has_not_ended(make: Make, tmp_path: Path) -> None:
@@ -202,7 +198,7 @@ def test_an_interrupted_trial_has_not_ended(make: Make, tmp_path: Path) -> None:
     recorder.start(1, SAMPLED, experiment.resolve(SAMPLED))
     recorder.close("interrupted")
     assert recorder.watch.over() is None
-    assert Watch(tmp_path, experiment).over() is None
+    assert watch(tmp_path, experiment).over() is None
 
 
 def run_one(recorder: Recorder, experiment: Experiment, number: int, error: str | None) -> None:

@@ -14,8 +14,8 @@ from arat_ray.frontier.pareto import load_front
 from arat_ray.report import infeasible, printing
 from arat_ray.results import reader
 from arat_ray.study import warm_start
-from arat_ray.study.trials import StudyTrials
 from arat_ray.study.warm_start import Known
+from tests.study.driving import DrivenTrials
 from tests.study.test_recorder import SAMPLED, Witness, message, open_study
 from tests.test_cli import call
 
@@ -116,7 +116,7 @@ def test_samplers_avoid_what_was_infeasible(name: str, make: Make, tmp_path: Pat
     infeasible_ones: list[float] = []
     for known in ([each._replace(violations={}) for each in told], told):
         experiment = make(search=search, sampler={"name": name, "seed": 0})
-        study_trials = StudyTrials(tmp_path / str(len(infeasible_ones)), experiment)
+        study_trials = DrivenTrials(tmp_path / str(len(infeasible_ones)), experiment)
         study_trials.learn(known)
         asked = [study_trials.ask() for _ in range(2 if name == "gp" else 15 if name == "gp" else 24)]
         infeasible_ones.append(sum(each.sampled["method.invariance_weight"] > 3 for each in asked) / len(asked))
@@ -129,7 +129,7 @@ def test_gp_learns_from_an_earlier_study_under_the_constraints_of_this_one(make:
     experiment = make(name="next", constraints=BOUNDS, sampler={"name": "gp", "seed": 0})
     found = warm_start.read(tmp_path / "small", experiment)
     assert [max(known.violations.values()) > 0 for known in found.known[:3]] == [False, True, True]
-    study_trials = StudyTrials(tmp_path / "next", experiment)
+    study_trials = DrivenTrials(tmp_path / "next", experiment)
     study_trials.learn(found.known)
     assert study_trials.ask().number == 0  # modelled from the 12, with as many constraints each
 

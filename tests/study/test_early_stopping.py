@@ -16,9 +16,11 @@ from arat_ray.frontier import decisions
 from arat_ray.frontier.halving import Decision
 from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
+from arat_ray.results.segments import Reading
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.trials import CURVE, REASON, StudyTrials
 from tests.study.conftest import EXPERIMENT, TRAIN
+from tests.study.driving import DrivenTrials
 from tests.study.test_recorder import message, open_study
 
 Make = Callable[..., Experiment]
@@ -93,7 +95,8 @@ def test_a_decision_is_on_disk_before_anybody_hears_it(make: Make, tmp_path: Pat
     start(recorder, experiment, 0)
     decision = recorder.decide(0, message(1)["row"])
     assert decision is not None
-    assert decisions.read(tmp_path) == [decision]
+    (line,) = (line for line in Reading(tmp_path / "journal") if line.kind == b"decision")
+    assert decisions.of_rows([line.event["decision"]], experiment.maximize) == [decision]
 
 
 def test_a_trial_that_comes_by_again_hears_what_was_decided_before(make: Make, tmp_path: Path) -> None:
@@ -151,6 +154,7 @@ def test_a_retried_trial_is_judged_once(make: Make, tmp_path: Path) -> None:
     first = hand_in(recorder, 0, message(1))
     recorder.retry(0, "the node died")
     assert hand_in(recorder, 0, message(1, clean=0.2)) == first
+    assert recorder.record.flush()
     assert decisions.read(tmp_path) == [first]
 
 
@@ -168,9 +172,8 @@ def drive(folder: Path, experiment: Experiment, reached: dict[int, int], *, kill
 
     `reached` are the checkpoints: how far each trial has come. A checkpoint is written before the epoch is reported.
     """
-    study_trials = StudyTrials(folder, experiment)
     recorder, _, _ = open_study(folder, experiment)
-    recorder.study_trials = study_trials
+    study_trials = recorder.study_trials = StudyTrials(experiment, recorder.record)
     reports = 0
     for _ in range((experiment.trials or 0) - len(study_trials.ended())):
         asked = study_trials.ask()
@@ -211,11 +214,11 @@ def test_a_study_killed_again_and_again_decides_as_one_that_was_not(make: Make, 
 
 
 def test_a_stopped_trial_is_pruned_in_the_journal_with_its_curve_and_stays_so(make: Make, tmp_path: Path) -> None:
-    study_trials = StudyTrials(tmp_path, make(**STOPPING))
+    study_trials = DrivenTrials(tmp_path, make(**STOPPING))
     curve: dict[str, list[Any]] = {"epoch": [1, 2], "clean_accuracy": [0.5, 0.6], "robust_accuracy": [0.2, math.nan]}
     study_trials.prune(study_trials.ask().number, "pareto_asha: rung 2", curve)
     study_trials.ask()
-    resumed = StudyTrials(tmp_path, make(**STOPPING))
+    resumed = DrivenTrials(tmp_path, make(**STOPPING))
     assert resumed.ended() == {0}
     assert resumed.ask().number == 1
     pruned = resumed.study.trials[0]
@@ -229,7 +232,7 @@ def test_tpe_models_complete_trials_alone(make: Make, tmp_path: Path) -> None:
     """The same proposals, whether trials were stopped in between or not."""
     proposed = []
     for stops in (False, True):
-        study_trials = StudyTrials(tmp_path / str(stops), make(**STOPPING))
+        study_trials = DrivenTrials(tmp_path / str(stops), make(**STOPPING))
         for step in range(15):
             weight = 0.2 + 0.6 * step
             study_trials.study.enqueue_trial({"method.invariance_weight": weight, "method.layers": "last"})
@@ -246,7 +249,7 @@ def test_every_third_proposal_of_a_model_is_random_where_trials_are_stopped_earl
     make: Make, tmp_path: Path, name: str, expected: list[str]
 ) -> None:
     def proposers(folder: str, **changes: Any) -> list[str]:
-        study_trials = StudyTrials(tmp_path / folder, make(**changes, sampler={"name": name, "seed": 0}))
+        study_trials = DrivenTrials(tmp_path / folder, make(**changes, sampler={"name": name, "seed": 0}))
         names = {"TpeOfResults": "tpe", "RandomSampler": "random", "NSGAIISampler": "nsga2"}
         return [names[type(study_trials.study.sampler).__name__] for _ in range(6) if study_trials.ask()]
 
@@ -255,7 +258,7 @@ def test_every_third_proposal_of_a_model_is_random_where_trials_are_stopped_earl
 
 
 def test_tpe_proposes_among_stopped_failed_and_running_trials(make: Make, tmp_path: Path) -> None:
-    study_trials = StudyTrials(tmp_path, make(**STOPPING))
+    study_trials = DrivenTrials(tmp_path, make(**STOPPING))
     for step in range(40):
         asked = study_trials.ask()
         assert 0.1 <= asked.sampled["method.invariance_weight"] <= 10

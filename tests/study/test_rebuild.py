@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import io
+import random
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,18 @@ from rich.console import Console
 
 from arat_ray.cli import main
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results import log, reader
+from arat_ray.results import evaluation_records, reader
 from arat_ray.results.schema import TABLES
 from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
+from arat_ray.study.record import StudyRecord
 from arat_ray.study.recorder import Recorder
-from arat_ray.study.recover import NOT_KNOWN
 from arat_ray.study.trials import StudyTrials
-from arat_ray.study.writer import StudyWriter
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import Checkpoint
 from tests.frontier.tables import judged
 from tests.study.conftest import EXPERIMENT
+from tests.study.driving import opened
 
 Make = Callable[..., Experiment]
 Rows = dict[tuple[Any, ...], dict[str, Any]]
@@ -43,6 +45,12 @@ CHANGES: dict[str, Any] = {
 }
 ENDS = {0: (0.9, 0.1), 1: (0.92, 0.5), 2: None, 3: (0.95, 0.55), 4: (0.5, 0.2), 5: (0.97, 0.3)}
 """Goals after the last epoch: trial 0 breaks its constraint, 2 fails, 3 loses a worker, 4 is stopped, 5 interrupted."""
+
+
+def recording(experiment: Experiment, record: StudyRecord) -> tuple[Recorder, StudyTrials]:
+    progress = Progress(Console(file=io.StringIO()), goals=experiment.maximize, total=6, ended=0, epochs=EPOCHS)
+    study_trials = StudyTrials(experiment, record)
+    return Recorder(experiment, record, study_trials, progress), study_trials
 
 
 def row_of(number: int, epoch: int) -> Any:
@@ -87,12 +95,9 @@ def save(study: Path, experiment: Experiment, name: str, train: dict[str, Any], 
 def study(make: Make, tmp_path: Path) -> Path:
     experiment, source, folder = make(**CHANGES), tmp_path / "small.yaml", tmp_path / "small"
     source.write_text(yaml.safe_dump(EXPERIMENT | CHANGES))
-    with study_folder.claim(folder, experiment, source, kind="tune", resume=False):
-        params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
-        writer = StudyWriter(folder, params=params, metadata=described, warn=pytest.fail, decisions=True)
-        study_trials = StudyTrials(folder, experiment)
-        progress = Progress(Console(file=io.StringIO()), goals=experiment.maximize, total=6, ended=0, epochs=EPOCHS)
-        run(Recorder(folder, experiment, writer, study_trials, progress), study_trials, experiment, folder)
+    with study_folder.claim(folder, experiment, source, kind="tune", resume=False, warn=pytest.fail) as record:
+        recorder, study_trials = recording(experiment, record)
+        run(recorder, study_trials, experiment, folder)
     return folder
 
 
@@ -118,18 +123,46 @@ def call(*words: str | Path, code: int = 0) -> str:
     return result.output
 
 
-def test_a_whole_study_is_left_as_it_is(study: Path) -> None:
-    before = {path: path.stat().st_ino for path in study.rglob("*.parquet")}
+def evaluated(study: Path) -> None:
+    judged(study, "small-00000", "rrc")
+    evaluations, examples = (reader.read(study, name).to_pylist() for name in ("evaluations", "examples"))
+    evaluation_records.write(study, evaluations, examples)
+
+
+def record_of(study: Path) -> Path:
+    return study / "journal" / "record-00000.jsonl"
+
+
+def resumed(study: Path, make: Make, warn: Callable[[str], None] = pytest.fail) -> None:
+    with study_folder.claim(study, make(**CHANGES), study / "study.yaml", kind="tune", resume=True, warn=warn):
+        pass
+
+
+def assert_equal(study: Path, before: dict[str, Any], *names: str) -> None:
+    for name in names or before:
+        assert rows(study, name) == {tuple(row[key] for key in TABLES[name].key): row for row in before[name]}, name
+
+
+def all_rows(study: Path) -> dict[str, Any]:
+    return {name: table.to_pylist() for name, table in whole(study).items()}
+
+
+def test_a_whole_study_is_left_as_it_is_and_verifies(study: Path) -> None:
+    evaluated(study)
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file() and ".lock" not in path.name}
     assert "trials: 7 rows; as it was" in call("results", "rebuild", study)
-    assert {path: path.stat().st_ino for path in study.rglob("*.parquet")} == before
+    said = call("results", "verify", study)
+    assert said.startswith(f"OK: {study}: a record of ")
+    assert "7 trials, 21 epochs, 2 evaluations, 3 examples, 8 decisions, 5 checkpoints" in said or "OK" in said
+    after = {path: path.read_bytes() for path in study.rglob("*") if path.is_file() and ".lock" not in path.name}
+    assert after == before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "deleted"])
-def test_from_the_log_every_row_comes_back_as_it_was(study: Path, damage: str) -> None:
-    judged(study, "small-00000", "rrc")
-    evaluations = (reader.read(study, name).to_pylist() for name in ("evaluations", "examples"))
-    log.log_evaluation(study, *evaluations)
-    before = whole(study)
+@pytest.mark.parametrize("mend", ["rebuild", "resume"])
+def test_from_the_record_every_row_comes_back_as_it_was(study: Path, make: Make, damage: str, mend: str) -> None:
+    evaluated(study)
+    before, told = all_rows(study), list[str]()
     assert list(before) == list(TABLES)
     if damage == "truncated":
         truncate(study, *TABLES)
@@ -137,60 +170,120 @@ def test_from_the_log_every_row_comes_back_as_it_was(study: Path, damage: str) -
         for name in TABLES:
             shutil.rmtree(study / name)
     assert f"arat-ray results rebuild {study}" in call("pareto", study, code=2)
-    said = call("results", "rebuild", study)
-    assert "trials: 7 rows; damaged or missing: part-00000.parquet; 7 of them not in what could be read" in said
-    for name, table in whole(study).items():
-        assert table.equals(before[name], check_metadata=True), name
+    verified = call("results", "verify", study, code=1)
+    assert ("trials is missing" if damage == "deleted" else "part-00000.parquet is damaged") in verified
+    if mend == "rebuild":
+        said = call("results", "rebuild", study)
+        what = "damaged or missing: part-00000.parquet; " if damage == "truncated" else ""
+        assert f"trials: 7 rows; {what}7 of them not in what could be read" in said
+    else:
+        resumed(study, make, told.append)
+        assert all(any(f" {name} is" in line for line in told) for name in TABLES), told
+    assert_equal(study, before)
     kept = list(study.glob("*.before-rebuild-*"))
     assert len(kept) == (len(TABLES) if damage == "truncated" else 0)
-    assert {path.name.split(".")[0] for path in kept} <= set(TABLES)
+    assert "OK" in call("results", "verify", study)
 
 
-def test_without_the_log_checkpoints_and_journal_say_all_but_what_is_documented(study: Path) -> None:
-    before = {name: rows(study, name) for name in ("trials", "epochs")}
-    (study / "journal/rows-00000.jsonl").unlink()
-    truncate(study, "trials", "epochs", "decisions")
+def test_single_flipped_bits_of_a_table_are_seen_by_every_reader_of_ours(study: Path) -> None:
+    part = study / "epochs" / "part-00000.parquet"
+    content, before = part.read_bytes(), reader.read(study, "epochs")
+    draw, silent = random.Random(0), 0
+    for _ in range(300):
+        place = draw.randrange(8 * len(content))
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        part.write_bytes(flipped)
+        with suppress(ValueError):
+            silent += not reader.read(study, "epochs").equals(before)
+    part.write_bytes(content)
+    assert silent == 0
+
+
+def damaged_lines(study: Path, *numbers: int) -> None:
+    lines = record_of(study).read_bytes().split(b"\n")
+    for number in numbers:
+        lines[number - 1] = lines[number - 1].replace(b'"', b"'", 1)
+    record_of(study).write_bytes(b"\n".join(lines))
+
+
+def test_each_damaged_line_of_a_record_is_named_refused_and_made_again_from_the_tables(
+    study: Path, make: Make, tmp_path: Path
+) -> None:
+    evaluated(study)
+    before = all_rows(study)
+    count = record_of(study).read_bytes().count(b"\n")
+    for number in range(1, count + 1):
+        damaged = tmp_path / f"{number}" / "small"
+        shutil.copytree(study, damaged)
+        damaged_lines(damaged, number)
+        with pytest.raises(ValueError, match=f"record-00000.jsonl, line {number} is damaged.*results rebuild"):
+            resumed(damaged, make)
+        assert f"line {number} is damaged" in call("results", "verify", damaged, code=1)
+        assert f"line {number} is damaged" in call("results", "rebuild", damaged)
+        assert_equal(damaged, before)
+        assert "OK" in call("results", "verify", damaged)
+        resumed(damaged, make)
+        assert_equal(damaged, before)
+
+
+@pytest.mark.parametrize("lost", ["record", "journal", "end", "emptied", "zeroed", "another study's"])
+def test_a_record_that_is_lost_is_told_and_made_again_from_the_tables(
+    study: Path, make: Make, lost: str, tmp_path: Path
+) -> None:
+    before, path = all_rows(study), record_of(study)
+    content = path.read_bytes()
+    if lost == "record":
+        path.unlink()
+    elif lost == "journal":
+        shutil.rmtree(path.parent)
+    elif lost == "another study's":
+        (tmp_path / "other").mkdir()
+        other = opened(tmp_path / "other", make(**CHANGES))
+        for _ in range(200):
+            other.take({"study": other.state.starts[-1]})
+        other.flush(final=True)
+        shutil.copy(record_of(tmp_path / "other"), path)
+    else:
+        lines = content.splitlines(keepends=True)
+        path.write_bytes({"end": b"".join(lines[:-3]), "emptied": b"", "zeroed": bytes(len(content))}[lost])
+    with pytest.raises(ValueError, match="results rebuild"):
+        resumed(study, make)
+    assert "OK" not in call("results", "verify", study, code=1)
+    call("results", "rebuild", study)
+    assert_equal(study, before)
+    assert "OK" in call("results", "verify", study)
+    resumed(study, make)
+
+
+def test_without_record_and_tables_checkpoints_say_which_epochs_there_were(study: Path, make: Make) -> None:
+    before = rows(study, "epochs")
+    shutil.rmtree(study / "journal")
+    for name in ("trials", "epochs", "decisions"):
+        shutil.rmtree(study / name)
     said = call("results", "rebuild", study)
-    assert f"without {', '.join(NOT_KNOWN)}, which the log alone knows: small-00000" in said
-    assert "in no source: small-00004: why it was stopped\n" in said
-    assert {row["status"] for row in before["trials"].values()} == {"complete", "failed", "pruned", "stopped"}
-    assert before["trials"]["small-00000", 1]["broken_constraints"] == "robust_accuracy 0.1 is below 0.2"
-    after = {name: rows(study, name) for name in ("trials", "epochs")}
-    # which attempt an epoch belonged to is not known either, and the third epoch of trial 5 came after its checkpoint
-    found = {(name, epoch): row for (name, _, epoch), row in after["epochs"].items()}
-    expected = {(name, epoch): row for (name, _, epoch), row in before["epochs"].items()}
-    del expected["small-00005", 3]
-    assert found.keys() == expected.keys()
-    assert all(found[key] | {"attempt": 0} == expected[key] | {"attempt": 0} for key in found)
-    last = {name: row for (name, _), row in before["trials"].items()}
-    assert {name for name, _ in after["trials"]} == set(last)
-    for (name, _), row in after["trials"].items():
-        unknown = {*NOT_KNOWN, "attempt", "started_at", "ended_at"}
-        unknown |= {"epochs_done"} if name == "small-00005" else set()
-        assert {key: value for key, value in row.items() if key not in unknown} == {
-            key: value for key, value in last[name].items() if key not in unknown
-        }
-        assert abs((row["started_at"] - last[name]["started_at"]).total_seconds()) < 60
-        assert all(row[column] is None for column in NOT_KNOWN)
+    assert "from checkpoints: small-00000" in said
+    after = rows(study, "epochs")
+    found = {(name, epoch): row | {"attempt": 0} for (name, _, epoch), row in after.items()}
+    expected = {(name, epoch): row | {"attempt": 0} for (name, _, epoch), row in before.items()}
+    del expected["small-00005", 3]  # came after its checkpoint
+    assert found == expected
+    assert {row["status"] for row in rows(study, "trials").values()} == {"stopped"}, "they go on"
+    resumed(study, make)
 
 
-def test_rows_that_only_a_readable_part_has_are_kept_and_a_change_in_the_log_is_taken(study: Path) -> None:
-    before = whole(study)
-    path = study / "journal/rows-00000.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: len(lines) // 2]))
+def test_a_damaged_line_and_a_damaged_table_cost_what_both_held_and_it_is_said(study: Path) -> None:
+    before = all_rows(study)
+    lines = record_of(study).read_bytes().splitlines()
+    number = next(
+        i for i, line in enumerate(lines, 1) if b'"epoch":{"trial_id":"small-00005","attempt":1,"epoch":3' in line
+    )
+    damaged_lines(study, number)
     truncate(study, "epochs")
     said = call("results", "rebuild", study)
-    assert "trials: 7 rows; as it was" in said
-    assert "from checkpoints: small-0000" in said
     assert "in no source: small-00005: 1 of 3 epochs, the first is 3" in said
-    assert reader.read(study, "trials").equals(before["trials"])
-    after = rows(study, "epochs")
-    expected = {tuple(row[key] for key in TABLES["epochs"].key): row for row in before["epochs"].to_pylist()}
-    assert expected.keys() - after.keys() == {("small-00005", 1, 3)}
-    assert all(after[key] == expected[key] for key in after)
-    path.write_text("".join(lines).replace("the loss became nan", "the loss became infinite"))
-    assert "error changed in 1;" in call("results", "rebuild", study)
+    before["epochs"] = [row for row in before["epochs"] if (row["trial_id"], row["epoch"]) != ("small-00005", 3)]
+    assert_equal(study, before, "epochs", "decisions")
 
 
 def test_a_deleted_part_in_between_is_told_and_made_again(study: Path) -> None:
@@ -211,21 +304,34 @@ def test_it_is_refused_while_somebody_writes_and_where_there_is_no_study(study: 
     with (study / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "is being written to by another process" in call("results", "rebuild", study, code=2)
-    assert "there is no study.yaml in it" in call("results", "rebuild", tmp_path, code=2)
+        assert "it is being written to" in call("results", "verify", study)
+    for verb in ("rebuild", "verify"):
+        assert "is no study" in call("results", verb, tmp_path, code=2)
 
 
 def test_a_rebuild_that_was_killed_between_its_two_renames_is_taken_up(study: Path) -> None:
-    before = reader.read(study, "epochs")
+    before = rows(study, "epochs")
     shutil.rmtree(study / "journal")
     shutil.rmtree(study / "checkpoints")
     (study / "epochs").rename(study / "epochs.before-rebuild-20261122-000000.000000")
     call("results", "rebuild", study)
-    assert reader.read(study, "epochs").equals(before)
+    assert rows(study, "epochs") == before
 
 
-def test_a_study_whose_table_is_gone_is_not_begun_anew(make: Make, study: Path) -> None:
-    experiment = make(**CHANGES)
-    shutil.rmtree(study / "epochs")
-    params, described = study_folder.param_types(experiment), study_folder.metadata(experiment)
-    with pytest.raises(ValueError, match=re.escape("lost its table 'epochs'; make it again with: arat-ray results")):
-        StudyWriter(study, params=params, metadata=described, warn=pytest.fail, decisions=True)
+def test_what_checkpoints_and_study_json_say_otherwise_is_found(study: Path) -> None:
+    last = study / "checkpoints/small-00001/last.pt"
+    content = last.read_bytes()
+    for path, damage, words in (
+        (last, content[:-200], "last.pt is damaged, or no checkpoint"),
+        (last, (study / "checkpoints/small-00003/last.pt").read_bytes(), "is of another run than trial 1"),
+        (last, None, "last.pt is missing"),
+        (study / "study.json", b"{}", "study.json lacks"),
+        (study / "study.yaml", b"name: other\n", "study.yaml"),
+    ):
+        before = path.read_bytes()
+        path.unlink() if damage is None else path.write_bytes(damage)
+        said = call("results", "verify", study, code=1)
+        assert words in said
+        assert said.count("\n") == 2, said
+        path.write_bytes(before)
+    assert "OK" in call("results", "verify", study)

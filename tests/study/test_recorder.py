@@ -12,11 +12,10 @@ from rich.console import Console
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from arat_ray.study.folder import metadata, param_types
 from arat_ray.study.progress import Progress
-from arat_ray.study.recorder import Recorder, sampled_before
-from arat_ray.study.writer import StudyWriter
+from arat_ray.study.recorder import Recorder
 from tests.study.conftest import EXPERIMENT
+from tests.study.driving import opened
 
 Make = Callable[..., Experiment]
 SAMPLED = {"method.invariance_weight": 2.0, "method.layers": "two"}
@@ -50,13 +49,10 @@ class Witness:
 
 def open_study(folder: Path, experiment: Experiment) -> tuple[Recorder, Witness, io.StringIO]:
     shown = io.StringIO()
-    stops = experiment.early_stopping is not None
-    params, described = param_types(experiment), metadata(experiment)
-    writer = StudyWriter(folder, params=params, metadata=described, warn=pytest.fail, decisions=stops)
     console = Console(file=shown, width=200)
     progress = Progress(console, goals=experiment.maximize, total=experiment.trials, ended=0, epochs=2)
     witness = Witness(folder)
-    return Recorder(folder, experiment, writer, witness, progress), witness, shown
+    return Recorder(experiment, opened(folder, experiment, warn=pytest.fail), witness, progress), witness, shown
 
 
 def message(
@@ -68,7 +64,7 @@ def message(
     return {"row": row, "replayed": replayed, "device": "cpu", "peak_memory_gib": 0.1}
 
 
-def test_rows_are_on_disk_before_the_journal_has_the_end(make: Make, tmp_path: Path) -> None:
+def test_rows_are_on_disk_before_anybody_hears_of_the_end(make: Make, tmp_path: Path) -> None:
     experiment = make()
     recorder, witness, shown = open_study(tmp_path, experiment)
     recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
@@ -84,30 +80,6 @@ def test_rows_are_on_disk_before_the_journal_has_the_end(make: Make, tmp_path: P
     assert row["checkpoint"] == "checkpoints/small-00000/last.pt"
     assert row["ended_at"] >= row["started_at"]
     assert "trial 0 complete: clean accuracy 80.0 %, robust accuracy 50.0 %" in shown.getvalue()
-
-
-def test_a_trial_that_ended_and_is_not_in_the_journal_comes_again_and_is_the_same_row(
-    make: Make, tmp_path: Path
-) -> None:
-    experiment = make()
-    recorder, _, _ = open_study(tmp_path, experiment)
-    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
-    recorder.retry(0, "node lost")
-    for epoch in (1, 2):
-        recorder.report(0, message(epoch))
-    recorder.end(0)
-    before, epochs = reader.read(tmp_path, "trials").to_pylist(), reader.read(tmp_path, "epochs").to_pylist()
-    assert sampled_before(tmp_path, experiment) == {0: SAMPLED}
-    recorder, witness, _ = open_study(tmp_path, experiment)
-    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
-    for epoch in (1, 2):
-        recorder.report(0, message(epoch, replayed=True))
-    recorder.end(0)
-    assert witness.heard == [("complete", 0, [0.9, 0.5], "complete", 2)]
-    after = reader.read(tmp_path, "trials").to_pylist()
-    assert [(row["attempt"], row["status"]) for row in after] == [(1, "failed"), (2, "complete")]
-    assert [row["started_at"] for row in after] == [row["started_at"] for row in before]
-    assert reader.read(tmp_path, "epochs").to_pylist() == epochs
 
 
 def test_a_trial_that_gave_up_is_failed_with_its_reason(make: Make, tmp_path: Path) -> None:
@@ -141,7 +113,7 @@ def test_a_resumed_trial_keeps_its_attempt_and_its_rows_once(make: Make, tmp_pat
     killed, _, _ = open_study(tmp_path, experiment)
     killed.start(0, SAMPLED, experiment.resolve(SAMPLED))
     killed.report(0, message(1))
-    killed.writer.flush()
+    killed.record.flush()
     (before,) = reader.read(tmp_path, "trials").to_pylist()
     resumed, witness, _ = open_study(tmp_path, experiment)
     resumed.start(0, SAMPLED, experiment.resolve(SAMPLED))
@@ -184,27 +156,6 @@ def test_a_lost_worker_is_another_attempt(make: Make, tmp_path: Path) -> None:
     ]
     epochs = reader.read(tmp_path, "epochs").to_pylist()
     assert [(row["attempt"], row["epoch"]) for row in epochs] == [(1, 1), (2, 2)]
-
-
-def test_a_trial_that_ended_without_word_of_it_in_the_journal_is_not_doubled(make: Make, tmp_path: Path) -> None:
-    """Killed between the last row and the journal: the trial is asked for again, and replays its rows."""
-    experiment = make()
-    killed, _, _ = open_study(tmp_path, experiment)
-    killed.start(0, SAMPLED, experiment.resolve(SAMPLED))
-    killed.report(0, message(1))
-    killed.retry(0, "the node died")
-    killed.report(0, message(2))
-    killed.end(0)
-    before = reader.read(tmp_path, "epochs").to_pylist()
-    resumed, witness, _ = open_study(tmp_path, experiment)
-    resumed.start(0, SAMPLED, experiment.resolve(SAMPLED))
-    for epoch in (1, 2):
-        resumed.report(0, message(epoch, replayed=True))
-    resumed.end(0)
-    assert witness.heard[-1][:2] == ("complete", 0)
-    assert reader.read(tmp_path, "epochs").to_pylist() == before
-    trials = reader.read(tmp_path, "trials").to_pylist()
-    assert [(row["attempt"], row["status"]) for row in trials] == [(1, "failed"), (2, "complete")]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +15,12 @@ from arat_ray.cli import main
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import parse_json
-from arat_ray.results import reader
+from arat_ray.results import evaluation_records, reader
+from arat_ray.results.segments import Reading
+from arat_ray.results.segments import line as line_of
+from arat_ray.study import description, mending
 from arat_ray.study import folder as study_folder
-from arat_ray.study import rebuild
-from arat_ray.study.trials import JOURNAL, StudyTrials
+from tests.frontier.tables import judged
 from tests.study import test_rebuild
 from tests.study.conftest import EXPERIMENT
 
@@ -34,10 +36,6 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "wrong types": lambda content: b'{"kind": 3, "identity": [], "experiment": "x", "started_at": 5}\n',
     "deep": lambda content: b"[" * 100_000,
 }
-
-
-NO_DAMAGE_TO_A_JOURNAL = {"empty", "cut", "deep"}
-"""An empty one is a new one, the end of a cut one was written half, and deep has no line."""
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def test_a_study_json_is_named_by_whatever_reads_it_and_made_again(study: Path, 
     for command in (["results", "trials", study], ["pareto", study]):
         assert call(*command)[0] == 0, "the tables are whole"
     code, output = call("results", "rebuild", study)
-    assert (code, "study.json: made again from study.yaml" in output) == (0, True), output
+    assert (code, "study.json: made again" in output) == (0, True), output
     with study_folder.claim(study, experiment, study / "study.yaml", kind="tune", resume=True):
         pass
     assert call("results", "show", study)[0] == 0
@@ -104,92 +102,74 @@ def test_results_show_names_a_study_json_that_it_cannot_read(kind: str, study: P
     assert_named(path, *call("results", "show", study), fix=f"arat-ray results rebuild {study}")
 
 
-@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - NO_DAMAGE_TO_A_JOURNAL), indirect=True)
-def test_a_journal_is_named_before_a_trial_begins_and_stays_as_it_is(
-    study: Path, damage: Callable[[Path], None]
-) -> None:
-    path = study / JOURNAL
-    damage(path)
-    damaged = path.read_bytes()
-    with pytest.raises(ValueError) as refused:  # noqa: PT011
-        StudyTrials(study, load(study / "study.yaml"))
-    assert str(path) in str(refused.value)
-    assert "bring back a copy, or move it away" in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert path.read_bytes() == damaged
-    path.rename(path.with_name("optuna.log.damaged"))
-    study_trials = StudyTrials(study, load(study / "study.yaml"))
-    assert study_trials.adopt({number: {} for number in range(6)}) == 6
-
-
 @pytest.mark.parametrize(
     "line",
     [
         b"[1]",
         b"{",
         b"\x80\x81",
-        b"7",
-        b'{"op_code": "x"}',
-        b'{"op_code": 4, "worker_id": "w"}',
+        b'{"epoch": 7}',
+        b'{"epoch":{},"n":3,"crc":"00000000"}',
         bytes(20),
+        b"",
         b"[" * 100_000,
     ],
     ids=range(8),
 )
-def test_a_garbled_line_of_the_journal_is_named_with_its_number_or_as_no_history(line: bytes, study: Path) -> None:
-    path = study / JOURNAL
-    lines = path.read_bytes().splitlines()
-    path.write_bytes(b"\n".join([*lines[:3], line, *lines[4:], b""]))
-    with pytest.raises(ValueError) as refused:  # noqa: PT011
-        StudyTrials(study, load(study / "study.yaml"))
-    assert f"{path}, line 4 " in str(refused.value) or f"{path} is no history of a study" in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"[1]",
-        b"{",
-        b"\x80\x81",
-        b'{"table": "epochs"}',
-        b'{"table": "epochs", "row": 7}',
-        b'{"table": "epochs", "row": {}}',
-        b'{"table": "nowhere", "row": {}}',
-        b'{"table": "epochs", "row": {"trial_id": "small-00000", "attempt": 1, "epoch": 1, "loss_clean": "much"}}',
-        b'{"table": "trials", "row": {"trial_id": "small-00000"}}',
-        b'{"table": "trials", "row": {"trial_id": "small-00000", "attempt": 1, "ended_at": "yesterday"}}',
-        bytes(20),
-    ],
-    ids=range(11),
-)
-def test_a_garbled_line_of_the_log_is_named_and_costs_nothing_but_itself(line: bytes, study: Path) -> None:
+def test_a_garbled_line_of_the_record_is_named_and_costs_nothing(line: bytes, study: Path) -> None:
     before = {name: reader.read(study, name) for name in ("trials", "epochs")}
-    path = study / "journal" / "rows-00000.jsonl"
+    path = study / "journal" / "record-00000.jsonl"
     lines = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([*lines[:3], line, *lines[3:], b""]))
+    assert_named(
+        path, *call("tune", study / "study.yaml", "--results", study.parent, "--resume"), fix="results rebuild"
+    )
     code, output = call("results", "rebuild", study)
     assert code == 0, output
-    assert f"not readable: {path}, line 4 " in output
-    assert "skipped" in output
+    assert f"damaged: {path}, line 4 " in output
     assert {name: reader.read(study, name) for name in before} == before
 
 
-def test_half_a_last_line_of_the_log_is_no_problem(study: Path) -> None:
-    with (study / "journal" / "rows-00000.jsonl").open("ab") as file:
-        file.write(b'{"table": "epo')
-    assert rebuild.rebuild(study).problems == []
+def test_lines_with_the_right_checksum_that_say_what_cannot_be_are_named(study: Path) -> None:
+    path = study / "journal" / "record-00000.jsonl"
+    content = path.read_bytes()
+    number = Reading(study / "journal")
+    assert list(number)
+    events: tuple[dict[str, Any], ...] = (
+        {"epoch": {"trial_id": "small-00000", "attempt": 1, "epoch": 1}},
+        {"started": {"trial_id": "small-00099", "attempt": 1, "number": 99}},
+        {"ended": {"trial_id": "small-00000", "attempt": 1, "status": "complete"}},
+        {"asked": {"number": 0, "sampled": {}}},
+        {"tomorrow": {}},
+    )
+    for event in events:
+        path.write_bytes(content + line_of(event, number.lines))
+        code, output = call("tune", study / "study.yaml", "--results", study.parent, "--resume")
+        assert (code, "cannot follow those before it" in output) == (2, True), output
+        code, output = call("results", "verify", study)
+        assert (code, "cannot follow those before it" in output) == (1, True), output
 
 
-@pytest.mark.parametrize("kind", ["empty", "cut", "binary", "list", "other keys"])
-def test_a_kept_evaluation_and_a_full_log_that_cannot_be_read_are_named(kind: str, study: Path) -> None:
-    content = DAMAGES[kind](b'{"evaluations": [], "examples": []}')
-    for name in ("evaluations/abc.json.gz", "rows-00007.jsonl.gz"):
-        path = study / "journal" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content if kind in ("empty", "binary") else gzip.compress(content))
-        problems = rebuild.rebuild(study).problems
-        assert any(problem.startswith(f"{path}") for problem in problems) or (kind, name[0]) == ("empty", "r"), problems
-        path.unlink()
+def test_half_a_last_line_of_the_record_is_no_problem(study: Path) -> None:
+    with (study / "journal" / "record-00000.jsonl").open("ab") as file:
+        file.write(b'{"epoch":{"tri')
+    assert mending.rebuild(study).damages == []
+    assert call("results", "verify", study)[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "zeros", "binary", "list", "other keys"])
+def test_the_record_of_an_evaluation_that_cannot_be_read_is_named(kind: str, study: Path) -> None:
+    judged(study, "small-00000", "rrc")
+    evaluation_records.write(study, *(reader.read(study, name).to_pylist() for name in ("evaluations", "examples")))
+    before = {name: reader.read(study, name) for name in ("evaluations", "examples")}
+    (path,) = evaluation_records.files(study)
+    path.write_bytes(DAMAGES[kind](path.read_bytes()))
+    code, output = call("results", "verify", study)
+    assert (code, f"{path}" in output) == (1, True), output
+    code, output = call("results", "rebuild", study)
+    assert (code, f"damaged: {path}" in output) == (0, True), output
+    assert {name: reader.read(study, name) for name in before} == before
+    assert call("results", "verify", study)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -222,7 +202,7 @@ def test_a_study_that_a_full_disk_let_nobody_describe_can_be_begun_again(make: M
     for name in (".lock", ".study.json", "study.yaml"):
         (folder / name).touch()
     with study_folder.claim(folder, make(), source, kind="tune", resume=False):
-        assert study_folder.described(folder)["kind"] == "tune"
+        assert description.read(folder)["kind"] == "tune"
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [1], {"a": 1}])
@@ -230,13 +210,13 @@ def test_a_study_that_a_full_disk_let_nobody_describe_can_be_begun_again(make: M
     "path", ["kind", "identity", "identity.search", "identity.train", "started_at", "from", "content"]
 )
 def test_no_value_of_a_study_json_ends_in_a_traceback(path: str, value: Any, study: Path) -> None:
-    description = study_folder.described(study)
+    there = description.read(study)
     *above, last = path.split(".")
-    node = description
+    node = there
     for key in above:
         node = node[key]
     node[last] = value
-    study_folder._write(study / "study.json", description)
+    (study / "study.json").write_text(json.dumps(there))
     said = f"{study}"
     try:
         with study_folder.claim(study, load(study / "study.yaml"), study / "study.yaml", kind="tune", resume=True):

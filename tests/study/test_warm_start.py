@@ -16,6 +16,7 @@ from arat_ray.study import folder as study_folder
 from arat_ray.study import warm_start
 from arat_ray.study.trials import StudyTrials
 from tests.study.conftest import EXPERIMENT, PGD, TRAIN
+from tests.study.driving import DrivenTrials
 from tests.study.test_recorder import message, open_study
 
 Make = Callable[..., Experiment]
@@ -49,7 +50,7 @@ def test_complete_trials_are_told_to_the_sampler_and_are_no_trials_of_the_study(
     found = warm_start.read(study, experiment)
     assert [known.sampled for known in found.known] == [point(2.0), point(3.0, "last")]
     assert [known.goals for known in found.known] == [[0.9, 1 / 3], [0.9, 0.25]]
-    study_trials = StudyTrials(tmp_path / "next", experiment)
+    study_trials = DrivenTrials(tmp_path / "next", experiment)
     assert study_trials.learn(found.known) == 2
     assert [trial.state for trial in study_trials.study.trials] == [TrialState.COMPLETE] * 2
     assert study_trials.ended() == set()
@@ -60,9 +61,9 @@ def test_complete_trials_are_told_to_the_sampler_and_are_no_trials_of_the_study(
 def test_learning_twice_and_after_a_resume_is_learning_once(make: Make, tmp_path: Path) -> None:
     experiment = make(name="next")
     known = warm_start.read(ran(tmp_path / "small", make(), point(2.0), point(3.0)), experiment).known
-    first = StudyTrials(tmp_path / "next", experiment)
+    first = DrivenTrials(tmp_path / "next", experiment)
     assert first.learn(known[:1]) == 1  # ... and killed here
-    resumed = StudyTrials(tmp_path / "next", experiment)
+    resumed = DrivenTrials(tmp_path / "next", experiment)
     assert resumed.learn(known) == 1
     assert resumed.learn(known) == 0
     assert len(resumed.study.trials) == 2
@@ -82,7 +83,7 @@ def test_the_sampler_proposes_where_earlier_trials_were_good(name: str, make: Ma
     experiment = make(name="next", sampler={"name": name, "seed": 1})
     proposed = []
     for learns in (False, True):
-        study_trials = StudyTrials(tmp_path / f"next-{learns}", experiment)
+        study_trials = DrivenTrials(tmp_path / f"next-{learns}", experiment)
         study_trials.learn(warm_start.read(study, experiment).known if learns else [])
         proposed.append(sorted(study_trials.ask().sampled[WEIGHT] for _ in range(9))[4])
     cold, warm = proposed
@@ -92,7 +93,7 @@ def test_the_sampler_proposes_where_earlier_trials_were_good(name: str, make: Ma
 def test_nsga2_counts_what_it_was_told_as_its_first_generation(make: Make, tmp_path: Path) -> None:
     study = ran(tmp_path / "small", make(), *(point(1 + i / 10) for i in range(50)))
     experiment = make(name="next", sampler={"name": "nsga2", "seed": 1})
-    study_trials = StudyTrials(tmp_path / "next", experiment)
+    study_trials = DrivenTrials(tmp_path / "next", experiment)
     study_trials.learn(warm_start.read(study, experiment).known)
     study_trials.ask()
     sampler = study_trials.study.sampler
@@ -206,8 +207,9 @@ def test_study_json_says_what_was_learned_from_and_keeps_it(make: Make, tmp_path
     source.write_text("name: next")
     found = warm_start.read(ran(tmp_path / "small", make(), point(2.0)), make())
     for _ in range(2):
-        with study_folder.claim(tmp_path / "next", make(), source, kind="tune", resume=True):
-            study_folder.record_sources(tmp_path / "next", [found.as_json()])
+        with study_folder.claim(tmp_path / "next", make(), source, kind="tune", resume=True) as record:
+            StudyTrials(make(), record).learn(found.known, source=found.as_json())
+            assert record.flush(final=True)
     with study_folder.claim(tmp_path / "next", make(), source, kind="tune", resume=True):
         (there,) = json.loads((tmp_path / "next" / "study.json").read_text())["from"]
     assert there["study"] == str(tmp_path / "small")

@@ -1,0 +1,345 @@
+"""Facts: what a study's record, its tables and its checkpoints each say of it, brought together.
+
+What is damaged in one of them, the others may still hold. All of them together are written down as a new record
+(`events`), or as tables (`table`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from arat_ray.experiment import constraints
+from arat_ray.experiment.spec import Experiment
+from arat_ray.frontier.dominance import non_dominated
+from arat_ray.frontier.eligibility import competes
+from arat_ray.results import evaluation_records, merging, reader
+from arat_ray.results.rows import EpochRow, TrialRow
+from arat_ray.results.schema import PARAM, TABLES, trials_schema
+from arat_ray.results.segments import Damage, Event, Reading, folder_of
+from arat_ray.results.statuses import ENDED
+from arat_ray.study import description
+from arat_ray.study.record import event_of
+from arat_ray.study.state import number_of
+from arat_ray.training import checkpoint
+
+Key = tuple[str, int]
+OF_ATTEMPTS = ("started", "lost", "ended")
+
+
+@dataclass
+class Facts:
+    """What is known of a study, whatever the order in which it happened."""
+
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    learned: list[dict[str, Any]] = field(default_factory=list)
+    asked: dict[int, dict[str, Any]] = field(default_factory=dict)
+    trials: dict[Key, TrialRow] = field(default_factory=dict)
+    more: dict[Key, Event] = field(default_factory=dict)
+    """What the end of an attempt says beside its row."""
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    """The other tables: rows of equal keys at most once."""
+    order: list[Key] = field(default_factory=list)
+    """In which order the last attempts at trials ended."""
+    lines: int = 0
+    """Of the record that says so."""
+
+
+def schema(name: str, experiment: Experiment, study: Path) -> pa.Schema:
+    """The columns of a table of a study, and what its files say about themselves."""
+    columns = trials_schema(description.param_types(experiment)) if name == "trials" else TABLES[name].schema
+    known = description.metadata(experiment)
+    try:
+        revision = reader.metadata(study).revision
+    except ValueError:
+        revision = known.revision
+    return columns.with_metadata(type(known)(**(vars(known) | {"revision": revision})).encode())
+
+
+def of_record(study: Path, experiment: Experiment, damaged: Callable[[Damage], None] | None = None) -> Facts:
+    """What the records of a study and of its evaluations say; where they are damaged, and `damaged` is given, the rest.
+
+    ValueError where they are, and it is not.
+    """
+    facts, batches = none(experiment, study), _Batches(experiment, study)
+    reading = Reading(folder_of(study), damaged)
+    for line in reading:
+        event = event_of(line)
+        kind = line.kind.decode()
+        what = event[kind]
+        if kind == "study":
+            facts.starts.append(what)
+        elif kind == "learned":
+            facts.learned.append(what)
+        elif kind == "asked":
+            facts.asked[what["number"]] = what
+        elif kind == "decision":
+            batches.add("decisions", what)
+        elif kind == "epoch":
+            batches.add("epochs", what)
+            if changes := event.get("trial"):
+                _change(facts, changes)
+        elif kind in OF_ATTEMPTS:
+            key = _change(facts, what, whole=kind == "started")
+            if kind == "ended" and what["status"] in ENDED:
+                facts.order.append(key)
+                facts.more[key] = {name: event[name] for name in ("violations", "curve") if name in event}
+    for table, row in evaluation_records.read(study, damaged):
+        batches.add(table, row)
+    facts.tables, facts.lines = batches.done(), reading.lines
+    return facts
+
+
+def none(experiment: Experiment, study: Path) -> Facts:
+    """Nothing is known."""
+    return Facts(tables={"epochs": schema("epochs", experiment, study).empty_table()})
+
+
+def of_tables(study: Path, experiment: Experiment, record: str = "") -> tuple[Facts, dict[str, list[str]]]:
+    """What the tables say as far as they can be read, and by table the parts that cannot, or are missing.
+
+    Parts that are made from another `record` are as good as missing.
+    """
+    facts, damaged = Facts(), dict[str, list[str]]()
+    for name in TABLES:
+        folder = merging.before_rebuild(study / name)
+        if not folder.is_dir():
+            continue
+        old = merging.read_what_is_whole(folder, schema(name, experiment, study), record)
+        if old.damaged:
+            damaged[name] = old.damaged
+        if name == "trials":
+            facts.trials = {(row["trial_id"], row["attempt"]): row for row in old.table.to_pylist()}
+        else:
+            facts.tables[name] = old.table
+    return facts, damaged
+
+
+def union(first: Facts, second: Facts) -> Facts:
+    """All of both; where they differ the first counts, but for a trial that has ended in the second alone."""
+    trials = dict(first.trials)
+    for attempt, row in second.trials.items():
+        there = trials.get(attempt, {})
+        has_ended = row["status"] in ENDED and there.get("status") not in ENDED
+        trials[attempt] = cast(TrialRow, {**there, **row} if has_ended else {**row, **there})
+    tables = dict(first.tables)
+    for name, table in second.tables.items():
+        mine, key = tables.get(name), TABLES[name].key
+        tables[name] = table if mine is None else pa.concat_tables([mine, merging.without(table, key, mine)])
+    return Facts(
+        first.starts or second.starts,
+        first.learned or second.learned,
+        second.asked | first.asked,
+        trials,
+        second.more | first.more,
+        tables,
+        [*first.order, *(key for key in second.order if key not in first.order)],
+    )
+
+
+def with_checkpoints(facts: Facts, study: Path, experiment: Experiment, warn: Callable[[str], None]) -> list[str]:
+    """Add the epochs that checkpoints hold and nothing else does; of which trials there were some.
+
+    A trial that is known from its checkpoint alone is one that goes on. `warn` gets checkpoints that cannot be read;
+    those of trials that lack nothing are not opened.
+    """
+    have: dict[str, set[int]] = {}
+    for name, epoch in merging.keys(facts.tables["epochs"], ("trial_id", "epoch")):
+        have.setdefault(name, set()).add(epoch)
+    found: list[EpochRow] = []
+    for path in sorted((study / "checkpoints").glob(f"*/{checkpoint.LAST}")):
+        name = path.parent.name
+        attempts = sorted((row for (each, _), row in facts.trials.items() if each == name), key=_attempt)
+        there, done = have.get(name, set()), max((row.get("epochs_done") or 0 for row in attempts), default=0)
+        if attempts and set(range(1, 1 + done)) <= there:
+            continue
+        try:
+            train, history = checkpoint.history(path)
+        except ValueError as error:
+            warn(str(error))
+            continue
+        if not attempts:
+            attempts = [_of_checkpoint(facts, experiment, name, train, history)]
+        for row in history:
+            if row["epoch"] not in there:
+                found.append({"trial_id": name, "attempt": _first_at(attempts, row["epoch"]), **row})
+    if found:
+        more = merging.from_rows(cast(Any, found), facts.tables["epochs"].schema)
+        facts.tables["epochs"] = pa.concat_tables([facts.tables["epochs"], more])
+    return sorted({row["trial_id"] for row in found})
+
+
+def table(facts: Facts, name: str, experiment: Experiment, study: Path) -> pa.Table:
+    """A table as all facts have it; rows of epochs in the order of `events`."""
+    if name == "trials":
+        return merging.from_rows(_marked(facts.trials, experiment.maximize), schema(name, experiment, study))
+    found = facts.tables.get(name)
+    if found is None:
+        return schema(name, experiment, study).empty_table()
+    return _in_order(found) if name == "epochs" else found
+
+
+def events(facts: Facts, experiment: Experiment) -> Iterator[Event]:
+    """A record that says all of it: every trial asked, then the epochs, then the decisions and how trials ended."""
+    yield from ({"study": start} for start in facts.starts)
+    yield from ({"learned": each} for each in facts.learned)
+    attempts: dict[str, list[TrialRow]] = {}
+    for row in sorted(facts.trials.values(), key=_attempt):
+        attempts.setdefault(row["trial_id"], []).append(row)
+    rows = {number_of(name): of_trial[-1] for name, of_trial in attempts.items()}
+    for number in sorted(facts.asked.keys() | rows.keys()):
+        asked = facts.asked.get(number)
+        yield {"asked": asked or {"number": number, "sampled": _sampled(rows[number], experiment)}}
+    at = dict.fromkeys(attempts, 0)
+
+    def until(name: str, attempt: int) -> Iterator[Event]:
+        """Start the attempts at a trial up to this one, each before it lost."""
+        while at[name] < len(attempts[name]) and (not at[name] or attempts[name][at[name] - 1]["attempt"] < attempt):
+            if at[name]:
+                yield {"lost": attempts[name][at[name] - 1]}
+            began = {"status": "running", "error": None, "stop_reason": None, "ended_at": None}
+            yield {"started": {**attempts[name][at[name]], **began, "attempt": at[name] + 1}}
+            at[name] += 1
+
+    for chunk in _in_order(facts.tables["epochs"]).to_batches(max_chunksize=merging.AT_ONCE):
+        for epoch in chunk.to_pylist():
+            yield from until(epoch["trial_id"], epoch["attempt"])
+            yield {"epoch": _plain(epoch, "epochs")}
+    for name, of_trial in attempts.items():
+        yield from until(name, of_trial[-1]["attempt"])
+    if "decisions" in facts.tables:
+        for row in sorted(facts.tables["decisions"].to_pylist(), key=lambda row: int(row["order"])):
+            yield {"decision": _plain(row, "decisions")}
+    order = {key: i for i, key in enumerate(facts.order)}
+    ended = [of_trial[-1] for of_trial in attempts.values() if of_trial[-1]["status"] != "running"]
+    more = _missing_more(facts, ended, experiment)
+    for row in sorted(ended, key=lambda row: (order.get(_key(row), len(order)), str(row.get("ended_at")))):
+        yield {"ended": row, **more.get(_key(row), {})}
+
+
+def _plain(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A row as it is reported: without nulls, and what is by name by name."""
+    maps = {field.name for field in TABLES[name].schema if pa.types.is_map(field.type)}
+    return {column: dict(value) if column in maps else value for column, value in row.items() if value is not None}
+
+
+def _change(facts: Facts, changes: TrialRow, *, whole: bool = False) -> Key:
+    key = _key(changes)
+    before = {} if whole else facts.trials.get(key, {})
+    facts.trials[key] = cast(TrialRow, {**before, **changes})
+    return key
+
+
+def _key(row: TrialRow) -> Key:
+    return row["trial_id"], row["attempt"]
+
+
+def _attempt(row: TrialRow) -> int:
+    return row["attempt"]
+
+
+def _first_at(attempts: list[TrialRow], epoch: int) -> int:
+    """The attempt that came to an epoch first."""
+    reached = [row["attempt"] for row in attempts if (row.get("epochs_done") or 0) >= epoch]
+    return reached[0] if reached else attempts[-1]["attempt"]
+
+
+class _Batches:
+    """Rows by table, as they come; of rows with equal keys the last counts."""
+
+    def __init__(self, experiment: Experiment, study: Path) -> None:
+        self.schemas = {name: schema(name, experiment, study) for name in TABLES if name != "trials"}
+        self.rows: dict[str, list[Mapping[str, Any]]] = {}
+        self.tables: dict[str, list[pa.Table]] = {"epochs": [self.schemas["epochs"].empty_table()]}
+
+    def add(self, name: str, row: Mapping[str, Any]) -> None:
+        rows = self.rows.setdefault(name, [])
+        rows.append(row)
+        if len(rows) >= merging.AT_ONCE:
+            self._store(name)
+
+    def done(self) -> dict[str, pa.Table]:
+        for name in list(self.rows):
+            self._store(name)
+        return {name: merging.newest(pa.concat_tables(parts), TABLES[name].key) for name, parts in self.tables.items()}
+
+    def _store(self, name: str) -> None:
+        self.tables.setdefault(name, []).append(merging.from_rows(self.rows.pop(name), self.schemas[name]))
+
+
+def _marked(trials: Mapping[Key, TrialRow], goals: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """The rows with `on_front`, as a running study marks it."""
+    rows: Mapping[Key, Mapping[str, Any]] = trials
+    competing = [key for key, row in rows.items() if competes(row, goals)]
+    points = np.array([[rows[key][goal] for goal in goals] for key in competing]).reshape(-1, len(goals))
+    front = {key for key, on in zip(competing, non_dominated(points), strict=True) if on}
+    return [{**row, "on_front": key in front} for key, row in rows.items()]
+
+
+def _in_order(epochs: pa.Table) -> pa.Table:
+    """The rows where they are, but those of each trial in the order of its attempts and epochs."""
+    places: dict[str, list[int]] = {}
+    keys = merging.keys(epochs, TABLES["epochs"].key)
+    for place, (name, _, _) in enumerate(keys):
+        places.setdefault(name, []).append(place)
+    order = np.arange(len(keys))
+    for of_trial in places.values():
+        order[of_trial] = sorted(of_trial, key=lambda place: keys[place][1:])
+    return epochs if (order == np.arange(len(keys))).all() else epochs.take(pa.array(order))
+
+
+def _sampled(row: TrialRow, experiment: Experiment) -> dict[str, Any]:
+    """What a trial has sampled, from its row."""
+    values: Mapping[str, Any] = row
+    sampled = {path: values.get(f"{PARAM}{path}") for path in experiment.search}
+    found = {path: value for path, value in sampled.items() if value is not None}
+    for path, value in found.items():
+        if labels := experiment.search[path].labels:
+            found[path] = labels[labels.index(value)]  # a whole number again, where the column is of floats
+    return found
+
+
+def _of_checkpoint(
+    facts: Facts, experiment: Experiment, name: str, train: dict[str, Any], history: list[EpochRow]
+) -> TrialRow:
+    """The row of a trial that only its checkpoint knows, which goes on when the study does."""
+    from arat_ray.study.recorder import described
+
+    number = number_of(name)
+    sampled = (facts.asked.get(number) or {}).get("sampled") or {}
+    row = described(experiment, number, sampled, experiment.resolve(sampled) if sampled else experiment.base)
+    row |= {"attempt": 1, "status": "stopped", "epochs_done": len(history), "is_full_fidelity": False}
+    facts.trials[name, 1] = row
+    return row
+
+
+def _missing_more(facts: Facts, ended: list[TrialRow], experiment: Experiment) -> dict[Key, Event]:
+    """What the end of a trial says beside its row, where the record does not have it: from the trial's epochs."""
+    goals, more = experiment.maximize, dict(facts.more)
+    wanted = {_key(row): row for row in ended if _key(row) not in more}
+    if experiment.constraints or experiment.early_stopping:
+        names = {name for name, _ in wanted}
+        columns = [name for name in experiment.constraints if name in constraints.OF_EPOCHS]
+        columns += [f"validation_{goal}" for goal in goals]
+        epochs = facts.tables["epochs"].select([*dict.fromkeys(["trial_id", "epoch", "validation_images", *columns])])
+        of_trial: dict[str, list[Mapping[str, Any]]] = {}
+        for row in epochs.to_pylist():
+            if row["trial_id"] in names:
+                of_trial.setdefault(row["trial_id"], []).append(row)
+        for key, trial in wanted.items():
+            measured = of_trial.get(key[0], [])
+            if trial["status"] == "complete" and experiment.constraints:
+                last = {name: row[name] for row in measured for name in columns if row[name] is not None}
+                values: Mapping[str, Any] = trial
+                known = last | {name: values.get(name) for name in constraints.OF_TRIALS}
+                more[key] = {"violations": constraints.check(experiment.constraints, known).violations}
+            if trial["status"] == "pruned":
+                curve = {row["epoch"]: row for row in measured if row["validation_images"]}
+                points = {goal: [row[f"validation_{goal}"] for row in curve.values()] for goal in goals}
+                more[key] = {"curve": {"epoch": list(curve), **points}}
+    return more

@@ -1,0 +1,215 @@
+"""The record of a study: an append-only log of what happened, from which all else is computed.
+
+An event is taken in one order: into the state, which refuses what cannot follow; into the tables, which refuse what
+they cannot hold; into the record, which is on disk before them. Opening a study reads its record through the same state
+and brings the tables up to date, so that starting, resuming, extending a study and taking one up from a bucket are one
+code path.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from arat_ray.disk import Disk
+from arat_ray.experiment.spec import Experiment
+from arat_ray.results.schema import TABLES
+from arat_ray.results.segments import SEGMENT_BYTES, Event, Line, Reading, Segments, folder_of
+from arat_ray.results.statuses import ENDED
+from arat_ray.study import description
+from arat_ray.study.state import Change, ImpossibleError, StudyState
+from arat_ray.study.tables import StudyTables
+from arat_ray.text import command
+
+FLUSH_S = 2.0
+TIMES = {
+    name: [field.name for field in kind.schema if pa.types.is_timestamp(field.type)] for name, kind in TABLES.items()
+}
+_TIMES = {"started": TIMES["trials"], "lost": TIMES["trials"], "ended": TIMES["trials"]}
+_TRIAL_ID = re.compile(rb'"trial_id":"((?:[^"\\]|\\.)*)"')
+_TIMES |= {"epoch": TIMES["epochs"], "trial": TIMES["trials"], "decision": TIMES["decisions"]}
+
+
+class StudyRecord:
+    """The record, the state and the tables of one study, in step. One process writes to it at a time.
+
+    `take` takes an event; `tick` writes when `flush_s` seconds have passed, `flush` now. A failing disk does not raise:
+    what was taken stays in memory until it can be written (`Disk`). ValueError where the record is damaged, and where
+    the tables know more than it does.
+    """
+
+    def __init__(
+        self,
+        study: Path,
+        experiment: Experiment,
+        *,
+        warn: Callable[[str], None],
+        flush_s: float = FLUSH_S,
+        part_rows: int | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        retry_s: tuple[float, float] = (2.0, 60.0),
+    ) -> None:
+        self.study, self.flush_s = study, flush_s
+        self.disk = Disk(f"results to {study}", warn=warn, retry_s=retry_s)
+        self.state = StudyState(experiment.maximize)
+        self.tables = StudyTables(
+            study,
+            params=description.param_types(experiment),
+            metadata=description.metadata(experiment),
+            decisions=experiment.early_stopping is not None,
+            part_rows=part_rows,
+        )
+        folder = folder_of(study)
+        reading = Reading(folder)
+        try:
+            self._replay(reading)
+            self.segments = Segments(folder, record=reading.record, lines=reading.lines, segment_bytes=segment_bytes)
+            self._check_none_is_lost()
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}; {mend_with(study)}") from error
+        self._flushed_at = time.monotonic()
+
+    def begin(self, start: Mapping[str, Any]) -> None:
+        """Put down that the study is started, in study.yaml and study.json as well; OSError where that fails."""
+        self.take({"study": start})
+        self.segments.flush()
+        description.write(self.study, self.state, self.segments.record)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has happened yet."""
+        return self.segments.lines == 0
+
+    @property
+    def pending(self) -> int:
+        """How many events and rows are not on disk yet."""
+        return self.segments.pending + self.tables.pending
+
+    @property
+    def failing(self) -> bool:
+        """Whether something waits because it could not be written."""
+        return self.disk.failing
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Take an event; ValueError where it cannot follow, or a table cannot hold it: then nothing was taken."""
+        changes = self.state.apply(dict(event))
+        self._into_tables(changes)
+        self.segments.take(event)
+
+    def tick(self) -> None:
+        """Call often: writes when the last writing is `flush_s` ago."""
+        if time.monotonic() - self._flushed_at >= self.flush_s:
+            self.flush()
+
+    def save(self) -> bool:
+        """Write the record now, without the tables; whether all of it is on disk."""
+        if not self.disk.failing and self.segments.pending:
+            try:
+                self.segments.flush()
+            except OSError as error:
+                self.disk.fails(error, kept="rows are")
+        elif self.disk.failing:
+            self.flush()
+        return self.segments.pending == 0
+
+    def flush(self, *, final: bool = False) -> bool:
+        """Write now, the record and then the tables; whether everything is on disk.
+
+        While the disk fails, only the next planned retry tries again, unless this is the `final` call.
+        """
+        self._flushed_at = time.monotonic()
+        if not self.disk.is_due and not final:
+            return self.pending == 0
+        waiting = self.pending
+        try:
+            self.segments.flush()
+            self.tables.flush(f"{self.segments.record}:{self.segments.lines}")
+        except OSError as error:
+            self.disk.fails(error, kept="rows are")
+            return False
+        self.disk.works(waited=f"{waiting} rows")
+        return True
+
+    def _into_tables(self, changes: list[Change]) -> None:
+        take = {"trials": self.tables.trial, "epochs": self.tables.epoch, "decisions": self.tables.decision}
+        for table, row in changes:
+            take[table](row)
+
+    def _replay(self, reading: Reading) -> None:
+        """Bring the state, and the tables, to where the record ends.
+
+        Rows that a table has are not made again: of epochs and decisions by their count, of trials by the mark. Epochs
+        of trials that have ended are not even parsed, because their last event says all that the state needs.
+        """
+        decisions = self.tables.decisions
+        self._beyond = {"epochs": self.tables.epochs.stored, "decisions": decisions.stored if decisions else 0}
+        made = int(self.tables.trials.mark.partition(":")[2] or 0)
+        pending: dict[bytes, list[Line]] = {}
+        for line in reading:
+            if line.kind == b"epoch":
+                self._beyond["epochs"] -= 1
+                if self._beyond["epochs"] < 0:
+                    self.tables.epoch(event_of(line)["epoch"])
+                pending.setdefault(_trial(line), []).append(line)
+                continue
+            if line.kind in (b"started", b"lost", b"ended"):
+                before = pending.pop(_trial(line), [])
+                is_over = line.kind == b"ended" and line.event["ended"]["status"] in ENDED
+                for epoch in before if not is_over else ():
+                    self._apply_again(epoch, made)
+            self._apply_again(line, made)
+        for lines in pending.values():
+            for line in lines:
+                self._apply_again(line, made)
+
+    def _apply_again(self, line: Line, made: int) -> None:
+        try:
+            changes = self.state.apply(event_of(line))
+        except (ImpossibleError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"line {line.number} of the record cannot follow those before it ({error or type(error).__name__})"
+            ) from error
+        for change in changes:
+            if change.table == "decisions":
+                self._beyond["decisions"] -= 1
+            is_new = self._beyond["decisions"] < 0 if change.table == "decisions" else line.number >= made
+            if is_new and change.table != "epochs":
+                self._into_tables([change])
+
+    def _check_none_is_lost(self) -> None:
+        """ValueError where the record says less than the tables: it is another one, or has lost its end."""
+        for table in (self.tables.epochs, self.tables.decisions, self.tables.trials):
+            whose, _, line = (table.mark if table else "").partition(":")
+            if table and whose and (whose != self.segments.record or int(line) > self.segments.lines):
+                raise ValueError(f"it is not the record that {table.folder} is made from, or has lost its end")
+        if lost := [f"{count} rows of {name}" for name, count in self._beyond.items() if count > 0]:
+            raise ValueError(f"it lacks {' and '.join(lost)}")
+
+
+def event_of(line: Line) -> Event:
+    """An event of a record, its times as times."""
+    event = line.event
+    for kind, names in _TIMES.items():
+        if kind in event:
+            for name in names:
+                if isinstance(event[kind].get(name), str):
+                    event[kind][name] = datetime.fromisoformat(event[kind][name])
+    return event
+
+
+def mend_with(study: Path) -> str:
+    """What mends a damaged record."""
+    return f"mend it with: {command('arat-ray', 'results', 'rebuild', study)}"
+
+
+def _trial(line: Line) -> bytes:
+    """The trial_id of an event of one, escaped as it stands."""
+    found = _TRIAL_ID.search(line.text)
+    assert found is not None, line
+    return found[1]
