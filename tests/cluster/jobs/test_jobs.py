@@ -67,22 +67,42 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """`ray start --head --block` with a token, in a process group of its own."""
-    port, token = free_port(), secrets.token_hex(32)
-    home, scripts = tmp_path_factory.mktemp("home"), str(Path(sys.executable).parent)
+    """`ray start --head --block` with a token, in a process group of its own.
+
+    It gives itself 30 seconds for some of its parts, which a busy machine may not have; then it is started once more.
+    """
+    home, token = tmp_path_factory.mktemp("home"), secrets.token_hex(32)
+    for _ in range(3):
+        with started(home, token) as found:
+            if found is not None:
+                yield found
+                return
+    pytest.fail("`ray start` has ended three times before it was there")
+
+
+@contextmanager
+def started(home: Path, token: str) -> Iterator[Head | None]:
+    """A head within the block; None where it has ended before all of it was there."""
+    port, scripts = free_port(), str(Path(sys.executable).parent)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # a short path: sockets
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--port={free_port()}"]
         command += ["--dashboard-agent-listen-port=0"]  # else 52365, which another Ray here may have
         command += ["--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--object-store-memory=104857600"]
         env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(home)}
-        env |= SETTINGS  # among them the patience that a busy machine needs
+        env |= SETTINGS | {"PYTHONUNBUFFERED": "1"}  # SETTINGS: among them the patience that a busy machine needs
         env["PATH"] = f"{scripts}:{os.environ['PATH']}"
-        ray = subprocess.Popen(command, env=os.environ | env, stdout=subprocess.DEVNULL, start_new_session=True)
+        said = Path(folder) / "said"
+        with said.open("wb") as output:
+            ray = subprocess.Popen(command, env=os.environ | env, stdout=output, start_new_session=True)
         found = Head(f"http://127.0.0.1:{port}", token, home)
+
+        def is_up() -> bool:
+            return "Ray runtime started" in said.read_text() and answer(found, token) == 200
+
         try:
-            wait_until(lambda: ray.poll() is not None or answer(found, token) == 200, 180, "the head")
-            yield found
+            wait_until(lambda: ray.poll() is not None or is_up(), 300, "the head")
+            yield found if ray.poll() is None else None
         finally:
             ray.terminate()  # it ends its processes one after another; the whole group at once takes it 30 s
             ray.wait(60)
