@@ -10,6 +10,8 @@ a fixed start, so that the same rows give the same model. Related: MOBSTER (http
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +27,8 @@ JITTER = 1e-6
 FIT_ROWS = 160
 """Rows that hyperparameters are fitted to at most, drawn from all: the time of a fit grows with their cube."""
 ITERATIONS = 40
+FIRST_FIT, LATER_FITS = 8, 1.15
+"""Rows at the first fit of hyperparameters, and how many times as many there are at each later one."""
 NEW = np.iinfo(np.int64).min
 """Number of a trial that has not begun."""
 ENOUGH = 8
@@ -123,6 +127,21 @@ def fit(rows: Rows, group: Ints) -> Floats:
     options = {"maxiter": ITERATIONS}
     found = minimize(loss, mean, (rows, apart), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(found.x)
+
+
+def fitted_at(rows: int) -> int:
+    """The number of rows, at most these, at which hyperparameters are fitted; 0 where there are too few."""
+    size = 0
+    for later in _sizes(rows):
+        size = later
+    return size
+
+
+def _sizes(rows: int) -> Iterator[int]:
+    size = FIRST_FIT
+    while size <= rows:
+        yield size
+        size = math.ceil(size * LATER_FITS)
 
 
 class CurveModel:

@@ -8,77 +8,38 @@ rows, so that a fit does not depend on when it was asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
-from scipy.special import ndtr
 
-from arat_ray.frontier.curve_model import NEW, CurveModel, Ints, Rows, fit, prior
-from arat_ray.frontier.dominance import Floats
-from arat_ray.frontier.expected_improvement import boxes, expected_improvement
+from arat_ray.frontier.curve_model import NEW, CurveModel, Rows, fit, fitted_at, prior
+from arat_ray.frontier.dominance import Floats, non_dominated
+from arat_ray.frontier.expected_improvement import boxes
 from arat_ray.frontier.knobs import Sampled, Space
+from arat_ray.frontier.links import IDENTITY, Link, no_noise
+from arat_ray.frontier.outlook import Outlook, at_end, feasible
+from arat_ray.frontier.proposals import Proposal, best_of
 
 ROWS_AT_MOST = 400
 """That a model rests on: they bound the time of a proposal."""
-FIRST_FIT, LATER_FITS = 8, 1.15
-"""Rows at the first fit of hyperparameters, and how many times as many there are at each later one."""
-CANDIDATES = 200
-"""Points that a proposal is looked for among at first."""
-NEIGHBOURHOODS, NEIGHBOURS = 6, 10
-"""Of so many of the best trials, so many neighbours are candidates too."""
-CLIMBS, CLIMBERS, AROUND = (0.08, 0.03), 4, 15
-"""How far the best candidates look around, how many of them, and at how many points each."""
-
+NEIGHBOURHOODS = 6
+"""Of so many of the best trials, neighbours are looked at."""
 Place = tuple[int, int]
 """Number of a trial and epoch."""
+How = Literal["complete", "stopped", "failed"]
+FAILS = "fails"
+"""The constraint that a trial does not fail, as by a lack of memory or without a number at its end."""
 Fits = dict[tuple[str | int, int], Floats]
 """Hyperparameters by goal (its place) or constraint (its name) and number of rows."""
-
-
-def no_noise(goals: Floats) -> Floats:
-    """The variances [G] of measured goals where nothing is known of them."""
-    return np.zeros_like(goals)
-
-
-def of_counts(images: int) -> Callable[[Floats], Floats]:
-    """The variances of shares of so many images; also of none and of all of them above 0."""
-
-    def variances(goals: Floats) -> Floats:
-        share = np.clip((goals * images + 1) / (images + 2), 0.0, 1.0)
-        return np.asarray(share * (1 - share) / images)
-
-    return variances
-
-
-def fitted_at(rows: int) -> int:
-    """The number of rows, at most these, at which hyperparameters are fitted; 0 where there are too few."""
-    size = 0
-    for later in _sizes(rows):
-        size = later
-    return size
-
-
-def _sizes(rows: int) -> Iterable[int]:
-    size = FIRST_FIT
-    while size <= rows:
-        yield size
-        size = math.ceil(size * LATER_FITS)
-
-
-class Proposal(NamedTuple):
-    """A new trial, and the hypervolume that it is expected to add."""
-
-    sampled: Sampled
-    gain: float
 
 
 class Curves:
     """The trials of one search: what each was given, measured, and whether it still runs.
 
     `last` is the epoch at which a trial ends; of earlier ones those in `keep` stay in the model, of others the latest
-    alone. `noise` gives the variances [G] of measured goals. A trial that violates a constraint is none of the front,
-    and how likely one violates is learned from complete trials.
+    alone. `noise` gives the variances [G] of measured goals, `link` the scale on which they are modelled. A trial that
+    violates a constraint is none of the front; how likely one does, or fails, is learned from those that have ended.
     """
 
     def __init__(
@@ -90,18 +51,20 @@ class Curves:
         keep: Sequence[int] = (),
         reference: Sequence[float] | None = None,
         noise: Callable[[Floats], Floats] = no_noise,
+        link: Link = IDENTITY,
         seed: int = 0,
         fits: Fits | None = None,
     ) -> None:
         self.space, self.last, self.every, self.seed = space, last, every, seed
         self.keep = frozenset(keep) | {last}
-        self.noise, self._reference = noise, reference
+        self.noise, self.link, self._reference = noise, link, reference
         self.samples: dict[int, Sampled] = {}
         self.running: set[int] = set()
         self.complete: set[int] = set()
         self.known: set[int] = set()
         self.violations: dict[int, Mapping[str, float]] = {}
         self.values: dict[int, dict[int, Floats]] = {}
+        self._outcomes: list[int] = []
         self._arrived: list[Place] = []
         self._fits: Fits = {} if fits is None else fits
         self._outlooks: dict[int | None, Outlook] = {}
@@ -115,9 +78,9 @@ class Curves:
             self.running.add(number)
             self._outlooks.clear()
 
-    def measured(self, number: int, epoch: int, goals: Sequence[float]) -> None:
-        """A trial's goals after an epoch, once; those that are no numbers say nothing."""
-        values = np.asarray(goals, dtype=np.float64)
+    def measured(self, number: int, epoch: int, goals: Sequence[float | None]) -> None:
+        """A trial's goals after an epoch, once; where one is missing or no number, they say nothing."""
+        values = np.array([math.nan if goal is None else goal for goal in goals], dtype=np.float64)
         if number not in self.samples or epoch in self.values[number] or not np.isfinite(values).all():
             return
         self.values[number][epoch] = values
@@ -125,14 +88,16 @@ class Curves:
             self._arrived.append((number, epoch))
         self._outlooks.clear()
 
-    def ended(self, number: int, *, complete: bool, violations: Mapping[str, float] | None = None) -> None:
-        """A trial has ended: complete, by its violations of each constraint up to 0, or stopped or failed."""
+    def ended(self, number: int, how: How, violations: Mapping[str, float] | None = None) -> None:
+        """A trial has ended; a complete one violates each constraint by so much, up to 0: it does not."""
         if number not in self.running:
             return
         self.running.remove(number)
-        if complete and self.last in self.values[number]:
+        if how == "complete" and self.last in self.values[number]:
             self.complete.add(number)
-            self.violations[number] = dict(violations or {})
+            self._judged(number, {**(violations or {}), FAILS: -1.0})
+        elif how == "failed":
+            self._judged(number, {FAILS: 1.0})
         self._outlooks.clear()
 
     def learn(
@@ -143,12 +108,11 @@ class Curves:
         self.known.add(number)
         self.samples[number], self.values[number] = dict(sampled), {}
         self.measured(number, self.last, goals)
-        self.violations[number] = dict(violations or {})
+        self._judged(number, {**(violations or {}), FAILS: -1.0})
 
-    @property
-    def begun(self) -> int:
-        """How many trials have begun, earlier searches' not counted."""
-        return len(self.samples) - len(self.known)
+    def _judged(self, number: int, violations: Mapping[str, float]) -> None:
+        self.violations[number] = violations
+        self._outcomes.append(number)
 
     def reaches(self, number: int) -> int:
         """The last epoch that a trial has measured; 0 where none."""
@@ -166,34 +130,23 @@ class Curves:
 
     def expected(self, number: int) -> tuple[Floats, Floats]:
         """Mean and deviation [G] of a trial's goals at its end."""
-        models = self._models()
-        mean, deviation = _at_end(models, self.space.encode([self.samples[number]]), np.array([number]))
+        x = self.space.encode([self.samples[number]])
+        mean, deviation = at_end(self._models(), self.link, x, np.array([number]))
         return mean[0], deviation[0]
 
     def propose(self, *, without: int | None = None) -> Proposal:
         """The new trial that is expected to add most, were the running ones, but for one, to end as expected.
 
-        Looked for at random, around good trials and then around the best of these; the same sample twice only where
-        all are taken.
+        The same sample twice only where all are taken.
         """
-        outlook, space = self.outlook(without=without), self.space
-        draw = np.random.default_rng([self.seed, self.begun, len(self._arrived)])
-        good = self._best_first()[:NEIGHBOURHOODS]
-        near = [space.units(self.samples[n], draw) for n in good for _ in range(NEIGHBOURS)]
-        at_random = draw.random((CANDIDATES, len(space.knobs)))
-        units = np.concatenate([at_random, space.moved(np.array(near).reshape(-1, len(space.knobs)), 0.15, draw)])
-        seen: list[tuple[float, Sampled]] = []
-        for deviation in (*CLIMBS, None):
-            samples = [space.sample(point) for point in units]
-            gains = outlook.gains(space.encode(samples), np.full(len(units), NEW))
-            top = np.argsort(-gains, kind="stable")[:CLIMBERS]
-            seen += [(float(gains[i]), samples[i]) for i in range(len(units))]
-            if deviation is not None:
-                units = space.moved(np.repeat(units[top], AROUND, axis=0), deviation, draw)
-        seen.sort(key=lambda each: -each[0])
-        taken = {_key(sampled) for number, sampled in self.samples.items() if number not in self.known}
-        gain, sampled = next((each for each in seen if _key(each[1]) not in taken), seen[0])
-        return Proposal(sampled, gain)
+        outlook = self.outlook(without=without)
+        return best_of(
+            self.space,
+            lambda samples: outlook.gains(self.space.encode(samples), np.full(len(samples), NEW)),
+            near=[self.samples[n] for n in self._best_first()[:NEIGHBOURHOODS]],
+            taken=[sampled for number, sampled in self.samples.items() if number not in self.known],
+            draw=np.random.default_rng([self.seed, len(self.samples), len(self._arrived)]),
+        )
 
     def outlook(self, *, without: int | None = None) -> Outlook:
         """What is expected if the running trials, but for one, end as expected."""
@@ -206,27 +159,33 @@ class Curves:
     def _look(self, without: int | None) -> Outlook:
         models, limits = self._models(), self._limits()
         running = sorted(self.running - {without})
-        feasible = [n for n in sorted(self.complete) if all(each <= 0 for each in self.violations[n].values())]
-        members = np.array(feasible + running, dtype=np.int64)
+        kept = [n for n in sorted(self.complete) if self._is_feasible(n)]
+        members = np.array(kept + running, dtype=np.int64)
         reference = self.reference()
         front = np.zeros((0, len(reference)))
         if len(members):
             x = self.space.encode([self.samples[n] for n in members.tolist()])
-            front, _ = _at_end(models, x, members)
-            likely = _feasible(limits, x, members) > 0.5
-            front = front[likely | np.isin(members, feasible)]
+            front, _ = at_end(models, self.link, x, members)
+            likely = feasible(limits, x, members) > 0.5
+            front = front[likely | np.isin(members, kept)]
         if running:
             x = self.space.encode([self.samples[n] for n in running])
             models, limits = ([m.believing(x, 1.0, np.array(running)) for m in each] for each in (models, limits))
-        return Outlook(models, limits, boxes(front, reference))
+        return Outlook(models, self.link, limits, boxes(front, reference))
 
     def reference(self) -> Floats:
-        """[G]: below it nothing counts; where none was given, a tenth below the worst complete trial of each goal."""
+        """[G]: below it nothing counts; where none was given, a tenth below the worst of each goal on the front."""
         if self._reference is not None:
             return np.asarray(self._reference, dtype=np.float64)
-        ends = np.stack([self.values[n][self.last] for n in self.complete] or [np.zeros(1)])
-        low, high = ends.min(axis=0), ends.max(axis=0)
-        return np.asarray(low - 0.1 * np.where(high > low, high - low, 1.0))
+        at_last = [self.values[n][epoch] for n, epoch in self._arrived if epoch == self.last and self._is_feasible(n)]
+        ends = np.stack(at_last or [self.values[n][epoch] for n, epoch in self._arrived])
+        front = ends[non_dominated(ends)]
+        span = np.ptp(front, axis=0)
+        span = np.where(span > 0, span, np.ptp(ends, axis=0))
+        return np.asarray(front.min(axis=0) - 0.1 * np.where(span > 0, span, 1.0))
+
+    def _is_feasible(self, number: int) -> bool:
+        return all(each <= 0 for each in self.violations.get(number, {}).values())
 
     def _models(self) -> list[CurveModel]:
         """One for each goal."""
@@ -244,20 +203,24 @@ class Curves:
         return models
 
     def _limits(self) -> list[CurveModel]:
-        """One for each constraint: how far complete trials were from violating it."""
-        ended = [n for n, epoch in self._arrived if epoch == self.last and n in self.violations]
+        """One for each constraint: how far trials were from violating it; that none fails is one where any has."""
+        names = dict.fromkeys(name for n in self._outcomes for name in self.violations[n])
+        if not any(self.violations[n][FAILS] > 0 for n in self._outcomes):
+            names.pop(FAILS, None)
         models = []
-        for name in dict.fromkeys(name for n in ended for name in self.violations[n]):
-            numbers = [n for n in ended if name in self.violations[n]]
-            y = np.array([-self.violations[n][name] for n in numbers])
-            places = [(n, self.last) for n in numbers]
-            size = fitted_at(len(numbers))
-            key = name, size
+        for name in names:
+            numbers = [n for n in self._outcomes if name in self.violations[n]]
+            key = name, fitted_at(len(numbers))
             if key not in self._fits:
-                self._fits[key] = self._fitted(places[:size], y[:size], np.zeros(size))
-            rows = self._rows(places, y, np.zeros(len(y)))
+                self._fits[key] = self._fitted(*self._distance(name, numbers[: key[1]]))
+            rows = self._rows(*self._distance(name, numbers[-ROWS_AT_MOST:]))
             models.append(CurveModel(rows, self.space.group, self._fits[key]))
         return models
+
+    def _distance(self, name: str, numbers: Sequence[int]) -> tuple[list[Place], Floats, Floats]:
+        """How far trials were from violating a constraint, known without noise."""
+        y = np.array([-self.violations[n][name] for n in numbers])
+        return [(n, self.last) for n in numbers], y, np.zeros(len(y))
 
     def _fitted(self, places: Sequence[Place], y: Floats, variance: Floats) -> Floats:
         if not places:
@@ -285,9 +248,10 @@ class Curves:
         return sorted(sorted(places, key=order)[:ROWS_AT_MOST])
 
     def _measured(self, places: Sequence[Place]) -> tuple[Floats, Floats]:
-        """Goals [N, G] and their known variances."""
+        """Goals [N, G] where they are modelled, and their known variances there."""
         y = np.array([self.values[n][epoch] for n, epoch in places])
-        return y, np.array([self.noise(row) for row in y])
+        variance = np.array([self.noise(row) for row in y])
+        return self.link.there(y), variance * self.link.slope(y) ** 2
 
     def _time(self, epoch: int) -> float:
         return math.log(epoch / self.every + 1) / math.log(self.last / self.every + 1)
@@ -300,35 +264,3 @@ class Curves:
                 epoch = max(values)
                 merit[n] = epoch / self.last + float(np.prod(np.maximum(values[epoch] - reference, 0.0)))
         return sorted(merit, key=lambda n: (-merit[n], n))
-
-
-class Outlook(NamedTuple):
-    """Models that believe in the running trials, those of constraints, and what lies above the expected front."""
-
-    models: list[CurveModel]
-    limits: list[CurveModel]
-    above: tuple[Floats, Floats]
-
-    def gains(self, x: Floats, trial: Ints) -> Floats:
-        """[N]: the expected hypervolume that trials add at their end, by their knobs [N, D] and number."""
-        mean, deviation = _at_end(self.models, x, trial)
-        return expected_improvement(mean, deviation, self.above) * _feasible(self.limits, x, trial)
-
-
-def _at_end(models: Sequence[CurveModel], x: Floats, trial: Ints) -> tuple[Floats, Floats]:
-    """Mean and deviation [N, G] of the goals of trials at their last epoch."""
-    both = [model.predict(x, 1.0, trial) for model in models]
-    return np.stack([mean for mean, _ in both], axis=1), np.stack([deviation for _, deviation in both], axis=1)
-
-
-def _feasible(limits: Sequence[CurveModel], x: Floats, trial: Ints) -> Floats:
-    """[N]: the probability that trials violate no constraint."""
-    likely = np.ones(len(x))
-    for model in limits:
-        mean, deviation = model.predict(x, 1.0, trial)
-        likely *= ndtr(mean / deviation)
-    return likely
-
-
-def _key(sampled: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(sampled.items()))

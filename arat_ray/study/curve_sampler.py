@@ -2,7 +2,8 @@
 
     optuna.create_study(directions=["maximize", "minimize"], sampler=CurveSampler(seed=0))
 
-It begins with the known default, if there is one, and quasi-random points (Sobol's), proposes some trials at random for
+It begins with the known default, if there is one, and quasi-random points (Sobol's), unless enough trials are known
+already, proposes some trials at random for
 good, and else the trial that is expected to add most to the hypervolume of the front when it ends, believing the
 running ones. Choices, integers, steps, logarithms, knobs that only some trials have, constraints
 (`Trial.set_constraint`) and any number of goals are modelled. A proposal is a function of the seed and of the trials
@@ -20,13 +21,18 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from arat_ray.frontier.curves import Curves, Fits
+from arat_ray.frontier.curves import Curves, Fits, How
 from arat_ray.frontier.knobs import Knob, Sampled, Space
 
 STARTUP = 16
 """Quasi-random trials at the beginning."""
 RANDOM_SHARE = 0.1
 """Of later trials, those that are drawn at random: a model may be wrong where it has not looked."""
+HOW: dict[TrialState, How] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
 
 
 def knob_of(name: str, distribution: BaseDistribution) -> Knob:
@@ -80,7 +86,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         """The next trial; nothing where there is no knob yet, or all are given (`enqueue_trial`)."""
         curves = self.curves or self._told(study, trial, search_space)
-        index = curves.begun if self.curves else trial.number
+        index = len(curves.samples) if self.curves else trial.number
         given = trial.system_attrs.get("fixed_params", {})
         if all(knob.name in given or not curves.space.applies(knob.name, given) for knob in curves.space.knobs):
             return {}
@@ -146,4 +152,4 @@ def _tell(curves: Curves, trial: FrozenTrial, signs: Sequence[int]) -> None:
             trial.number, curves.last, [sign * value for sign, value in zip(signs, trial.values, strict=True)]
         )
     if trial.state != TrialState.RUNNING:
-        curves.ended(trial.number, complete=trial.state == TrialState.COMPLETE, violations=trial.constraints)
+        curves.ended(trial.number, HOW[trial.state], trial.constraints)

@@ -5,9 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from arat_ray.frontier.curves import Curves, fitted_at, no_noise, of_counts
-from arat_ray.frontier.expected_gain import ExpectedGain
+from arat_ray.frontier.curve_model import fitted_at
+from arat_ray.frontier.curves import Curves
+from arat_ray.frontier.expected_gain import GainJudge
 from arat_ray.frontier.knobs import Knob, Space
+from arat_ray.frontier.links import no_noise, of_counts
 
 SPACE = Space([Knob(name="balance", low=0.0, high=1.0), Knob(name="rate", low=1e-3, high=1.0, log=True)])
 
@@ -30,7 +32,7 @@ def searched(trials: int, *, last: int = 9, goals: int = 2, running: int = 0, im
         for epoch in (1, 3, last) if number < trials else (1, 3):
             curves.measured(number, epoch, goals_of(sampled, epoch, goals))
         if number < trials:
-            curves.ended(number, complete=True)
+            curves.ended(number, "complete")
     return curves
 
 
@@ -59,7 +61,7 @@ def test_hyperparameters_are_fitted_at_fixed_numbers_of_rows_whenever_one_asks()
                 curves.measured(number, epoch, goals_of(sampled, epoch))
                 if curves is asked_often:
                     curves.propose()
-            curves.ended(number, complete=True)
+            curves.ended(number, "complete")
     assert asked_often.propose() == asked_once.propose()
     assert [fitted_at(rows) for rows in (0, 7, 8, 9, 10, 11, 12)] == [0, 0, 8, 8, 10, 10, 12]
 
@@ -97,7 +99,7 @@ def test_a_goal_that_is_no_number_and_a_measurement_twice_say_nothing() -> None:
 
 def test_a_trial_that_failed_is_no_rival_and_one_that_was_stopped_teaches() -> None:
     curves = searched(8, running=1)
-    curves.ended(8, complete=False)
+    curves.ended(8, "stopped")
     assert list(curves.running) == []
     assert 8 not in curves.complete
     assert (8, 3) in curves._places()
@@ -110,7 +112,7 @@ def test_a_place_that_violates_a_constraint_is_avoided() -> None:
         sampled = SPACE.sample(draw.random(2))
         curves.begin(number, sampled)
         curves.measured(number, 1, goals_of(sampled, 9))
-        curves.ended(number, complete=True, violations={"train_s": sampled["balance"] - 0.5})
+        curves.ended(number, "complete", {"train_s": sampled["balance"] - 0.5})
     proposed = [curves.propose().sampled["balance"]]
     for number in range(16, 20):
         sampled = curves.propose().sampled
@@ -119,24 +121,47 @@ def test_a_place_that_violates_a_constraint_is_avoided() -> None:
     assert max(proposed) < 0.6
 
 
+def test_where_trials_fail_is_avoided_though_nothing_was_measured_there() -> None:
+    """The best goals lie at a balance of 0.8, where none comes to its end."""
+    curves = Curves(SPACE, reference=[0.0])
+    draw = np.random.default_rng(3)
+    for number in range(16):
+        sampled = SPACE.sample(draw.random(2))
+        curves.begin(number, sampled)
+        if sampled["balance"] > 0.6:
+            curves.ended(number, "failed")
+        else:
+            curves.measured(number, 1, [sampled["balance"]])
+            curves.ended(number, "complete")
+    assert 0.45 < curves.propose().sampled["balance"] < 0.75
+
+
 def test_a_sample_is_proposed_twice_only_where_all_are_taken() -> None:
     curves = Curves(Space([Knob(name="kind", choices=("a", "b", "c"))]), reference=[0.0])
     for number, kind in enumerate("ab"):
         curves.begin(number, {"kind": kind})
         curves.measured(number, 1, [0.5 + 0.1 * number])
-        curves.ended(number, complete=True)
+        curves.ended(number, "complete")
     assert curves.propose().sampled == {"kind": "c"}
     curves.begin(2, {"kind": "c"})
     assert curves.propose().sampled["kind"] in "abc"
 
 
-def test_without_a_reference_the_worst_complete_trial_is_just_above_it() -> None:
+def test_without_a_reference_the_worst_of_the_front_is_just_above_it() -> None:
     curves = Curves(SPACE)
-    for number, goals in enumerate([[-5.0, 100.0], [-3.0, 50.0]]):
-        curves.begin(number, {"balance": 0.1 + number / 2, "rate": 0.1})
+    for number, goals in enumerate([[-5.0, 100.0], [-3.0, 50.0], [-900.0, 10.0]]):
+        curves.begin(number, {"balance": 0.1 + number / 4, "rate": 0.1})
         curves.measured(number, 1, goals)
-        curves.ended(number, complete=True)
+        curves.ended(number, "complete")
     np.testing.assert_allclose(curves.reference(), [-5.2, 45.0])
+    assert curves.propose().gain > 0
+
+
+def test_without_a_reference_one_trial_and_curves_alone_have_one() -> None:
+    curves = Curves(SPACE, last=9, keep=[1])
+    curves.begin(0, {"balance": 0.1, "rate": 0.1})
+    curves.measured(0, 1, [2.0, 3.0])
+    np.testing.assert_allclose(curves.reference(), [1.9, 2.9])
     assert curves.propose().gain > 0
 
 
@@ -147,14 +172,14 @@ def test_counts_know_their_noise() -> None:
 def test_a_thousand_trials_are_proposed_from_and_judged_in_time() -> None:
     curves = searched(250, running=750, images=1000)
     for number in range(250, 997):
-        curves.ended(number, complete=False)
+        curves.ended(number, "stopped")
     curves.propose()  # fits the hyperparameters
     assert len(curves._places()) == 400
     curves.begin(2000, {"balance": 0.4, "rate": 0.02})
     began = time.process_time()
     curves.propose()
     proposed = time.process_time()
-    ExpectedGain(curves, [1, 3], slack=0.4).decide(2000, 1, [0.5, 0.3])
+    GainJudge(curves, [1, 3], slack=0.4).decide(2000, 1, [0.5, 0.3])
     decided = time.process_time()
     assert proposed - began < 0.5
     assert decided - proposed < 0.8

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from arat_ray.frontier.expected_gain import ExpectedGain
+from arat_ray.frontier.expected_gain import GainJudge
 from tests.frontier.test_curves import goals_of, searched
 
 GOOD, POOR = {"balance": 0.5, "rate": 0.03}, {"balance": 0.5, "rate": 0.9}
 
 
-def judge(trials: int = 10, slack: float = 0.4) -> ExpectedGain:
-    return ExpectedGain(searched(trials), [1, 3], slack=slack)
+def judge(trials: int = 10, slack: float = 0.4) -> GainJudge:
+    return GainJudge(searched(trials), [1, 3], slack=slack)
 
 
 def test_a_poor_trial_is_stopped_and_one_that_fills_a_gap_goes_on() -> None:
