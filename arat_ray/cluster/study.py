@@ -89,7 +89,7 @@ def run(
             report(console, f"all {total} trials of {folder} have ended already; more with --trials")
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
-        recorder = Recorder(experiment, record, study_trials, progress)
+        recorder = Recorder(experiment, record, study_trials, progress, study_trials.curves)
         stop = Stop(recorder.watch, record.disk)
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
@@ -164,7 +164,7 @@ def _tune(
     scheduler: Any = None
     if experiment.early_stopping:
         board = early_stopping.open_board() if experiment.resources.workers > 1 else None
-        scheduler = early_stopping.ParetoAshaScheduler(recorder, board)
+        scheduler = early_stopping.StoppingScheduler(recorder, board)
     secrecy.keep_from_actors()
     watchdog = Watchdog(study, experiment.resources, log=warn)
     callback = StudyCallback(recorder, watchdog, room=min(concurrent, room))

@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 
 from arat_ray.experiment import at_hand
-from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.experiment.early_stopping import EarlyStopping
 from arat_ray.experiment.paths import MEMBER
 from arat_ray.experiment.spec import Experiment, Resources
 from arat_ray.text import plain
@@ -96,11 +96,9 @@ def describe(experiment: Experiment) -> Iterator[str]:
         yield f"    note: {few} combinations of choices in all; a model learns little of so few, grid tries them all"
     if stopping := experiment.early_stopping:
         rungs = ", ".join(map(str, stopping.rungs(train.epochs)))
-        yield (
-            f"  early stopping: {stopping.name}, at the epochs {rungs} the best 1 in {stopping.reduction_factor} by "
-            f"{' and '.join(experiment.maximize)} goes on"
-        )
-        if experiment.constraints:
+        rule = stopping.rule(" and ".join(experiment.maximize))
+        yield f"  early stopping: {stopping.name}, at the epochs {rungs} {rule}"
+        if experiment.constraints and stopping.name == "pareto_asha":
             yield f"    note: {stopping.name} ranks by the goals alone, constraints do not spare a trial"
         if experiment.sampler and experiment.sampler.name == "nsga2":
             yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe begins after five"
@@ -128,7 +126,7 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
     trials, the hours are those on the cluster.
 
     A grid's trials are counted one by one; of other searches all are taken to cost what `train:` costs. What early
-    stopping saves is an expectation: that one in `reduction_factor` goes on at each rung.
+    stopping saves is an expectation: of how many go on at each rung.
     """
     train, validation = experiment.base, experiment.validation
     training_images = at_hand.training_images(train, validation)
@@ -148,8 +146,8 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
         total *= share
         epochs = sum(epoch * part for epoch, part in stopping.survival(train.epochs))
         yield (
-            f"  early stopping: {epochs:.3g} of {train.epochs} epochs a trial expected, if 1 in "
-            f"{stopping.reduction_factor} goes on at each rung; the first trials there go on more often"
+            f"  early stopping: {epochs:.3g} of {train.epochs} epochs a trial expected, if {stopping.share} at each "
+            "rung; the first trials there go on more often"
         )
         if trials:
             yield (f"  the search: {trials} trials, {flop(total)} expected, {flop(most)} if none were stopped")
@@ -227,7 +225,7 @@ def trial_flops(train: Train, validation: Validate, training_images: int, *, unt
     )
 
 
-def expected_flops(train: Train, validation: Validate, training_images: int, stopping: ParetoAsha) -> float:
+def expected_flops(train: Train, validation: Validate, training_images: int, stopping: EarlyStopping) -> float:
     """FLOPs of one run that is stopped at the rungs as often as others."""
     return sum(
         part * trial_flops(train, validation, training_images, until=epoch)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from arat_ray.experiment.constraints import Bound
-from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.experiment.early_stopping import EarlyStopping
 from arat_ray.experiment.errors import explain, shown
 from arat_ray.experiment.paths import MEMBER, put, whole_run
 from arat_ray.experiment.search import Domain, flag
@@ -138,8 +138,8 @@ class Experiment(Spec):
     and on no front."""
     sampler: Sampler | None = None
     """How the next trial is proposed; by default tpe where there is a search."""
-    early_stopping: ParetoAsha | None = None
-    """Ends trials that others leave behind; without it all run to their end."""
+    early_stopping: EarlyStopping | None = None
+    """Ends trials that are not worth their epochs; without it all run to their end."""
     budget: Budget = Budget()
     """When the search ends."""
     resources: Resources = Resources()

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from arat_ray.frontier import decisions
+from arat_ray.frontier.decisions import Made
+from arat_ray.frontier.gain_decision import WHOLE
 from arat_ray.frontier.halving import Decision, named, sort
 from arat_ray.results import reader
-from arat_ray.results.schema import goal_text
+from arat_ray.results.schema import ACCURACIES, goal_text
 from arat_ray.text import line
 
 SHOWN_AT_MOST = 12
@@ -31,7 +33,7 @@ def why(study: Path, trial: str) -> dict[str, Any]:
     row = _find(study, trial, rows)
     made = decisions.read(study)
     own = [i for i, decision in enumerate(made) if decision.number == row["number"]]
-    decided = [_as_json(made[i]) | {"rivals": _rivals(made[: i + 1], made[i])} for i in own]
+    decided = [_as_json(made[i]) | _rivals(made[: i + 1], made[i]) for i in own]
     return {
         "study": f"{study}",
         **row,
@@ -56,7 +58,7 @@ def _find(study: Path, trial: str, rows: list[dict[str, Any]]) -> dict[str, Any]
     )
 
 
-def _as_json(decision: Decision) -> dict[str, Any]:
+def _as_json(decision: Made) -> dict[str, Any]:
     return asdict(decision) | {"goals": list(map(_number, decision.goals)), "why": decision.why}
 
 
@@ -65,15 +67,20 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _rivals(made: list[Decision], decision: Decision) -> list[dict[str, Any]]:
-    """All that were ranked at its rung when a trial was decided on, itself among them, in the order of that moment."""
-    there = {each.number: each for each in made if each.rung == decision.rung and each.rank is not None}
+def _rivals(made: list[Made], decision: Made) -> dict[str, Any]:
+    """All that were ranked at its rung when a trial was decided on, itself among them, in the order of that moment;
+    nothing where it was no ranking."""
+    if not isinstance(decision, Decision):
+        return {}
+    rankings = [each for each in made if isinstance(each, Decision)]
+    there = {each.number: each for each in rankings if each.rung == decision.rung and each.rank is not None}
     ranked = [there[number] for number in sorted(there)]
     order, fronts = sort([each.goals for each in ranked]) if ranked else ([], [])
-    return [
+    rivals = [
         {"number": ranked[i].number, "goals": ranked[i].goals, "front": front, "rank": position + 1}
         for position, (i, front) in enumerate(zip(order, fronts, strict=True))
     ]
+    return {"rivals": rivals}
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
@@ -90,7 +97,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield "  it has not reached a rung: nothing was decided on it"
     for decision in found["decisions"]:
         yield ""
-        yield from _decision_lines(decision, goals)
+        yield from _decision_lines(decision, goals) if "rivals" in decision else _gain_lines(decision, goals)
 
 
 def _decision_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
@@ -119,6 +126,28 @@ def _decision_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]
         yield "  ".join([*first, *values]) + ("  <- this trial" if own else "")
     if hidden:
         yield f"    and {hidden} more"
+
+
+def _gain_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
+    """By expected gain."""
+    if decision["expected"] is None:
+        missing = None in decision["goals"]
+        why = "a goal was missing or no number" if missing else f"fewer than {WHOLE} trials had come far enough"
+        yield f"epoch {decision['rung']}: went on unjudged, because {why}"
+        return
+    each = zip(goals, decision["expected"], decision["deviation"], strict=True)
+    ends = ", ".join(f"{_words(goal)} {_with_error(goal, mean, error)}" for goal, mean, error in each)
+    yield f"epoch {decision['rung']}: {'went on' if decision['goes_on'] else 'stopped'}; expected at its end {ends}"
+    yield (
+        f"  it would add {decision['gain']:.1e} an epoch to the hypervolume, a new trial {decision['gain_of_new']:.1e}"
+    )
+
+
+def _with_error(goal: str, mean: float, error: float) -> str:
+    """`61.2 +- 0.8 %`."""
+    if goal in ACCURACIES:
+        return f"{100 * mean:.1f} +- {100 * error:.1f} %"
+    return f"{mean:.4g} +- {error:.1g}"
 
 
 def _because(decision: dict[str, Any]) -> str:

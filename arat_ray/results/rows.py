@@ -193,17 +193,27 @@ class DecisionRow(TypedDict, total=False):
     goes_on: bool
     """The decision."""
     rank: int | None
-    """From 1, of as many as `of`. Null: a goal was missing."""
+    """From 1, of as many as `of`. Null: a goal was missing, or it is no ranking that decides."""
     of: int
-    """Trials that had reached the rung, this one among them. Unit: trials."""
-    keep: int
-    """How many of them go on. Unit: trials."""
+    """Trials that had reached the rung, this one among them; for expected_gain those complete or past the first rung.
+    Unit: trials."""
+    keep: int | None
+    """How many of them go on. Unit: trials. Null: it is no ranking that decides."""
     front: int | None
-    """From 1: the non-dominated front it lies on among them. Null: a goal was missing."""
+    """From 1: the non-dominated front it lies on among them. Null: a goal was missing, or it is no ranking that
+    decides."""
     beaten_by: list[int]
     """Numbers of the trials that dominate it there."""
     behind: list[int]
     """Numbers of those on the same front that come first, by spread."""
+    expected: dict[str, float] | None
+    """Its goals' values at its end as expected then, by name. Null: expected_gain had compared nothing."""
+    deviation: dict[str, float] | None
+    """Standard deviations of these. Null: expected_gain had compared nothing."""
+    gain: float | None
+    """Hypervolume that it was expected to add, an epoch that was left. Null: expected_gain had compared nothing."""
+    gain_of_new: float | None
+    """Hypervolume that the best new trial was expected to add, an epoch. Null: expected_gain had compared nothing."""
     why: str
     """In words."""
     decided_at: datetime

@@ -74,6 +74,8 @@ class StudyRecord:
         except ValueError as error:
             raise ValueError(f"{folder}: {error}; {mend_with(study)}") from error
         self._flushed_at = time.monotonic()
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """They hear of each event that is taken from now on."""
 
     def begin(self, start: Mapping[str, Any]) -> None:
         """Put down that the study is started, in study.yaml and study.json as well; OSError where that fails."""
@@ -101,6 +103,8 @@ class StudyRecord:
         changes = self.state.apply(dict(event))
         self._into_tables(changes)
         self.segments.take(event)
+        for listener in self.listeners:
+            listener(event)
 
     def tick(self) -> None:
         """Call often: writes when the last writing is `flush_s` ago."""

@@ -14,21 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from arat_ray.experiment import constraints
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
-from arat_ray.frontier.halving import Decision, Halving
+from arat_ray.frontier.decisions import Made
 from arat_ray.results.rows import EpochRow, TrialRow
 from arat_ray.results.schema import PARAM, goals_of
 from arat_ray.study.budget import Watch
+from arat_ray.study.judges import open_judge
 from arat_ray.study.progress import Progress
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import trial_id
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import without_places
 from arat_ray.training.run import Train
+
+if TYPE_CHECKING:
+    from arat_ray.frontier.curves import Curves
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -90,17 +94,20 @@ class Listener(Protocol):
 class Recorder:
     """Puts down what happens to trials, tells Optuna, feeds the progress display."""
 
-    def __init__(self, experiment: Experiment, record: StudyRecord, study_trials: Listener, progress: Progress) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        record: StudyRecord,
+        study_trials: Listener,
+        progress: Progress,
+        curves: Curves | None = None,
+    ) -> None:
         self.experiment, self.record = experiment, record
         self.study_trials, self.progress = study_trials, progress
         self.running: dict[int, Running] = {}
         self.failed = 0
         self.watch = Watch(experiment, record.state)
-        self.halving: Halving | None = None
-        if stopping := experiment.early_stopping:
-            rungs = stopping.rungs(experiment.base.epochs)
-            self.halving = Halving(rungs, reduction_factor=stopping.reduction_factor)
-            self.halving.recall(decisions.of_rows(record.state.decisions, experiment.maximize))
+        self.judge = open_judge(experiment, record.state.decisions, curves)
 
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
@@ -124,20 +131,20 @@ class Recorder:
         self._put_started(number)
         self.progress.started(number, sampled, epochs_done=row["epochs_done"])
 
-    def decide(self, number: int, row: EpochRow) -> Decision | None:
+    def decide(self, number: int, row: EpochRow) -> Made | None:
         """What early stopping decides on a row that is about to be reported; None where there is nothing to decide.
 
         A decision is on disk before anybody can act on it, and a trial that comes by again, after an interruption,
         hears the same one.
         """
-        if self.halving is None or number not in self.running or row["epoch"] not in self.halving.rungs:
+        if self.judge is None or number not in self.running or row["epoch"] not in self.judge.rungs:
             return None
-        if known := self.halving.made(number, row["epoch"]):
+        if known := self.judge.made(number, row["epoch"]):
             return known
         trial, goals = self.running[number], self.experiment.maximize
         values: Mapping[str, Any] = trial.row | self._reportable(trial, row) if row.get("validation_images") else {}
-        order = len(self.halving)
-        made = self.halving.decide(number, row["epoch"], [values.get(goal) for goal in goals])
+        order = len(self.judge)
+        made = self.judge.decide(number, row["epoch"], [values.get(goal) for goal in goals])
         self.record.take({"decision": decisions.as_row(made, trial_id=trial.row["trial_id"], goals=goals, order=order)})
         self.record.save()
         return made
@@ -178,7 +185,7 @@ class Recorder:
         error = error or trial.failure
         if not error and row["is_full_fidelity"]:
             error = _unusable({goal: row.get(goal) for goal in goals})
-        stop = self.halving.stopped(number) if self.halving and not row["is_full_fidelity"] else None
+        stop = self.judge.stopped(number) if self.judge and not row["is_full_fidelity"] else None
         if stop:
             row |= {"status": "pruned", "stop_reason": self._stop_reason(stop)}
         elif error:
@@ -260,7 +267,7 @@ class Recorder:
         trial.row |= {"feasible": not checked.broken, "broken_constraints": "; ".join(checked.broken) or None}
         return checked.violations
 
-    def _stop_reason(self, stop: Decision) -> str:
+    def _stop_reason(self, stop: Made) -> str:
         assert self.experiment.early_stopping is not None
         return f"{self.experiment.early_stopping.name}: {stop.why}"
 

@@ -11,10 +11,17 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.spec import Sampler
+from arat_ray.study.curve_sampler import CurveSampler
 
 
-def make_sampler(spec: Sampler | None, *, after: int = 0, few_end: bool = False) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler for a spec; a grid is enqueued, so any sampler will do for it.
+def make_sampler(
+    spec: Sampler | None,
+    *,
+    after: int = 0,
+    few_end: bool = False,
+    curved: optuna.samplers.BaseSampler | None = None,
+) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a spec, `curved` for `curves`; a grid is enqueued, so any sampler will do for it.
 
     A study that goes on `after` some trials draws from a stream of its own: the same one would propose them again.
     TPE begins after ten complete trials, or after five where few run to their end because others are stopped early.
@@ -25,9 +32,7 @@ def make_sampler(spec: Sampler | None, *, after: int = 0, few_end: bool = False)
     if spec is None or spec.name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     if spec.name == "curves":
-        from arat_ray.study.curve_sampler import CurveSampler
-
-        return CurveSampler(seed=spec.seed)
+        return curved or CurveSampler(seed=spec.seed)
     if spec.name == "gp":
         return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if spec.name == "nsga2":

@@ -18,6 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.spec import Experiment, Sampled, Sampler
+from arat_ray.study import curve_record
 from arat_ray.study.optuna_view import FILE, OptunaView
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.samplers import make_sampler
@@ -69,8 +70,12 @@ class StudyTrials:
         self._waiting = [trial.number for trial in record.state.unfinished()]
         self._points = self._points_to_come()
         self._next_number = 1 + max(record.state.trials, default=-1)
+        self.curves = curve_record.open_curves(experiment, record)
         self._sampler = self.study.sampler = make_sampler(
-            experiment.sampler, after=self._next_number, few_end=experiment.early_stopping is not None
+            experiment.sampler,
+            after=self._next_number,
+            few_end=experiment.early_stopping is not None,
+            curved=curve_record.open_sampler(experiment, self.curves),
         )
         chance = Sampler(name="random", seed=experiment.sampler.seed if experiment.sampler else 0)
         self._at_random = make_sampler(chance, after=self._next_number + 1)

@@ -118,6 +118,14 @@ def read(study: Path, experiment: Experiment) -> EarlierTrials:
     return found
 
 
+def translate(experiment: Experiment, config: Mapping[str, Any]) -> Sampled | None:
+    """What this search would have sampled for a resolved run; None where it would not."""
+    try:
+        return _translator(experiment)(config, {})
+    except _UnusableError:
+        return None
+
+
 def _violations(experiment: Experiment, row: Mapping[str, Any]) -> dict[str, float]:
     for column in experiment.constraints:
         if row.get(column) is None:

@@ -9,7 +9,7 @@ import pytest
 
 from arat_ray.experiment import plan
 from arat_ray.experiment.config import load
-from arat_ray.experiment.early_stopping import ParetoAsha
+from arat_ray.experiment.early_stopping import ExpectedGain, ParetoAsha
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.experiment.spec import Experiment
 from arat_ray.units import PREFIXES
@@ -101,9 +101,9 @@ def test_what_cannot_work_is_refused_with_what_would(fields: str, message: str, 
 
 def test_an_unknown_rule_is_refused_by_name(tmp_path: Path) -> None:
     line = problem(tmp_path, early_stopping="early_stopping: {name: asha, min_epochs: 10}")
-    assert line == "early_stopping.name: must be 'pareto_asha', not 'asha'"
+    assert line == "early_stopping: unknown name 'asha'; did you mean 'pareto_asha'?"
     line = problem(tmp_path, early_stopping="early_stopping: pareto_asha")
-    assert line == "early_stopping: must be a mapping of keys to values, {key: value, ...}, not 'pareto_asha'"
+    assert line == "early_stopping: must be a mapping; write {name: pareto_asha, ...}"
 
 
 def test_a_run_that_is_measured_once_cannot_be_stopped_early(tmp_path: Path) -> None:
@@ -162,3 +162,37 @@ def test_the_plan_warns_of_a_sampler_that_learns_from_complete_trials_only(tmp_p
 def test_without_early_stopping_the_plan_promises_nothing(tmp_path: Path) -> None:
     described, estimated = lines_of(load(write(tmp_path, early_stopping="")))
     assert not [line for line in [*described, *estimated] if "expected" in line or "early" in line]
+
+
+def test_expected_gain_decides_at_its_rungs_and_the_plan_says_so(tmp_path: Path) -> None:
+    experiment = load(
+        write(tmp_path, early_stopping="early_stopping: {name: expected_gain, min_epochs: 10, rung_factor: 2}")
+    )
+    assert experiment.early_stopping == ExpectedGain(name="expected_gain", min_epochs=10, rung_factor=2, slack=0.4)
+    assert experiment.early_stopping.rungs(100) == [10, 20, 40, 80]
+    assert sum(share for _, share in experiment.early_stopping.survival(100)) == pytest.approx(1)
+    described, estimated = lines_of(experiment)
+    assert (
+        "  early stopping: expected_gain, at the epochs 10, 20, 40, 80 a trial goes on that adds 0.4 of what a new one "
+        "promises an epoch, in clean_accuracy and robust_accuracy"
+    ) in described
+    assert "of 100 epochs a trial expected, if 7 in 10 go on at each rung" in estimated[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("min_epochs: 10, slack: 2", "early_stopping.slack: must be at most 1.0, not 2"),
+        (
+            "min_epochs: 10, reduction_factor: 3",
+            "early_stopping: unknown key 'reduction_factor'; did you mean 'rung_factor'?",
+        ),
+        (
+            "min_epochs: 100",
+            "early_stopping.min_epochs: 100 is not below train.epochs (100), so no trial would stop; "
+            "use 10, 20, 30, ... or 90",
+        ),
+    ],
+)
+def test_expected_gain_that_cannot_work_is_refused(fields: str, message: str, tmp_path: Path) -> None:
+    assert problem(tmp_path, early_stopping=f"early_stopping: {{name: expected_gain, {fields}}}") == message

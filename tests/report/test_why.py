@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.frontier import decisions
+from arat_ray.frontier.gain_decision import GainDecision
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.results.schema import Metadata
 from arat_ray.study.tables import StudyTables
@@ -124,3 +125,45 @@ def test_an_unknown_trial_or_study_is_a_message(tmp_path: Path) -> None:
     assert "has no trial '7'; give a number from 0 to 6, or a trial_id such as small-00000" in message
     assert "Traceback" not in message
     assert "there is no folder" in ask(tmp_path / "smal", "0", code=2)
+
+
+def by_gain(folder: Path, *made: GainDecision) -> None:
+    writer = StudyTables(folder, params={}, metadata=METADATA, decisions=True)
+    for order, decision in enumerate(made):
+        name = f"small-{decision.number:05d}"
+        writer.trial({"trial_id": name, "attempt": 1, "number": decision.number, "status": "pruned", "epochs_done": 27})
+        writer.decision(decisions.as_row(decision, trial_id=name, goals=GOALS, order=order))
+    writer.flush()
+
+
+def test_expected_gain_says_what_was_expected_and_with_what_it_was_compared(tmp_path: Path) -> None:
+    stopped = GainDecision(
+        number=4,
+        rung=27,
+        goals=(0.55, 0.33),
+        goes_on=False,
+        of=7,
+        expected=(0.612, 0.38),
+        deviation=(0.008, 0.011),
+        gain=1.5e-5,
+        gain_of_new=2.2e-4,
+    )
+    by_gain(tmp_path, stopped)
+    assert decisions.read(tmp_path) == [stopped]
+    assert ask(tmp_path, "4").splitlines()[-2:] == [
+        "epoch 27: stopped; expected at its end clean accuracy 61.2 +- 0.8 %, robust accuracy 38.0 +- 1.1 %",
+        "  it would add 1.5e-05 an epoch to the hypervolume, a new trial 2.2e-04",
+    ]
+    (decision,) = json.loads(ask(tmp_path, "4", "--json"))["decisions"]
+    assert (decision["gain"], decision["gain_of_new"], decision["goes_on"]) == (1.5e-5, 2.2e-4, False)
+
+
+def test_what_expected_gain_did_not_judge_says_why(tmp_path: Path) -> None:
+    early = GainDecision(number=0, rung=9, goals=(0.5, 0.3), goes_on=True, of=1)
+    broken = GainDecision(number=1, rung=9, goals=(0.5, math.nan), goes_on=True, of=5)
+    by_gain(tmp_path, early, broken)
+    assert (
+        ask(tmp_path, "0").splitlines()[-1]
+        == "epoch 9: went on unjudged, because fewer than 3 trials had come far enough"
+    )
+    assert ask(tmp_path, "1").splitlines()[-1] == "epoch 9: went on unjudged, because a goal was missing or no number"

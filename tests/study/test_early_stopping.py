@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
+from arat_ray.frontier.decisions import Made
 from arat_ray.frontier.halving import Decision
 from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
@@ -40,7 +41,7 @@ class KilledError(Exception):
     """In the place of SIGKILL."""
 
 
-def hand_in(recorder: Recorder, number: int, sent: dict[str, Any]) -> Decision | None:
+def hand_in(recorder: Recorder, number: int, sent: dict[str, Any]) -> Made | None:
     """A report as Tune passes it on: first judged, then recorded."""
     decision = recorder.decide(number, sent["row"])
     recorder.report(number, sent)
@@ -131,7 +132,7 @@ def test_a_trial_without_a_number_for_a_goal_goes_on_and_fails_at_its_end(
         sent = message(epoch)
         sent["row"]["validation_robust_accuracy"] = bad
         decision = hand_in(recorder, 1, sent)
-        assert decision is None or (decision.goes_on and decision.rank is None)
+        assert decision is None or (isinstance(decision, Decision) and decision.goes_on and decision.rank is None)
     recorder.end(1)
     assert witness.heard == [("fail", 1, f"no result: robust_accuracy is {bad} after the last epoch", "failed", 5)]
     assert trials(tmp_path)[1]["status"] == "failed"

@@ -1,4 +1,5 @@
-"""Early stopping under Ray Tune. Who stops is decided in `frontier.halving` and recorded by the study's recorder.
+"""Early stopping under Ray Tune. Who stops is decided in `frontier`, by one of its rules, and recorded by the study's
+recorder.
 
 A trial in a Tune actor is stopped by Tune. A trial of several workers is never: its placement group would stay behind
 and the next trial wait for its resources. There Tune is told to go on, the decision is put up on a board, and the
@@ -21,7 +22,7 @@ ANSWER_S = 300.0
 """How long workers wait for a decision before they fail, and are started again from their checkpoint."""
 
 
-class ParetoAshaScheduler(FIFOScheduler):
+class StoppingScheduler(FIFOScheduler):
     """Trials run in the order of their numbers; each row is judged before it is recorded."""
 
     def __init__(self, recorder: Recorder, board: Any = None) -> None:
@@ -39,7 +40,7 @@ class ParetoAshaScheduler(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if decision.goes_on else TrialScheduler.STOP)
 
     def debug_string(self) -> str:
-        return "pareto_asha"
+        return "early stopping"
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its scheduler along; there is nothing in it to keep

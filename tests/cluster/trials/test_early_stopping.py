@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from arat_ray.frontier import decisions
+from arat_ray.frontier.decisions import Made
 from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.report.why import lines, why
 from arat_ray.results import reader
@@ -89,7 +90,7 @@ def assert_all_agree(file: Path, trials: int) -> None:
         assert outcome == ["went" if decision.goes_on else "stopped" for decision in own]
 
 
-def again(made: list[Decision]) -> list[Decision]:
+def again(made: list[Made]) -> list[Decision]:
     """The same reports in the same order, decided anew."""
     halving = Halving([1, 2, 4], reduction_factor=2)
     return [halving.decide(decision.number, decision.rung, decision.goals) for decision in made]
@@ -144,3 +145,37 @@ def test_two_workers_stop_together_and_leave_their_resources_to_the_next_trial(w
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_agree(file, trials=3)
     assert {row["workers"] for row in rows(file, "trials")} == {2}
+
+
+def test_a_search_by_curves_and_expected_gain_that_is_killed_tries_and_stops_the_same_trials(
+    tmp_path: Path,
+) -> None:
+    fields = FIELDS | {
+        "search": {
+            "method.invariance_weight": {"loguniform": [0.1, 30]},
+            "optimizer.learning_rate": {"uniform": [1e-5, 0.3]},
+        },
+        "sampler": {"name": "curves", "seed": 0},
+        "budget": {"trials": 7},
+        "early_stopping": {"name": "expected_gain", "min_epochs": 1, "rung_factor": 2, "slack": 1.0},
+    }
+    tried = []
+    for kills in ((), (2, 9)):
+        file = tmp_path / ("killed" if kills else "whole") / "small.yaml"
+        file.parent.mkdir()
+        file.write_text(yaml.safe_dump(EXPERIMENT | fields))
+        for enough in kills:
+            driver = subprocess.Popen(
+                tune_command(file, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            wait_until(partial(has_decided, file, enough), 240, "enough decisions")
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+        done = tune(file, "--resume")
+        assert done.returncode == 0, done.stderr
+        columns = ["number", "param_optimizer.learning_rate", "status", "stop_reason", "epochs_done", "robust_accuracy"]
+        tried.append(sorted([row[key] for key in columns] for row in rows(file, "trials")))
+    assert tried[0] == tried[1]
+    reasons = [row[3] for row in tried[0] if row[2] == "pruned"]
+    assert reasons
+    assert all(reason.startswith("expected_gain: epoch ") for reason in reasons)

@@ -1,0 +1,121 @@
+"""The learning curves of a study for its sampler and its early stopping, told by the study's record: what has happened,
+event by event and in its order, and what will. So a resumed study goes on as an uninterrupted one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from arat_ray.experiment.early_stopping import ExpectedGain
+from arat_ray.experiment.spec import Experiment, Sampled
+from arat_ray.frontier.curves import Curves, How
+from arat_ray.frontier.knobs import Space
+from arat_ray.frontier.links import IDENTITY, LOGIT, no_noise, of_counts
+from arat_ray.results.schema import ACCURACIES
+from arat_ray.results.segments import Reading, folder_of
+from arat_ray.study.curve_sampler import CurveSampler, knob_of
+from arat_ray.study.record import StudyRecord
+from arat_ray.study.state import number_of
+from arat_ray.study.warm_start import translate
+
+KEEP_FACTOR = 3
+"""Without early stopping, how many times as late the next epoch is that stays in the model."""
+HEARD = (b"learned", b"asked", b"epoch", b"ended")
+HOW: dict[str, How] = {"complete": "complete", "pruned": "stopped", "failed": "failed"}
+"""By the status of a trial that has ended; an interrupted one has not."""
+
+
+def open_curves(experiment: Experiment, record: StudyRecord) -> Curves | None:
+    """The curves of a study, told what has happened and what will; None for one that has no use for them."""
+    sampler, stopping, epochs = experiment.sampler, experiment.early_stopping, experiment.base.epochs
+    if not (sampler and sampler.name == "curves") and not isinstance(stopping, ExpectedGain):
+        return None
+    every = experiment.validation.every
+    keep = stopping.rungs(epochs) if stopping else _powers(every, epochs)
+    is_counted = all(goal in ACCURACIES for goal in experiment.maximize)
+    curves = Curves(
+        space_of(experiment),
+        last=epochs,
+        every=every,
+        keep=keep,
+        reference=[0.0] * len(experiment.maximize),
+        noise=of_counts(experiment.validation.images) if is_counted else no_noise,
+        link=LOGIT if is_counted else IDENTITY,
+        seed=sampler.seed if sampler else 0,
+    )
+    hearing = Hearing(experiment, curves)
+    for line in Reading(folder_of(record.study)):
+        if line.kind in HEARD:
+            hearing(line.event)
+    record.listeners.append(hearing)
+    return curves
+
+
+def _powers(first: int, before: int) -> list[int]:
+    """first, 3 first, 9 first, ... below a number."""
+    found, epoch = [], first
+    while epoch < before:
+        found.append(epoch)
+        epoch *= KEEP_FACTOR
+    return found
+
+
+def space_of(experiment: Experiment) -> Space:
+    """The knobs of a search and its conditions."""
+    search = experiment.search
+    knobs = [knob_of(path, domain.distribution()) for path, domain in search.items()]
+    return Space(knobs, lambda path, sampled: search[path].applies(sampled))
+
+
+def open_sampler(experiment: Experiment, curves: Curves | None) -> CurveSampler | None:
+    """The sampler that proposes by these curves; None for a search with another one."""
+    sampler = experiment.sampler
+    if curves is None or sampler is None or sampler.name != "curves":
+        return None
+    distributions = {path: domain.distribution() for path, domain in experiment.search.items()}
+    default = default_of(experiment)
+    return CurveSampler(seed=sampler.seed, search_space=distributions, default=default, curves=curves)
+
+
+def default_of(experiment: Experiment) -> Sampled | None:
+    """What `train` has of what is searched, to be tried first; None where the file names better ones, or where a value
+    of it is outside of the search."""
+    if experiment.first:
+        return None
+    return translate(experiment, experiment.base.model_dump(mode="json"))
+
+
+class Hearing:
+    """Tells curves what happens in a study, by the events of its record."""
+
+    def __init__(self, experiment: Experiment, curves: Curves) -> None:
+        self.experiment, self.curves = experiment, curves
+        self._best: dict[int, tuple[float, list[float | None]]] = {}
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        kind, curves = next(iter(event)), self.curves
+        what = event[kind]
+        if kind == "learned":
+            for trial in what["trials"]:
+                curves.learn(trial["sampled"], trial["goals"], trial["violations"])
+        elif kind == "asked":
+            curves.begin(what["number"], what["sampled"])
+        elif kind == "epoch" and what.get("validation_images"):
+            number = number_of(what["trial_id"])
+            curves.measured(number, what["epoch"], self._goals(number, what))
+        elif kind == "ended" and what["status"] in HOW:
+            number = number_of(what["trial_id"])
+            if what["status"] == "complete":
+                curves.measured(number, curves.last, [what.get(goal) for goal in self.experiment.maximize])
+            curves.ended(number, HOW[what["status"]], event.get("violations"))
+
+    def _goals(self, number: int, row: Mapping[str, Any]) -> list[float | None]:
+        """What the trial would have reached, were this its last epoch; those of its best one where that counts."""
+        goals: list[float | None] = [row.get(f"validation_{goal}") for goal in self.experiment.maximize]
+        robust = row.get("validation_robust_accuracy")
+        if self.experiment.validation.choose == "last" or robust is None:
+            return goals
+        best = self._best.get(number)
+        if best is None or robust > best[0]:
+            best = self._best[number] = robust, goals
+        return best[1]
