@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from arat_ray.api.studies import Ended, Study
     from arat_ray.evaluation.accuracy import Report
     from arat_ray.evaluation.ensembles import Ensemble
-    from arat_ray.experiment.early_stopping import ParetoAsha
+    from arat_ray.experiment.early_stopping import ExpectedGain, ParetoAsha
     from arat_ray.experiment.spec import Budget, Experiment, Price, Resources, Sampler
     from arat_ray.frontier.pareto import Front
     from arat_ray.study.curve_sampler import CurveSampler
@@ -77,7 +77,10 @@ _HOMES = {
         "Resources",
         "Sampler",
     ),
-    "experiment.early_stopping": ("ParetoAsha",),
+    "experiment.early_stopping": (
+        "ExpectedGain",
+        "ParetoAsha",
+    ),
     "training.run": (
         "Train",
         "Validate",
@@ -151,6 +154,7 @@ __all__ = [
     "Ema",
     "Ended",
     "Ensemble",
+    "ExpectedGain",
     "Experiment",
     "FashionMnist",
     "FixedBalance",
