@@ -204,6 +204,17 @@ def files(folder: Path) -> dict[int, Path]:
     return found
 
 
+class Segment(NamedTuple):
+    """A segment as it is read."""
+
+    number: int
+    path: Path
+    content: bytes
+    """Whole lines, the header among them."""
+    is_whole: bool
+    """Whether nothing in it can have changed, so that its lines need not be checked one by one."""
+
+
 class Reading:
     """A record as it is read: iterate over its lines; afterwards `record` is its id and `lines` how many it has.
 
@@ -215,40 +226,64 @@ class Reading:
         self._damaged = damaged or _refuse
 
     def __iter__(self) -> Iterator[Line]:
-        segments = files(self.folder)
-        last = max(segments, default=-1)
-        for number in range(last + 1):
-            if number not in segments:
+        for segment in self.segments():
+            yield from self.lines_of(segment)
+
+    def segments(self, *, after: int = -1) -> Iterator[Segment]:
+        """The segments behind one of that number; the lines of each are to be taken before the next."""
+        there = files(self.folder)
+        last = max(there, default=-1)
+        for number in range(after + 1, last + 1):
+            if number not in there:
                 self._damaged(Damage(f"{self.folder / name(number)}{OPEN}", "is missing"))
                 continue
-            yield from self._segment(number, segments[number], is_last=number == last)
+            if segment := self._segment(number, there[number], is_last=number == last):
+                yield segment
 
     def one(self, path: Path) -> Iterator[Line]:
         """The lines of a sealed file that is a record by itself."""
-        yield from self._segment(0, path, is_last=False)
+        if segment := self._segment(0, path, is_last=False):
+            yield from self.lines_of(segment)
 
-    def _segment(self, number: int, path: Path, *, is_last: bool) -> Iterator[Line]:
+    def others_of(self, segment: Segment, kind: bytes) -> tuple[list[Line], int]:
+        """The lines of a whole segment but for those of one kind, and how many those are: no look at each of them."""
+        content, found = segment.content, list[Line]()
+        header = content.find(b"\n")
+        list(self._lines(segment.number, segment.path, [content[:header]], is_whole=False))
+        at, first = header, self.lines
+        for match in re.compile(rb'\n(?=\{"(?!%b"))' % re.escape(kind)).finditer(content, header):
+            self.lines += content.count(b"\n", at, match.start())
+            at = match.start()
+            found.append(_line(content[at + 1 : content.index(b"\n", at + 1)], self.lines))
+        self.lines += content.count(b"\n", at, len(content) - 1)
+        return found, self.lines - first - len(found)
+
+    def lines_of(self, segment: Segment) -> Iterator[Line]:
+        """The lines of a segment, checked."""
+        lines = segment.content.split(b"\n")[:-1]
+        yield from self._lines(segment.number, segment.path, lines, is_whole=segment.is_whole)
+
+    def _segment(self, number: int, path: Path, *, is_last: bool) -> Segment | None:
         try:
             content = path.read_bytes()
         except OSError as error:
             self._damaged(Damage(f"{path}", f"cannot be read: {error.strerror}"))
-            return
+            return None
         is_whole = False
         if path.name.endswith(CLOSED):
             content, is_whole = self._unsealed(path, content)
-        whole = _whole(content)
+        whole = len(content) if is_whole else _whole(content)
         rest = content[whole:]
         if rest and not (is_last and path.name.endswith(OPEN) and _is_torn(rest)):
             self._damaged(Damage(f"{path}", f"does not end with a whole line: {len(rest)} bytes are damaged"))
-        lines = content[:whole].split(b"\n")[:-1]
-        if not lines and not (is_last and path.name.endswith(OPEN)):
+        if not whole and not (is_last and path.name.endswith(OPEN)):
             self._damaged(Damage(f"{path}", "holds no line"))
-        yield from self._lines(number, path, lines, is_whole=is_whole)
+        return Segment(number, path, content[:whole], is_whole)
 
     def _lines(self, number: int, path: Path, lines: Sequence[bytes], *, is_whole: bool) -> Iterator[Line]:
         for i, text in enumerate(lines):
-            if is_whole and i:  # nothing in it can have changed
-                yield Line(text[2 : text.index(b'"', 2)], text, self.lines)
+            if is_whole and i:
+                yield _line(text, self.lines)
                 self.lines += 1
                 continue
             at = f"{path}, line {i + 1}"
@@ -261,6 +296,8 @@ class Reading:
                 if header["number"] != number or (self.record and header["record"] != self.record):
                     self._damaged(Damage(f"{path}", "is of another record"))
                     return
+                if not self.record and not self.lines:  # or not read from its beginning
+                    self.lines = found.number
                 self.record = self.record or header["record"]
             elif i == 0:
                 self._damaged(Damage(at, "is no beginning of a segment"))
@@ -276,13 +313,13 @@ class Reading:
         lines, problem = decompressed(content)
         if problem:
             self._damaged(Damage(f"{path}", problem))
-        body, _, seal = lines.rstrip(b"\n").rpartition(b"\n")
-        body += b"\n" * bool(body)
+        end = lines.rfind(b"\n", 0, len(lines) - 1) + 1
+        body, seal = lines[:end], lines[end:]
         if not seal.startswith(b'{"%b":' % SEALED):
             if not problem:
                 self._damaged(Damage(f"{path}", "lacks its seal"))
             return lines, False
-        return body, seal == b'{"%b":{"crc":"%08x"}}' % (SEALED, zlib.crc32(body))
+        return body, seal == b'{"%b":{"crc":"%08x"}}\n' % (SEALED, zlib.crc32(body))
 
 
 def decompressed(content: bytes) -> tuple[bytes, str]:
@@ -290,7 +327,7 @@ def decompressed(content: bytes) -> tuple[bytes, str]:
     parts = list[bytes]()
     try:
         with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
-            while part := stream.read(1 << 16):
+            while part := stream.read(4 << 20):
                 parts.append(part)
     except OSError:
         return b"".join(parts), "is damaged and cannot be decompressed"
@@ -302,7 +339,11 @@ def _checked(text: bytes) -> Line | None:
     head, tail = text[:-CRC_BYTES], text[-CRC_BYTES:]
     if tail != b'%b%08x"}' % (CRC, zlib.crc32(head)):
         return None
-    return Line(text[2 : text.index(b'"', 2)], text, int(head[head.rindex(b":") + 1 :]))
+    return _line(text, int(head[head.rindex(b":") + 1 :]))
+
+
+def _line(text: bytes, number: int) -> Line:
+    return Line(text[2 : text.index(b'"', 2)], text, number)
 
 
 def _is_torn(rest: bytes) -> bool:

@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from arat_ray.frontier.dominance import hypervolume, non_dominated
+from arat_ray.frontier.growing_front import GrowingFront
 from arat_ray.results.schema import goal_text, short_param
 from arat_ray.study.remaining import Remaining
+from arat_ray.study.state import number_of
 from arat_ray.terminal import Table, harmless, report
 from arat_ray.text import line
 from arat_ray.units import duration
@@ -46,7 +46,8 @@ class Progress:
         self._is_visible = True
         self._running: set[int] = set()
         self._statuses: Counter[str] = Counter()
-        self._known_front: tuple[set[int], float] | None = (set(), 0.0)
+        self.front = GrowingFront()
+        """Of the study; whoever has its state puts that one's here."""
 
     def __enter__(self) -> Progress:
         with harmless(self.console):
@@ -98,8 +99,6 @@ class Progress:
         status = self.trials[number]["status"]
         self._statuses[status] += 1
         (self._running.add if status == "running" else self._running.discard)(number)
-        if status == "complete":
-            self._known_front = None
 
     def _line(self, number: int) -> str:
         trial = self.trials[number]
@@ -117,16 +116,8 @@ class Progress:
         return f"; about {duration(max(seconds, 1))} left"
 
     def _front(self) -> tuple[set[int], float]:
-        """The numbers on the front and its hypervolume, computed when another trial was completed."""
-        if self._known_front is None:
-            ended = {n: trial for n, trial in self.trials.items() if trial["status"] == "complete"}
-            complete = [n for n, trial in ended.items() if trial.get("feasible") is not False]
-            points = np.array([[ended[n].get(goal) for goal in self.goals] for n in complete], dtype=np.float64)
-            points = points.reshape(-1, len(self.goals))
-            mask = non_dominated(points).tolist()
-            volume = hypervolume(points, [0.0] * len(self.goals))
-            self._known_front = {n for n, on in zip(complete, mask, strict=True) if on}, volume
-        return self._known_front
+        """The numbers on the front and its hypervolume."""
+        return {number_of(name) for name in self.front.points}, self.front.hypervolume
 
     def _head(self) -> Text:
         front, volume = self._front()

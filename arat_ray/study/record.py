@@ -20,14 +20,18 @@ import pyarrow as pa
 from arat_ray.disk import Disk
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results.schema import TABLES
-from arat_ray.results.segments import SEGMENT_BYTES, Event, Line, Reading, Segments, folder_of
-from arat_ray.results.statuses import ENDED
+from arat_ray.results.segments import SEGMENT_BYTES, Event, Line, Reading, Segment, Segments, folder_of
 from arat_ray.study import description
 from arat_ray.study.state import Change, ImpossibleError, StudyState
 from arat_ray.study.tables import StudyTables
 from arat_ray.text import command
 
 FLUSH_S = 2.0
+STOPPED = b',"status":"stopped"'
+"""In the line of an attempt that has ended and may go on."""
+OF_ATTEMPTS = (b"started", b"lost", b"ended")
+EPOCH, EPOCH_BYTES = b'\n{"epoch":', 60
+"""How the line of an epoch begins, and fewer bytes than it can have."""
 TIMES = {
     name: [field.name for field in kind.schema if pa.types.is_timestamp(field.type)] for name, kind in TABLES.items()
 }
@@ -64,6 +68,7 @@ class StudyRecord:
             metadata=description.metadata(experiment),
             decisions=experiment.early_stopping is not None,
             part_rows=part_rows,
+            front=self.state.front,
         )
         folder = folder_of(study)
         reading = Reading(folder)
@@ -71,6 +76,7 @@ class StudyRecord:
             self._replay(reading)
             self.segments = Segments(folder, record=reading.record, lines=reading.lines, segment_bytes=segment_bytes)
             self._check_none_is_lost()
+            self.tables.recall()
         except ValueError as error:
             raise ValueError(f"{folder}: {error}; {mend_with(study)}") from error
         self._flushed_at = time.monotonic()
@@ -149,27 +155,47 @@ class StudyRecord:
         """Bring the state, and the tables, to where the record ends.
 
         Rows that a table has are not made again: of epochs and decisions by their count, of trials by the mark. Epochs
-        of trials that have ended are not even parsed, because their last event says all that the state needs.
+        of trials that have ended are not even looked at, because their last event says all that the state needs.
         """
         decisions = self.tables.decisions
         self._beyond = {"epochs": self.tables.epochs.stored, "decisions": decisions.stored if decisions else 0}
         made = int(self.tables.trials.mark.partition(":")[2] or 0)
-        pending: dict[bytes, list[Line]] = {}
-        for line in reading:
-            if line.kind == b"epoch":
+        held: dict[bytes, list[Line]] = {}  # the attempts at trials that have not ended
+        began: dict[bytes, int] = {}  # in which segment
+
+        def take(line: Line, segment: int) -> None:
+            if line.kind not in OF_ATTEMPTS:
+                self._apply_again(line, made)
+                return
+            name = _trial(line)
+            began.setdefault(name, segment)
+            held.setdefault(name, []).append(line)
+            if line.kind == b"ended" and STOPPED not in line.text:
+                for each in held.pop(name):
+                    self._apply_again(each, made)
+
+        for segment in reading.segments():
+            if segment.is_whole and _at_most(segment, self._beyond["epochs"]):
+                lines, epochs = reading.others_of(segment, b"epoch")
+                self._beyond["epochs"] -= epochs
+                for line in lines:
+                    take(line, segment.number)
+                continue
+            for line in reading.lines_of(segment):
+                if line.kind != b"epoch":
+                    take(line, segment.number)
+                    continue
                 self._beyond["epochs"] -= 1
                 if self._beyond["epochs"] < 0:
                     self.tables.epoch(event_of(line)["epoch"])
-                pending.setdefault(_trial(line), []).append(line)
-                continue
-            if line.kind in (b"started", b"lost", b"ended"):
-                before = pending.pop(_trial(line), [])
-                is_over = line.kind == b"ended" and line.event["ended"]["status"] in ENDED
-                for epoch in before if not is_over else ():
-                    self._apply_again(epoch, made)
-            self._apply_again(line, made)
-        for lines in pending.values():
-            for line in lines:
+        if not held:
+            return
+        for segment in (again := Reading(reading.folder)).segments(after=min(began[name] for name in held) - 1):
+            for line in again.lines_of(segment):
+                if line.kind == b"epoch" and (name := _trial(line)) in held:
+                    held[name].append(line)
+        for lines in held.values():
+            for line in sorted(lines, key=lambda line: line.number):
                 self._apply_again(line, made)
 
     def _apply_again(self, line: Line, made: int) -> None:
@@ -194,6 +220,11 @@ class StudyRecord:
                 raise ValueError(f"it is not the record that {table.folder} is made from, or has lost its end")
         if lost := [f"{count} rows of {name}" for name, count in self._beyond.items() if count > 0]:
             raise ValueError(f"it lacks {' and '.join(lost)}")
+
+
+def _at_most(segment: Segment, epochs: int) -> bool:
+    """Whether a segment has at most so many epochs, which it must have where it is short."""
+    return len(segment.content) // EPOCH_BYTES <= epochs or segment.content.count(EPOCH) <= epochs
 
 
 def event_of(line: Line) -> Event:

@@ -104,6 +104,7 @@ class Recorder:
     ) -> None:
         self.experiment, self.record = experiment, record
         self.study_trials, self.progress = study_trials, progress
+        progress.front = record.state.front
         self.running: dict[int, Running] = {}
         self.failed = 0
         self.watch = Watch(experiment, record.state)

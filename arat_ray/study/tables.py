@@ -24,7 +24,7 @@ class StudyTables:
 
     `trial`, `epoch` and `decision` only take rows, `flush` writes them. Rows of epochs and decisions never change,
     those of trials do. Opening a folder that has tables goes on with them; ValueError where one cannot be read, or is
-    of another study.
+    of another study. A `front` that is given grows elsewhere; `recall` is to be called once it is that of the study.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class StudyTables:
         metadata: Metadata,
         decisions: bool = False,
         part_rows: int | None = None,
+        front: GrowingFront | None = None,
     ) -> None:
         schema = trials_schema(params)
         for goal in metadata.goals:
@@ -53,10 +54,12 @@ class StudyTables:
         self.decisions = None
         if decisions:
             self.decisions = GrowingTable(study / "decisions", TABLES["decisions"].schema, **options("decisions"))
-        self.front = GrowingFront()
+        self.front = GrowingFront() if front is None else front
+        self._keeps_front = front is None
         self._marked: dict[str, Key] = {}
         """By trial_id, the key of the rows that say `on_front`."""
-        self._recall()
+        if self._keeps_front:
+            self.recall()
 
     @property
     def pending(self) -> int:
@@ -76,7 +79,7 @@ class StudyTables:
         """Take a row of `trials`, in the place of an earlier one; `on_front` is true on the front, and only there."""
         name, key = row["trial_id"], (row["trial_id"], row["attempt"])
         is_competing = competes(row, self.goals)
-        if is_competing and name not in self.front.points:
+        if is_competing and self._keeps_front and name not in self.front.points:
             self.front.add(name, [float(row[goal]) for goal in self.goals])
         is_on_front = is_competing and name in self.front.points
         self.trials.upsert({**row, "on_front": is_on_front})
@@ -98,8 +101,8 @@ class StudyTables:
             key = self._marked.pop(name)
             self.trials.upsert({**self.trials.row(key), "on_front": False})
 
-    def _recall(self) -> None:
-        """Go on with the front that the folder has, and correct its marks."""
+    def recall(self) -> None:
+        """Go on with the front that the folder has, or that was given, and correct the marks of what is on disk."""
         columns = ["trial_id", "attempt", "status", "is_full_fidelity", "on_front", "feasible", *self.goals]
         keys: dict[str, Key] = {}
         for row in reader.read(self.study, "trials", columns).to_pylist():
@@ -108,8 +111,9 @@ class StudyTables:
                 self._marked[row["trial_id"]] = key
             if competes(row, self.goals):
                 keys[row["trial_id"]] = key
-                self.front.add(row["trial_id"], [row[goal] for goal in self.goals])
+                if self._keeps_front:
+                    self.front.add(row["trial_id"], [row[goal] for goal in self.goals])
         self._unmark(self._marked.keys() - self.front.points.keys())
-        for name in self.front.points.keys() - self._marked.keys():
+        for name in (self.front.points.keys() - self._marked.keys()) & keys.keys():
             self._marked[name] = keys[name]
             self.trials.upsert({**self.trials.row(keys[name]), "on_front": True})
