@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from arat_ray import whole_files
 
-SEGMENT_BYTES = 1 << 20
+SEGMENT_BYTES = 1 << 18
 """Of an open segment; large enough to compress well, small enough to be sent to a bucket whole every few seconds."""
 FOLDER, REWRITTEN = "journal", "rewritten"
 LINES_AT_ONCE = 1000

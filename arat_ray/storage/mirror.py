@@ -32,7 +32,7 @@ from arat_ray.storage.snapshots import Snapshot, snapshot
 EVALUATIONS = ("evaluations/", "examples/", record.EVALUATIONS)
 DESCRIPTION = "study.json"
 STUDY = ("journal/", "trials/", "decisions/", "epochs/", DESCRIPTION, "study.yaml")
-TABLES = (*STUDY, *EVALUATIONS, f"{record.SEGMENTS}*")
+TABLES = (*STUDY, *EVALUATIONS, f"{record.REWRITTEN}*", f"{record.SEGMENTS}*")
 """A study without its checkpoints, in the order in which it is pulled: the record last, so that nothing is newer."""
 RANKS = {DESCRIPTION: 3, "study.yaml": 3, "epochs": 4, "decisions": 4, "examples": 4, "evaluations": 5, "trials": 6}
 RANKS |= {"journal": 7}
@@ -107,7 +107,7 @@ class Mirror:
                     self._push(name, held, None)
             for name, held in taken.items():
                 self._push(name, held, lock)
-                if lock and name.startswith(record.SEGMENTS):
+                if lock and record.is_segment(name):
                     record.remove_open(self.folder, name, lock)
             return len(single) + len(taken)
 
@@ -140,7 +140,10 @@ class Mirror:
             inside = Path(folder).relative_to(self.folder)
             below[:] = [each for each in below if not each.startswith(".") and str(inside / each) not in NOT_MIRRORED]
             names = (str(inside / each) for each in files if not each.startswith(".") and ".lock" not in each)
-            yield from (each for each in names if each.startswith(begin) and not each.startswith(ROW_LOG))
+            yield from (each for each in names if each.startswith(begin) and not self._stays_here(each))
+
+    def _stays_here(self, name: str) -> bool:
+        return name.startswith(ROW_LOG) or (name == record.VIEW and record.is_kept_by(self.folder))
 
     def _there(self, name: str) -> dict[str, Stat]:
         """What the bucket has of a name; without open segments of the record where the sealed one is there as well."""
@@ -229,7 +232,7 @@ class Mirror:
     def _push(self, name: str, taken: Snapshot, lock: Lock | None) -> None:
         path, entry = self.folder / name, manifest.read(self.folder / name)
         manifest.write(path, entry._replace(sha256=taken.sha256))
-        if lock and name.startswith(record.SEGMENTS):
+        if lock and record.is_segment(name):
             remote, was_gone = record.put(self.address, name, taken.content.read(), entry.remote, lock)
             if was_gone:
                 self._restore([""])
@@ -260,6 +263,6 @@ def _group(name: str) -> str | None:
 
 
 def _rank(name: str) -> int:
-    if name.startswith((record.SEGMENTS, record.EVALUATIONS)):
+    if record.is_segment(name) or name.startswith(record.EVALUATIONS):
         return 2
     return RANKS.get(name.partition("/")[0], 1)

@@ -10,8 +10,19 @@ from arat_ray.storage.faults import BucketError, ConflictError
 from arat_ray.storage.lock import Lock
 from arat_ray.storage.objects import Stat
 
-SEGMENTS, EVALUATIONS = "journal/record-", "journal/evaluations/"
-"""How the names of its files begin."""
+SEGMENTS, REWRITTEN, EVALUATIONS = "journal/record-", "journal/rewritten-", "journal/evaluations/"
+"""How the names of its files begin: of its segments, of those of a record that was made again, of evaluations."""
+VIEW = "journal/optuna.log"
+"""What is written beside the record for a dashboard, and made anew at each start."""
+
+
+def is_segment(name: str) -> bool:
+    return name.startswith((SEGMENTS, REWRITTEN))
+
+
+def is_kept_by(folder: Path) -> bool:
+    """Whether a study has a record."""
+    return any((folder / "journal").glob("re[cw]*-*"))
 
 
 def opened(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from arat_ray.cli import main
 from arat_ray.results import reader
+from arat_ray.storage import objects
 from arat_ray.storage.address import mirror_of, parse, root
 from tests.cluster.studies import EXPERIMENT
 from tests.storage.conftest import there
@@ -69,6 +71,32 @@ def test_a_run_is_trained_measured_chosen_compared_and_exported_from_a_bucket(
     assert f"learning from {address}: 1 of 1 complete trials" in plan.output.replace("\n", "")
     assert "small-confirm: " in arat_ray("confirm", address, "--seeds", "2", "--dry-run").output
     assert "complete after 2 epochs" in arat_ray("results", "why", address, "0").output
+
+
+def test_a_study_is_verified_mended_and_gone_on_with_by_machines_that_never_saw_it(file: Path, address: str) -> None:
+    arat_ray("train", str(file), "--results", address.removesuffix("/small"))
+    arat_ray("evaluate", address, "--attack", "pgd", "--epsilon", "0.2", "--split", "test", "--images", "20")
+    place, name = parse(address), "journal/record-00000.jsonl"
+    before = there(mirror_of(place))
+    verified = arat_ray("results", "verify", address).output
+    assert (
+        f"OK: {address}: a record of 6 lines, 1 trials, 2 epochs, 2 evaluations, 20 examples, 1 checkpoints" in verified
+    )
+
+    objects.put(place, name, io.BytesIO(before[name].replace(b'"epoch":2', b'"epoch":7', 1)))
+    objects.put(place, "trials/part-00000.parquet", io.BytesIO(before["trials/part-00000.parquet"][:-1]))
+    damaged = arat_ray("results", "verify", address, code=1).output
+    assert f"{address}/{name}, line 6 is damaged" in damaged
+    assert "trials/part-00000.parquet is damaged" in damaged
+    refused = arat_ray("train", str(file), "--results", address.removesuffix("/small"), "--resume", code=2).output
+    assert f"arat-ray results rebuild {address}" in refused.replace("\n", "")
+    mended = arat_ray("results", "rebuild", address).output
+    assert "record: written again from all that is left, in rewritten-1" in mended
+    assert "in no source" not in mended
+    assert "OK" in arat_ray("results", "verify", address).output
+    assert arat_ray("train", str(file), "--results", address.removesuffix("/small"), "--resume").exit_code == 0
+    assert "OK" in arat_ray("results", "verify", address).output
+    assert there(mirror_of(place))[name] != before[name], "the old record stays"
 
 
 def _evaluations(address: str) -> list[dict[str, Any]]:

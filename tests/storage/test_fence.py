@@ -342,8 +342,10 @@ def test_checkpoints_go_up_then_the_record_then_what_is_made_from_it(
 ) -> None:
     first, pushed, put, put_over = driver("first"), list[str](), objects.put, objects.put_over
     evaluated, last = "journal/evaluations/a.jsonl.zst", "checkpoints/small-00000/last.pt"
-    in_order = [last, evaluated, OPEN, "study.json", "epochs/part-00000.parquet", TRIALS, "journal/optuna.log"]
+    again = "journal/rewritten-1/record-00000.jsonl"
+    in_order = [last, evaluated, OPEN, again, "study.json", "epochs/part-00000.parquet", TRIALS]
     first.begin()
+    first.write("journal/optuna.log", b"a view, which stays here\n")
     for name in reversed(in_order):
         first.write(name, b"one\n")
 

@@ -239,7 +239,7 @@ def test_a_record_that_is_lost_is_told_and_made_again_from_the_tables(
         shutil.rmtree(path.parent)
     elif lost == "another study's":
         (tmp_path / "other").mkdir()
-        other = opened(tmp_path / "other", make(**CHANGES))
+        other = opened(tmp_path / "other", make(**CHANGES), segment_bytes=1 << 30)
         for _ in range(200):
             other.take({"study": other.state.starts[-1]})
         other.flush(final=True)
