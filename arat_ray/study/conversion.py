@@ -27,7 +27,7 @@ from arat_ray.study.state import trial_id
 KEPT = Path(FOLDER) / "before-record"
 """Where the old files go."""
 OPTUNA = Path(FOLDER) / "optuna.log"
-NUMBER, POINT, FROM, GIVEN, INTERRUPTED = "number", "point", "from", "fixed_params", "interrupted"
+NUMBER, POINT, FROM, GIVEN, CONSTRAINED = "number", "point", "from", "fixed_params", "constraint"
 NO_HISTORY = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 """What Optuna raises of a journal that is none."""
 
@@ -165,7 +165,9 @@ def _take_optuna(study: Path, experiment: Experiment, known: Facts, warn: Callab
         has_begun = trial.state != TrialState.WAITING or (trial_id(experiment.name, number), 1) in known.trials
         whole = sampled.keys() == {path for path, domain in experiment.search.items() if domain.applies(sampled)}
         if has_begun and whole:
-            attrs = {key: value for key, value in trial.system_attrs.items() if key != GIVEN}
+            attrs = {
+                key: value for key, value in trial.system_attrs.items() if not key.startswith((GIVEN, CONSTRAINED))
+            }
             asked: dict[str, Any] = {"number": number, "sampled": sampled} | ({"attrs": attrs} if attrs else {})
             asked |= {"point": trial.user_attrs[POINT]} if POINT in trial.user_attrs else {}
             known.asked[number] = asked

@@ -101,9 +101,9 @@ def rebuild(study: Path) -> Result:
     written.
     """
     with held(study):
-        experiment, record = _experiment(study), owner(study)
-        damages = list[str]()
+        experiment, damages = _experiment(study), list[str]()
         conversion.convert(study, experiment, warn=damages.append, mends=True)
+        record = owner(study)
         of_evaluations = _damaged_evaluations(study)
         of_record = facts.of_record(study, experiment, lambda damage: damages.append(str(damage)))
         if record_of(study) not in ("", record):
