@@ -79,7 +79,6 @@ STRATEGIES: dict[str, Callable[[Problem, int, Path], Ours | Naive]] = {
     "curves": lambda problem, seed, folder: Ours(problem, "curves", seed, folder, None),
     "random + pareto_asha": lambda problem, seed, folder: Ours(problem, "random", seed, folder, problem.asha),
     "TPE + pareto_asha": lambda problem, seed, folder: Ours(problem, "tpe", seed, folder, problem.asha),
-    "random + expected_gain": lambda problem, seed, folder: Ours(problem, "random", seed, folder, problem.gain),
     "curves + expected_gain": lambda problem, seed, folder: Ours(problem, "curves", seed, folder, problem.gain),
     "Ray's OptunaSearch + ASHA": lambda problem, seed, folder: Naive(problem, seed),
 }
@@ -157,8 +156,8 @@ def draw(panels: Mapping[str, tuple[Any, Mapping[str, Floats]]], title: str, pat
 
     figure = Figure(figsize=(11, 4.4), dpi=160, layout="constrained")
     figure.suptitle(title)
-    colours = ["#999999", "#E69F00", "#56B4E9", "#882255", "#666666", "#D55E00", "#CC79A7", "#000000", "#009E73"]
-    styles: Sequence[str] = ["-", "-", "-", "-", "--", "-", "--", "-", ":"]
+    colours = ["#999999", "#E69F00", "#56B4E9", "#882255", "#666666", "#D55E00", "#000000", "#009E73"]
+    styles: Sequence[str] = ["-", "-", "-", "-", "--", "-", "-", ":"]
     for axes, (label, (at, found)) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
         for (name, share), colour, style in zip(found.items(), colours, styles, strict=False):
             low, middle, high = np.percentile(share, [10, 50, 90], axis=0)
