@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from arat_ray.frontier.curves import Curves
 from arat_ray.frontier.expected_gain import GainJudge
-from tests.frontier.test_curves import goals_of, searched
+from tests.frontier.test_curves import SPACE, goals_of, searched
 
 GOOD, POOR = {"balance": 0.5, "rate": 0.03}, {"balance": 0.5, "rate": 0.9}
 
@@ -81,3 +82,25 @@ def test_a_judge_told_the_same_decides_the_same() -> None:
             rule.curves.begin(number, sampled)
         one.curves.propose()
         assert one.decide(number, 1, goals_of(sampled, 1)) == other.decide(number, 1, goals_of(sampled, 1))
+
+
+def test_a_trial_that_is_likely_to_violate_a_constraint_gains_less_and_is_stopped() -> None:
+    goes_on, gains = [], []
+    for bounded in (False, True):
+        curves = Curves(SPACE, last=9, keep=[1, 3], reference=[0.0, 0.0])
+        for number in range(12):
+            sampled = {"balance": 0.5 * number / 12, "rate": 0.03}
+            if number % 3 == 2:
+                sampled["balance"] += 0.5
+            curves.begin(number, sampled)
+            for epoch in (1, 3, 9):
+                curves.measured(number, epoch, goals_of(sampled, epoch))
+            curves.ended(number, "complete", {"train_s": sampled["balance"] - 0.55} if bounded else {})
+        rule = GainJudge(curves, [1, 3], slack=0.4)
+        curves.begin(100, {"balance": 0.85, "rate": 0.03})
+        made = rule.decide(100, 3, [each + 0.1 for each in goals_of({"balance": 0.85, "rate": 0.03}, 3)])
+        assert made.gain is not None
+        goes_on.append(made.goes_on)
+        gains.append(made.gain)
+    assert goes_on == [True, False]
+    assert gains[1] < 0.1 * gains[0]
