@@ -175,19 +175,21 @@ class Lab:
 
 def main() -> None:
     asked = sweep.options(__doc__, list(FAULTS))
-    server = Server()
-    lab = Lab(sweep.scratch(), server, asked.trials, asked.epochs)
     os.environ["PATH"] = ""  # else each start of the study asks git for the revision
+    server = Server()
     try:
-        steps = [
-            [Case(number, method, path, fault) for fault in FAULTS]
-            for number, (method, path) in enumerate(lab.count(), start=1)
-        ]
-        well = sweep.run("Each request of a study to its bucket goes wrong", steps, list(FAULTS), lab.try_one, asked)
+        with sweep.scratch() as folder:
+            lab = Lab(folder, server, asked.trials, asked.epochs)
+            steps = [
+                [Case(number, method, path, fault) for fault in FAULTS]
+                for number, (method, path) in enumerate(lab.count(), start=1)
+            ]
+            title = "Each request of a study to its bucket goes wrong"
+            well = sweep.run(title, steps, list(FAULTS), lab.try_one, asked)
     finally:
         server.process.kill()
         server.process.wait()
-    sweep.end(lab.folder, well=well)
+    sys.exit(not well)
 
 
 if __name__ == "__main__":

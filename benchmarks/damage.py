@@ -264,30 +264,31 @@ def rows_of(lab: Lab, kind: str, pattern: str) -> Iterator[tuple[list[str], list
         yield damages, list(said_of_it), is_bad
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[*FILES], help="this kind of file")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-    folder = sweep.scratch()
-    Clock().installed()  # nothing waits
-    os.environ["PATH"] = ""  # else each start of the study asks git for the revision
-    files, said, bad, count = {options.only: FILES[options.only]} if options.only else FILES, list[str](), 0, 0
+def tables(folder: Path, files: dict[str, str]) -> tuple[list[str], int, int]:
+    """A table of each kind of study; how many damages were tried, and of how many something was silent."""
+    said, count, bad = list[str](), 0, 0
     for kind in KINDS:
         titles = [kind.resume_with if command == "resume" else f"results {command}" for command in COMMANDS]
-        said += [
-            "",
-            f"Of {kind.name}:",
-            "",
-            f"| file | damage | {' | '.join(titles)} |",
-            f"|{'---|' * (2 + len(titles))}",
-        ]
+        said += ["", f"Of {kind.name}:", "", f"| file | damage | {' | '.join(titles)} |"]
+        said += [f"|{'---|' * (2 + len(titles))}"]
         lab = Lab(folder, kind)
         for name, pattern in files.items():
             for damages, cells, is_bad in rows_of(lab, name, pattern):
                 said.append(f"| {name} | {', '.join(damages)} | {' | '.join(cells)} |")
                 count, bad = count + len(damages), bad + is_bad * len(damages)
-    shutil.rmtree(folder)
+    return said, count, bad
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=[*FILES], help="this kind of file")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    Clock().installed()  # nothing waits
+    os.environ["PATH"] = ""  # else each start of the study asks git for the revision
+    files = {options.only: FILES[options.only]} if options.only else FILES
+    with sweep.scratch() as folder:
+        said, count, bad = tables(folder, files)
     if options.output:
         options.output.write_text("\n".join(["# A study's files, damaged", *said]) + "\n")
     print("\n".join(said))

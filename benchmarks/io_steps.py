@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -90,13 +91,15 @@ def main() -> None:
     asked = sweep.options(__doc__, list(BY_NAME))
     shim.preload()
     os.environ["PATH"] = ""  # else each start of the study asks git for the revision
-    lab = Lab(sweep.scratch(), asked.trials, asked.epochs)
-    steps = [
-        [Case(step.number, step.call, step.path, fault.name) for fault in FAULTS if step.suffers(fault)]
-        for step in lab.count()
-    ]
-    well = sweep.run("Each step of a study's work with the disk goes wrong", steps, list(BY_NAME), lab.try_one, asked)
-    sweep.end(lab.folder, well=well)
+    with sweep.scratch() as folder:
+        lab = Lab(folder, asked.trials, asked.epochs)
+        steps = [
+            [Case(step.number, step.call, step.path, fault.name) for fault in FAULTS if step.suffers(fault)]
+            for step in lab.count()
+        ]
+        title = "Each step of a study's work with the disk goes wrong"
+        well = sweep.run(title, steps, list(BY_NAME), lab.try_one, asked)
+    sys.exit(not well)
 
 
 if __name__ == "__main__":

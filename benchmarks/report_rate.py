@@ -13,8 +13,6 @@ import argparse
 import heapq
 import os
 import random
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -171,13 +169,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     os.environ["PATH"] = ""  # else the study asks git for the revision
-    folder = sweep.scratch()
-    lines = lines_of(Simulation(folder, options.trials, options.rate).run(options.seconds), options.trials)
-    shutil.rmtree(folder)
+    with sweep.scratch() as folder:
+        lines = lines_of(Simulation(folder, options.trials, options.rate).run(options.seconds), options.trials)
     print("\n".join(lines))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +57,12 @@ def options(description: str | None, faults: Sequence[str]) -> argparse.Namespac
     return parser.parse_args()
 
 
-def scratch() -> Path:
-    """A folder in memory, where there is such a place."""
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for the block, in memory where there is such a place."""
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def run(
@@ -95,11 +96,6 @@ def run(
     if asked.output:
         asked.output.write_text("\n".join(lines) + "\n")
     return not bad
-
-
-def end(folder: Path, *, well: bool) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(not well)
 
 
 def _table(tried: Sequence[Tried], faults: Sequence[str]) -> list[str]:
