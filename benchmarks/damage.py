@@ -157,7 +157,7 @@ class Lab:
         self.folder, self.kind = folder / kind.resume_with[:5].strip(), kind
         self.folder.mkdir()
         self.source, self.study = self._make("small")
-        self.others = {"other": self._make("other")[1], "anew": self._make("small", "anew", luck=1)[1]}
+        self.others = {"other": self._make("other", luck=2)[1], "anew": self._make("small", "anew", luck=1)[1]}
         self.before = contents.read(self.source, self._copy())
         self.whole, self.after = dict[str, Said](), contents.Contents()
         for command in COMMANDS:
@@ -182,13 +182,14 @@ class Lab:
         return Path(shutil.copytree(self.study, self.copy))
 
     def damaged(self, pattern: str, damage: Damage) -> Path | None:
-        """A copy of the study with one file damaged; None where it has no such file."""
+        """A copy of the study with one file damaged; None where it has no such file, or a damage leaves it as it is."""
         copy = self._copy()
         path, other = (_chosen(study, pattern) for study in (copy, self.others[damage.of]))
         if path is None or other is None:
             return None
+        before = path.read_bytes()
         damage.do(path, other)
-        return copy
+        return copy if not path.exists() or path.read_bytes() != before else None
 
     def judged(self, command: str, study: Path) -> tuple[Said, str]:
         """What a command says of a damaged study, and what is not as it should be."""
@@ -197,8 +198,6 @@ class Lab:
             return said, said.crashed
         if command == "show":
             return said, "other numbers" if said.text != whole.text and not said.told else ""
-        if command == "verify":
-            return said, "finds nothing" if said.text == whole.text else ""
         try:
             held, expected = contents.read(self.source, study), self.after if command == "resume" else self.before
             differing = list(contents.differences(held, expected))
@@ -253,13 +252,14 @@ def rows_of(lab: Lab, kind: str, pattern: str) -> Iterator[tuple[list[str], list
         for command in COMMANDS:
             study = lab.damaged(pattern, damage)
             if study is None:
-                return
+                break
             said, problem = lab.judged(command, study)
             cells.append(cell(said, lab.whole[command], problem, study))
             is_bad |= bool(problem)
             if problem:
                 print(f"{lab.kind.name}, {kind}, {damage.name}, {command}: {cells[-1]}", flush=True)
-        found.setdefault(tuple(cells), ([], is_bad))[0].append(damage.name)
+        if cells:
+            found.setdefault(tuple(cells), ([], is_bad))[0].append(damage.name)
     for said_of_it, (damages, is_bad) in found.items():
         yield damages, list(said_of_it), is_bad
 

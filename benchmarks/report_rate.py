@@ -14,6 +14,7 @@ import heapq
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,11 +70,13 @@ class Simulation:
         cpu = time.process_time
         self.clock.installed()
         with self.claimed as record:
-            driver = Driver(self.experiment, record)
-            due = [(self.epoch_s * i / self.at_once, self._start(driver)) for i in range(self.at_once)]
+            driver = Driver(self.experiment, record, lambda text: None)
+            due = [
+                (self.epoch_s * i / self.at_once, (self._start(driver)[0], 1 + i % EPOCHS)) for i in range(self.at_once)
+            ]  # as if they had been started one after the other
             driver.tick()
             before, files, written = memory_mib(), dict[Path, tuple[int, int]](), _written()
-            waiting, late, spent, rows, pushed, pushes_at = list[float](), list[float](), 0.0, 0, 0, 0.0
+            waiting, late, spent, rows, pushed, pushes_at = deque[tuple[int, float]](), list[float](), 0.0, 0, 0, 0.0
             began = self.clock.now
             due = [(began + moment, each) for moment, each in due]
             heapq.heapify(due)
@@ -87,11 +90,10 @@ class Simulation:
                 spent += taken
                 self.clock.now += taken
                 heapq.heappush(due, (moment + self.epoch_s, following))
-                waiting.append(moment)
+                waiting.append((driver.events, moment))
                 rows += 1
-                if driver.is_saved:
-                    late += [self.clock.now - each for each in waiting]
-                    waiting.clear()
+                while waiting and waiting[0][0] <= driver.events_on_disk:
+                    late.append(self.clock.now - waiting.popleft()[1])
                 if self.clock.now >= pushes_at:
                     pushed += sum(self._changed(files))
                     pushes_at = self.clock.now + PUSH_S

@@ -16,8 +16,9 @@ from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.pareto import load_front
 from arat_ray.json_files import read_json
 from arat_ray.report.listing import measured
-from arat_ray.results import reader
+from arat_ray.results import evaluation_records, reader
 from arat_ray.results.schema import TABLES, goal_text
+from arat_ray.results.segments import FOLDER
 from arat_ray.text import command, line
 from arat_ray.units import number
 
@@ -43,6 +44,7 @@ def overview(study: Path) -> dict[str, Any]:
     rows = [row for row, last in zip(every, reader.latest_attempt(table), strict=True) if last]
     statuses = Counter(row["status"] for row in rows)
     description = _description(study)
+    _check_whole(study, description)
     competing = [row for row in rows if competes(row, goals)]
     front = load_front([study]) if competing else None
     total = _total(description)
@@ -131,6 +133,22 @@ def _description(study: Path) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: started_at: {error}; {fix}") from error
     return description
+
+
+def _check_whole(study: Path, description: dict[str, Any]) -> None:
+    """ValueError where a file is missing, or is another study's; tables that were copied alone have no record."""
+    fix = reader.rebuild_with(study)
+    if not (study / FOLDER).is_dir():
+        return
+    if not description:
+        raise ValueError(f"{study / 'study.json'} is missing; {fix}")
+    evaluated = list(evaluation_records.TABLE_OF.values()) if evaluation_records.files(study) else []
+    for name in ("epochs", *evaluated):
+        if not reader.part_files(study / name):
+            raise ValueError(f"{study} has lost its table {name!r}; {fix}")
+    for part in [part for name in TABLES for part in reader.part_files(study / name)]:
+        if not reader.is_of(part, description.get("record") or ""):
+            raise ValueError(f"{part} is made from another record than the one that study.json names; {fix}")
 
 
 def _total(description: dict[str, Any]) -> int | None:

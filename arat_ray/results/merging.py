@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import pyarrow as pa
 from arat_ray.results import reader
 from arat_ray.results.added_columns import with_columns
 from arat_ray.results.parts import part_name, write_part
+from arat_ray.results.segments import sync
 
 Key = tuple[Any, ...]
 AT_ONCE = 50_000
@@ -121,7 +121,7 @@ def replace(folder: Path, table: pa.Table, *, part_rows: int) -> Path | None:
         kept = folder.with_name(f"{folder.name}.before-rebuild-{datetime.now(UTC):%Y%m%d-%H%M%S.%f}")
         folder.rename(kept)
     beside.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     return kept
 
 
@@ -129,14 +129,6 @@ def before_rebuild(folder: Path) -> Path:
     """The folder of a table; where a process was killed between the two renames of `replace`, the one that was kept."""
     kept = sorted(folder.parent.glob(f"{folder.name}.before-rebuild-*"))
     return kept[-1] if kept and not folder.exists() else folder
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _with_times(row: Mapping[str, Any], times: Sequence[str]) -> dict[str, Any]:

@@ -68,9 +68,15 @@ def part_schema(part: Path) -> pa.Schema:
         return pq.read_schema(part)
 
 
+def has_rows(part: Path) -> bool:
+    """Whether a part has any; ValueError where it is damaged."""
+    with whole(part):
+        return bool(pq.read_metadata(part).num_rows)
+
+
 def is_of(part: Path, record: str) -> bool:
-    """Whether a part is made from a record, as far as it says."""
-    mark = (pq.read_schema(part).metadata or {}).get(MARK, b"").decode()
+    """Whether a part is made from a record, as far as it says; ValueError where it is damaged."""
+    mark = (part_schema(part).metadata or {}).get(MARK, b"").decode()
     return not (record and mark) or mark.partition(":")[0] == record
 
 

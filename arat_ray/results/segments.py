@@ -365,6 +365,9 @@ def sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        error.filename = f"{folder}"
+        raise
     finally:
         os.close(descriptor)
 

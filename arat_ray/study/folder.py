@@ -45,6 +45,7 @@ def claim(
     with ExitStack() as stack:
         with writable(folder):
             stack.enter_context(locks.held(folder / ".lock"))
+            (folder / FOLDER).mkdir(exist_ok=True)  # a start that is cut off from here on left a study
         before = _described(folder)
         if before is not None:
             _check_same(folder, experiment, before, kind=kind, content=content)

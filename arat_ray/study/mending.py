@@ -123,7 +123,7 @@ def rebuild(study: Path) -> Result:
         if is_damaged or again or _says_more(known, of_record):
             new_record = rewrite(study, facts.events(known, experiment), record=record)
         tables = [
-            _replaced(study, name, known, experiment, damaged.get(name, []), is_new=new_record is not None)
+            _replaced(study, name, known, experiment, record, damaged.get(name, []), is_new=new_record is not None)
             for name in TABLES
             if name in of_tables.tables or name in known.tables or name in ("trials", "epochs")
         ]
@@ -225,11 +225,11 @@ def _rows(some: Facts, name: str) -> int:
 
 
 def _replaced(
-    study: Path, name: str, known: Facts, experiment: Experiment, damaged: Sequence[str], *, is_new: bool
+    study: Path, name: str, known: Facts, experiment: Experiment, record: str, damaged: Sequence[str], *, is_new: bool
 ) -> Rebuilt:
     """Swap a table in where the old one is damaged, or differs; its rows are those of the record."""
     table = facts.table(known, name, experiment, study)
-    old = merging.read_what_is_whole(merging.before_rebuild(study / name), table.schema).table
+    old = merging.read_what_is_whole(merging.before_rebuild(study / name), table.schema, record).table
     differs = merging.difference(old, table, TABLES[name].key)
     assert not differs.lost, f"{name}: a row of a readable part would be dropped"
     kept = None

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from arat_ray.frontier.curves import Curves
 
 
+COUNT_S = 1.0
+"""How often what the running trials have spent is counted."""
+
+
 def config_hash(config: Mapping[str, Any]) -> str:
     """The same for two runs that differ in nothing but in where their data lies."""
     text = json.dumps(without_places(config), sort_keys=True)
@@ -107,6 +111,7 @@ class Recorder:
         progress.front = record.state.front
         self.running: dict[int, Running] = {}
         self.failed = 0
+        self._counted_at = time.monotonic()
         self.watch = Watch(experiment, record.state)
         self.judge = open_judge(experiment, record.state.decisions, curves)
 
@@ -214,8 +219,9 @@ class Recorder:
 
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
-        self.running[number].row |= {"status": "stopped", "stop_reason": reason}
-        self._end(number)
+        self._put_stopped(number, reason)
+        self.record.flush()
+        self._leave(number)
         self.study_trials.put_back(number)
 
     def retry(self, number: int, error: str) -> None:
@@ -234,14 +240,22 @@ class Recorder:
 
     def close(self, reason: str) -> bool:
         """Put back what still runs; whether every row is on disk."""
-        for number in list(self.running):
-            self.interrupt(number, reason)
-        return self.record.flush(final=True)
+        stopped = list(self.running)
+        for number in stopped:
+            self._put_stopped(number, reason)
+        saved = self.record.flush(final=True)  # once for all of them, and before anything is shown
+        for number in stopped:
+            self._leave(number)
+            self.study_trials.put_back(number)
+        return saved
 
     def tick(self) -> None:
         """Call often: counts what is spent, writes what is due, and shows how far the study is."""
-        for number in self.running:
-            self._count(number)
+        now = time.monotonic()
+        if now - self._counted_at >= COUNT_S:  # a thousand trials at once call this a hundred times a second
+            self._counted_at = now
+            for number in self.running:
+                self._count(number)
         self.record.tick()
         self.progress.refresh()
 
@@ -274,13 +288,22 @@ class Recorder:
 
     def _end(self, number: int, known: Mapping[str, Any] | None = None) -> None:
         """The attempt is over; `known` is what its event says beside the row, where that is something."""
-        trial = self.running[number]
-        trial.row["ended_at"] = datetime.now(UTC)
+        self._put_ended(number, known)
+        self.record.flush()
+        self._leave(number)
+
+    def _put_stopped(self, number: int, reason: str) -> None:
+        self.running[number].row |= {"status": "stopped", "stop_reason": reason}
+        self._put_ended(number)
+
+    def _put_ended(self, number: int, known: Mapping[str, Any] | None = None) -> None:
+        self.running[number].row["ended_at"] = datetime.now(UTC)
         more = {name: value for name, value in (known or {}).items() if value}
         self.record.take({"ended": self._changes(number, since_start=True), **more})
-        self.record.flush()
-        self.progress.ended(number, trial.row)
-        del self.running[number]
+
+    def _leave(self, number: int) -> None:
+        """It is on disk that it runs no more."""
+        self.progress.ended(number, self.running.pop(number).row)
 
     def _put_started(self, number: int) -> None:
         self._count(number)

@@ -169,7 +169,7 @@ def _problem_of_checkpoint(study: Path, row: Mapping[str, Any]) -> str | None:
             if file.testzip() is not None:
                 return f"{path} is damaged"
         train, history = checkpoint.history(path)
-    except (ValueError, OSError, zipfile.BadZipFile):
+    except (ValueError, OSError, NotImplementedError, zipfile.BadZipFile):
         return f"{path} is damaged, or no checkpoint"
     config = earlier.train(reader.config(study, row)) if row.get("config") else train
     if without_places(earlier.train(train)) != without_places(config):

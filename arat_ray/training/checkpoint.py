@@ -14,6 +14,7 @@ import os
 import pickle
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ BEST = "best.pt"
 FORMAT = 2
 UNREADABLE = (
     *(pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, TypeError, AttributeError, ValueError),
-    *(AssertionError, MemoryError, OverflowError, struct.error, zipfile.BadZipFile),
+    *(AssertionError, MemoryError, OverflowError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 """What torch raises for a file that it did not write."""
 
@@ -159,6 +160,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         raise ValueError(f"{path}: no such checkpoint")
     try:
         fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+        if not mmap and not _is_whole(path):
+            raise ValueError("its checksums are others")
         version = fields["format"]
         if version == FORMAT:
             fields |= {"train": earlier.train(fields["train"]), "validate": earlier.validate(fields["validate"])}
@@ -171,6 +174,12 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
     raise ValueError(f"{path}: checkpoint format {version}, this version reads {FORMAT}")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the checksums of a file are those of what it holds; torch itself looks at none."""
+    with zipfile.ZipFile(path) as file:
+        return file.testzip() is None
 
 
 def _check(state: Checkpoint) -> None:

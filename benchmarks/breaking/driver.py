@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 
@@ -13,13 +15,24 @@ from arat_ray.study.recorder import Recorder
 from arat_ray.study.trials import Asked, StudyTrials
 
 
+class _Console(Console):
+    """One that hands on what is printed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(file=io.StringIO())
+        self.say = say
+
+    def print(self, *parts: Any, **how: Any) -> None:
+        self.say(" ".join(map(str, parts)))
+
+
 class Driver:
     """What a claimed study is written through."""
 
-    def __init__(self, experiment: Experiment, record: StudyRecord) -> None:
+    def __init__(self, experiment: Experiment, record: StudyRecord, say: Callable[[str], None]) -> None:
         self.record, self.trials = record, StudyTrials(experiment, record)
         progress = Progress(
-            Console(file=io.StringIO()),
+            _Console(say),
             goals=experiment.maximize,
             total=experiment.trials,
             ended=len(self.trials.ended()),
@@ -30,7 +43,16 @@ class Driver:
     @property
     def is_saved(self) -> bool:
         """Whether all that it was told is on disk."""
-        return not self.record.segments.pending
+        return self.events_on_disk == self.events
+
+    @property
+    def events(self) -> int:
+        """How many events its record has taken."""
+        return self.record.segments.lines
+
+    @property
+    def events_on_disk(self) -> int:
+        return self.events - self.record.segments.pending
 
     def ask(self) -> Asked:
         """The next trial, which may start once `may_start`."""

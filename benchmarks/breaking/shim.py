@@ -76,7 +76,7 @@ def preload() -> None:
     words = ["-O1", "-D_FORTIFY_SOURCE=0", "-shared", "-fPIC", "-o", str(shim), str(SOURCE), "-ldl"]
     subprocess.run(["cc", *words], check=True)
     there = os.environ | {"IO_STEPS_SHIM": str(shim), "LD_PRELOAD": str(shim)}
-    os.execve(sys.executable, [sys.executable, *sys.argv], there)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], there)
 
 
 def loaded() -> ctypes.CDLL:

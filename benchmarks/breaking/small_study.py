@@ -123,7 +123,7 @@ def session(
     experiment, witness = experiment_of(source), Witness(source.with_suffix(".witness"))
     small: dict[str, Any] = {"part_rows": PART_ROWS, "segment_bytes": SEGMENT_BYTES}
     with study_folder.claim(folder, experiment, source, kind="tune", resume=True, warn=say, **small) as record:
-        this = _Session(experiment, folder, clock, record, witness, push, luck)
+        this = _Session(experiment, folder, clock, record, say, witness, push, luck)
         this.run(interrupt=interrupt)
     if not this.saved:
         raise NotSavedError(f"some rows could not be written to {folder}")
@@ -161,13 +161,14 @@ class _Session:
         folder: Path,
         clock: Clock,
         record: StudyRecord,
+        say: Say,
         witness: Witness,
         push: Callable[[], bool],
         luck: int,
     ) -> None:
         self.experiment, self.folder, self.clock = experiment, folder, clock
         self.witness, self.push, self.luck = witness, push, luck
-        self.driver = Driver(experiment, record)
+        self.driver = Driver(experiment, record, say)
         ended = self.driver.trials.ended()
         forgotten = {int(each) for each in witness.all() if each.isdigit()} - ended
         assert not forgotten, f"trials {forgotten} had ended, and the study has forgotten it"
@@ -182,7 +183,8 @@ class _Session:
                 self._wait(self.driver.may_start)
                 asked = self.driver.ask()
                 self._wait(self.driver.may_start)
-                self.recorder.start(asked.number, asked.sampled, self.experiment.resolve(asked.sampled))
+                self.train = self.experiment.resolve(asked.sampled)
+                self.recorder.start(asked.number, asked.sampled, self.train)
                 if not self._trial(asked.number, interrupt=interrupt and asked.number == last):
                     break
                 if self.push() and self.driver.is_saved:
@@ -237,7 +239,7 @@ class _Session:
         return self.folder / "checkpoints" / trial_id(self.experiment.name, number) / checkpoint.LAST
 
     def _save(self, saving: CheckpointWriter, number: int, epoch: int) -> None:
-        train = self.experiment.base.model_dump(mode="json")
+        train = self.train.model_dump(mode="json")
         history = [row_of(number, each, self.luck) for each in range(1, epoch + 1)]
         nothing: dict[str, torch.Tensor] = {}
         validate = self.experiment.validation.model_dump(mode="json")
