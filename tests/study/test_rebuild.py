@@ -93,7 +93,11 @@ def save(study: Path, experiment: Experiment, name: str, train: dict[str, Any], 
 
 @pytest.fixture
 def study(make: Make, tmp_path: Path) -> Path:
-    experiment, source, folder = make(**CHANGES), tmp_path / "small.yaml", tmp_path / "small"
+    return begun(make, tmp_path / "small")
+
+
+def begun(make: Make, folder: Path) -> Path:
+    experiment, source = make(**CHANGES), folder.with_suffix(".yaml")
     source.write_text(yaml.safe_dump(EXPERIMENT | CHANGES))
     with study_folder.claim(folder, experiment, source, kind="tune", resume=False, warn=pytest.fail) as record:
         recorder, study_trials = recording(experiment, record)
@@ -335,3 +339,33 @@ def test_what_checkpoints_and_study_json_say_otherwise_is_found(study: Path) -> 
         assert said.count("\n") == 2, said
         path.write_bytes(before)
     assert "OK" in call("results", "verify", study)
+
+
+@pytest.mark.parametrize("name", ["trials", "epochs", "decisions"])
+def test_a_part_of_the_same_study_begun_anew_is_told_and_costs_no_row(study: Path, make: Make, name: str) -> None:
+    before = all_rows(study)
+    part = f"{name}/part-00000.parquet"
+    (study / part).write_bytes((begun(make, study.with_name("anew")) / part).read_bytes())
+    message = f"{study / part} is made from another record than the one that study.json names; make it again with: arat"
+    assert message in call("results", "show", study, code=2)
+    assert "damaged or missing: part-00000.parquet" in call("results", "rebuild", study)
+    assert_equal(study, before)
+    assert "OK" in call("results", "verify", study)
+
+
+@pytest.mark.parametrize("name", ["study.json", "epochs", "evaluations", "examples"])
+def test_what_is_gone_is_not_passed_over_when_a_study_is_shown(study: Path, name: str) -> None:
+    evaluated(study)
+    path = study / name
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    said = call("results", "show", study, code=2)
+    assert (f"{path} is missing" if name == "study.json" else f"{study} has lost its table {name!r}") in said
+    call("results", "rebuild", study)
+    assert "evaluations 2" in call("results", "show", study)
+
+
+def test_tables_that_were_copied_alone_are_shown(study: Path) -> None:
+    for name in ("journal", "epochs", "decisions"):
+        shutil.rmtree(study / name)
+    (study / "study.json").unlink()
+    assert "trials 7" in call("results", "show", study)

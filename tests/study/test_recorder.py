@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,33 @@ def test_diagnostics_land_in_the_epochs_table_with_each_layer(make: Make, tmp_pa
     assert dict(first["gradient_cosine_by_layer"]) == {"conv1": -0.5, "conv2": 0.1}
     assert second["gradient_cosine"] is None
     assert second["gradient_cosine_by_layer"] is None
+
+
+def test_what_is_spent_is_counted_once_a_second(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, now = make(), [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    recorder, _, _ = open_study(tmp_path, experiment)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
+    counted = []
+    for moment in (100.5, 100.9, 101.5, 102.0):
+        now[0] = moment
+        recorder.tick()
+        counted.append(recorder.watch.device_s)
+    assert counted == [0.0, 0.0, 1.5, 1.5]
+
+
+def test_an_interruption_is_on_disk_before_any_of_it_is_shown(make: Make, tmp_path: Path) -> None:
+    experiment = make()
+    recorder, witness, shown = open_study(tmp_path, experiment)
+    for number in range(3):
+        recorder.start(number, SAMPLED, experiment.resolve(SAMPLED))
+    statuses: list[list[str]] = []
+
+    def write(text: str) -> int:
+        statuses.append([row["status"] for row in reader.read(tmp_path, "trials").to_pylist()])
+        return len(text)
+
+    shown.write = write  # type: ignore[method-assign]
+    assert recorder.close("interrupted")
+    assert statuses[0] == ["stopped"] * 3
+    assert [heard[:3] for heard in witness.heard] == [("put_back", number, "stopped") for number in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def test_a_checkpoint_that_the_disk_does_not_give_is_no_broken_one(tmp_path: Pat
     path = tmp_path / "last.pt"
     path.symlink_to("/proc/self/mem")  # its first byte cannot be read: EIO
     with pytest.raises(checkpoint.NotNowError, match=r"last\.pt: cannot be read now \(Input/output error\)"):
+        checkpoint.load(path)
+
+
+def test_a_single_flipped_bit_of_a_weight_is_refused(trained: Path, tmp_path: Path) -> None:
+    path, content = tmp_path / "flipped.pt", bytearray(trained.read_bytes())
+    with zipfile.ZipFile(trained) as file:
+        largest = max(file.infolist(), key=lambda each: each.file_size)
+    content[largest.header_offset + len(largest.FileHeader()) + largest.file_size // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.pt: not a checkpoint of arat-ray \(its checksums are others\)"):
         checkpoint.load(path)
 
 
