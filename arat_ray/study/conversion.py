@@ -56,6 +56,7 @@ def convert(study: Path, experiment: Experiment, *, warn: Callable[[str], None],
         raise ValueError(f"{study / name / parts[0]} is damaged or missing; {mend_with(study)}")
     known = facts.union(_of_log(study, experiment, warn), of_tables)
     _take_optuna(study, experiment, known, warn)
+    facts.with_attempts(known, experiment)
     known.starts = [start_of(study, experiment, mends=mends)]
     evaluations = {
         name: known.tables[name].to_pylist() for name in evaluation_records.TABLE_OF.values() if name in known.tables

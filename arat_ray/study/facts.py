@@ -20,11 +20,12 @@ from arat_ray.frontier.dominance import non_dominated
 from arat_ray.frontier.eligibility import competes
 from arat_ray.results import evaluation_records, merging, reader
 from arat_ray.results.rows import EpochRow, TrialRow
-from arat_ray.results.schema import PARAM, TABLES, trials_schema
+from arat_ray.results.schema import PARAM, TABLES, goals_of, trials_schema
 from arat_ray.results.segments import Damage, Event, Reading, folder_of
-from arat_ray.results.statuses import ENDED
+from arat_ray.results.statuses import ENDED, Status
 from arat_ray.study import description
 from arat_ray.study.record import event_of
+from arat_ray.study.recorder import described
 from arat_ray.study.state import number_of
 from arat_ray.training import checkpoint
 
@@ -145,8 +146,7 @@ def union(first: Facts, second: Facts) -> Facts:
 def with_checkpoints(facts: Facts, study: Path, experiment: Experiment, warn: Callable[[str], None]) -> list[str]:
     """Add the epochs that checkpoints hold and nothing else does; of which trials there were some.
 
-    A trial that is known from its checkpoint alone is one that goes on. `warn` gets checkpoints that cannot be read;
-    those of trials that lack nothing are not opened.
+    `warn` gets checkpoints that cannot be read; those of trials that lack nothing are not opened.
     """
     have: dict[str, set[int]] = {}
     for name, epoch in merging.keys(facts.tables["epochs"], ("trial_id", "epoch")):
@@ -159,12 +159,10 @@ def with_checkpoints(facts: Facts, study: Path, experiment: Experiment, warn: Ca
         if attempts and set(range(1, 1 + done)) <= there:
             continue
         try:
-            train, history = checkpoint.history(path)
+            _, history = checkpoint.history(path)
         except ValueError as error:
             warn(str(error))
             continue
-        if not attempts:
-            attempts = [_of_checkpoint(facts, experiment, name, train, history)]
         for row in history:
             if row["epoch"] not in there:
                 found.append({"trial_id": name, "attempt": _first_at(attempts, row["epoch"]), **row})
@@ -172,6 +170,37 @@ def with_checkpoints(facts: Facts, study: Path, experiment: Experiment, warn: Ca
         more = merging.from_rows(cast(Any, found), facts.tables["epochs"].schema)
         facts.tables["epochs"] = pa.concat_tables([facts.tables["epochs"], more])
     return sorted({row["trial_id"] for row in found})
+
+
+def with_attempts(facts: Facts, experiment: Experiment) -> None:
+    """Add a row of `trials` for each attempt of which only epochs are known, or only a later attempt.
+
+    The last one at a trial goes on when the study does.
+    """
+    epochs: dict[Key, int] = {}
+    for name, attempt, epoch in merging.keys(facts.tables["epochs"], TABLES["epochs"].key):
+        epochs[name, attempt] = max(epoch, epochs.get((name, attempt), 0))
+    last: dict[str, int] = {}
+    for name, attempt in [*epochs, *facts.trials]:
+        last[name] = max(attempt, last.get(name, 0))
+    unknown = {
+        name
+        for name, attempts in last.items()
+        if any("config" not in facts.trials.get((name, attempt), {}) for attempt in range(1, attempts + 1))
+    }
+    measured = _measured(facts, experiment, unknown)
+    for name in unknown:
+        for attempt in range(1, last[name] + 1):
+            if "config" not in facts.trials.get((name, attempt), {}):
+                status: Status = "stopped" if attempt == last[name] else "failed"
+                row = _unknown(facts, experiment, name, attempt, status)
+                row["epochs_done"] = epochs.get((name, attempt), 0)
+                row |= measured.get(name, {})
+                facts.trials[name, attempt] = cast(TrialRow, {**row, **facts.trials.get((name, attempt), {})})
+    for known in facts.trials.values():
+        values: Mapping[str, Any] = known
+        if known["status"] == "complete" and any(values.get(goal) is None for goal in experiment.maximize):
+            known["status"] = "stopped"  # it has a checkpoint of its last epoch, and measures again
 
 
 def table(facts: Facts, name: str, experiment: Experiment, study: Path) -> pa.Table:
@@ -203,7 +232,7 @@ def events(facts: Facts, experiment: Experiment) -> Iterator[Event]:
             if at[name]:
                 yield {"lost": attempts[name][at[name] - 1]}
             began = {"status": "running", "error": None, "stop_reason": None, "ended_at": None}
-            yield {"started": {**attempts[name][at[name]], **began, "attempt": at[name] + 1}}
+            yield {"started": {**attempts[name][at[name]], **began}}
             at[name] += 1
 
     for chunk in _in_order(facts.tables["epochs"]).to_batches(max_chunksize=merging.AT_ONCE):
@@ -246,7 +275,7 @@ def _attempt(row: TrialRow) -> int:
 def _first_at(attempts: list[TrialRow], epoch: int) -> int:
     """The attempt that came to an epoch first."""
     reached = [row["attempt"] for row in attempts if (row.get("epochs_done") or 0) >= epoch]
-    return reached[0] if reached else attempts[-1]["attempt"]
+    return reached[0] if reached else attempts[-1]["attempt"] if attempts else 1
 
 
 class _Batches:
@@ -304,17 +333,28 @@ def _sampled(row: TrialRow, experiment: Experiment) -> dict[str, Any]:
     return found
 
 
-def _of_checkpoint(
-    facts: Facts, experiment: Experiment, name: str, train: dict[str, Any], history: list[EpochRow]
-) -> TrialRow:
-    """The row of a trial that only its checkpoint knows, which goes on when the study does."""
-    from arat_ray.study.recorder import described
+def _measured(facts: Facts, experiment: Experiment, names: set[str]) -> dict[str, TrialRow]:
+    """What trials report of their epochs: the last measurement, or the most robust one."""
+    is_last = experiment.validation.choose == "last"
+    by, file = ("epoch", checkpoint.LAST) if is_last else ("validation_robust_accuracy", checkpoint.BEST)
+    best: dict[str, dict[str, Any]] = {}
+    for chunk in facts.tables["epochs"].to_batches(max_chunksize=merging.AT_ONCE) if names else ():
+        for row in chunk.to_pylist():
+            name = row["trial_id"]
+            if name in names and row["validation_images"] and (name not in best or row[by] >= best[name][by]):
+                best[name] = row
+    return {
+        name: goals_of(cast(EpochRow, row)) | {"checkpoint": str(Path("checkpoints") / name / file)}
+        for name, row in best.items()
+    }
 
+
+def _unknown(facts: Facts, experiment: Experiment, name: str, attempt: int, status: Status) -> TrialRow:
+    """The row of an attempt of which only epochs are known."""
     number = number_of(name)
     sampled = (facts.asked.get(number) or {}).get("sampled") or {}
-    row = described(experiment, number, sampled, experiment.resolve(sampled) if sampled else experiment.base)
-    row |= {"attempt": 1, "status": "stopped", "epochs_done": len(history), "is_full_fidelity": False}
-    facts.trials[name, 1] = row
+    row = described(experiment, number, sampled, experiment.resolve(sampled))
+    row |= {"attempt": attempt, "status": status, "epochs_done": 0, "is_full_fidelity": False}
     return row
 
 

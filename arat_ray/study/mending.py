@@ -116,6 +116,7 @@ def rebuild(study: Path) -> Result:
         is_cut = _lines_known(study, record) > of_record.lines
         known = facts.union(of_tables, of_record) if is_cut else facts.union(of_record, of_tables)
         again = facts.with_checkpoints(known, study, experiment, damages.append)
+        facts.with_attempts(known, experiment)
         if not known.starts:
             known.starts.append(conversion.start_of(study, experiment))
         _mend_evaluations(study, known, of_evaluations)
