@@ -57,7 +57,7 @@ def claim(
                 f"{folder} was begun by a version that kept no fingerprint of its data: whether the images are still "
                 "the same is not checked, but for which of them are held out"
             )
-        if not resume and record.state.unfinished():
+        if not resume and any(trial.row for trial in record.state.unfinished()):
             raise ValueError(f"{folder} holds an interrupted study; go on with --resume, or remove the folder")
         with writable(folder):
             yaml = source.read_bytes().decode(errors="surrogateescape")

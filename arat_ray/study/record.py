@@ -105,7 +105,7 @@ class StudyRecord:
         return self.disk.failing
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take an event; ValueError where it cannot follow, or a table cannot hold it: then nothing was taken."""
+        """Take an event; ValueError where it cannot follow, or a table cannot hold it: it is not in the record then."""
         changes = self.state.apply(dict(event))
         self._into_tables(changes)
         self.segments.take(event)
