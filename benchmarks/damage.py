@@ -101,12 +101,16 @@ class Kind(NamedTuple):
     resume: Callable[[Path, Path, Callable[[str], None]], None]
 
 
+def _silent(text: str) -> None:
+    return None
+
+
 def _search(folder: Path, name: str) -> Path:
-    return small_study.Plan(name, 6, 3).write(folder)
+    return small_study.Plan(name, 6, 2).write(folder)  # its record has an open segment
 
 
 def _interrupted_search(source: Path, study: Path, luck: int) -> None:
-    small_study.session(source, study, Clock(), print, interrupt=True, luck=luck)
+    small_study.session(source, study, Clock(), _silent, interrupt=True, luck=luck)
 
 
 def _resume_search(source: Path, study: Path, say: Callable[[str], None]) -> None:
@@ -136,7 +140,7 @@ def _run(folder: Path, name: str) -> Path:
 def _interrupted_run(source: Path, study: Path, luck: int) -> None:
     experiment = small_study.experiment_of(source)
     with suppress(KeyboardInterrupt):
-        single.run(experiment, source, study, resume=False, console=_Console(print, stop=True))
+        single.run(experiment, source, study, resume=False, console=_Console(_silent, stop=True))
 
 
 def _resume_run(source: Path, study: Path, say: Callable[[str], None]) -> None:

@@ -143,7 +143,8 @@ def _check_whole(study: Path, description: dict[str, Any]) -> None:
     if not description:
         raise ValueError(f"{study / 'study.json'} is missing; {fix}")
     evaluated = list(evaluation_records.TABLE_OF.values()) if evaluation_records.files(study) else []
-    for name in ("epochs", *evaluated):
+    stops = (description.get("experiment") or {}).get("early_stopping")
+    for name in ("epochs", *(["decisions"] if stops else []), *evaluated):
         if not reader.part_files(study / name):
             raise ValueError(f"{study} has lost its table {name!r}; {fix}")
     for part in [part for name in TABLES for part in reader.part_files(study / name)]:

@@ -1,12 +1,27 @@
-"""The harness that lets a study's disk fail at a step sees what was lost, doubled or changed."""
+"""A study whose disk fails at a step is whole when it was resumed, and the harness sees where one is not."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from breaking import contents
 from breaking.shim import FAULTS, Step, lose_power
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "io_steps.py"
+
+
+def harness(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--trials", "2", "--epochs", "2", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_study_that_broke_at_a_step_is_whole_when_it_was_resumed() -> None:
+    done = harness("--every", "29", "--rotate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 were not as they should be." in done.stdout
 
 
 def test_each_fault_has_its_steps() -> None:

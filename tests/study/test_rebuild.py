@@ -371,7 +371,7 @@ def test_a_part_of_the_same_study_begun_anew_is_told_and_costs_no_row(study: Pat
     assert "OK" in call("results", "verify", study)
 
 
-@pytest.mark.parametrize("name", ["study.json", "epochs", "evaluations", "examples"])
+@pytest.mark.parametrize("name", ["study.json", "epochs", "decisions", "evaluations", "examples"])
 def test_what_is_gone_is_not_passed_over_when_a_study_is_shown(study: Path, name: str) -> None:
     evaluated(study)
     path = study / name
