@@ -131,7 +131,8 @@ def test_the_program_in_the_documentation_runs_without_ray_up_to_the_search(tmp_
 def test_the_program_in_the_documentation_runs_with_its_search(tmp_path: Path) -> None:
     output = python(blocks((ROOT / "docs" / "python.md").read_text(), with_ray=True), tmp_path)
     assert "Ended(stopped=None, failed=0)" in output
-    assert "method.beta" in output.splitlines()[-1]
+    assert "method.beta" in output
+    assert "'weight'" in output.splitlines()[-1]
 
 
 def test_the_cells_of_the_notebook_run(tmp_path: Path) -> None:

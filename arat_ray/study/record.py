@@ -162,6 +162,7 @@ class StudyRecord:
         made = int(self.tables.trials.mark.partition(":")[2] or 0)
         held: dict[bytes, list[Line]] = {}  # the attempts at trials that have not ended
         began: dict[bytes, int] = {}  # in which segment
+        over: set[bytes] = set()  # those that have ended
 
         def take(line: Line, segment: int) -> None:
             if line.kind not in OF_ATTEMPTS:
@@ -173,6 +174,7 @@ class StudyRecord:
             if line.kind == b"ended" and STOPPED not in line.text:
                 for each in held.pop(name):
                     self._apply_again(each, made)
+                over.add(name)
 
         for segment in reading.segments():
             if segment.is_whole and _at_most(segment, self._beyond["epochs"]):
@@ -185,6 +187,8 @@ class StudyRecord:
                 if line.kind != b"epoch":
                     take(line, segment.number)
                     continue
+                if _trial(line) in over:  # which is refused
+                    self._apply_again(line, made)
                 self._beyond["epochs"] -= 1
                 if self._beyond["epochs"] < 0:
                     self.tables.epoch(event_of(line)["epoch"])

@@ -220,7 +220,7 @@ class Recorder:
     def interrupt(self, number: int, reason: str) -> None:
         """The trial was stopped from outside and will go on when the study is resumed."""
         self._put_stopped(number, reason)
-        self.record.flush()
+        self._save()
         self._leave(number)
         self.study_trials.put_back(number)
 
@@ -289,8 +289,13 @@ class Recorder:
     def _end(self, number: int, known: Mapping[str, Any] | None = None) -> None:
         """The attempt is over; `known` is what its event says beside the row, where that is something."""
         self._put_ended(number, known)
-        self.record.flush()
+        self._save()
         self._leave(number)
+
+    def _save(self) -> None:
+        """The record now, the tables when they are due: a thousand trials at once end many times in a second."""
+        self.record.save()
+        self.record.tick()
 
     def _put_stopped(self, number: int, reason: str) -> None:
         self.running[number].row |= {"status": "stopped", "stop_reason": reason}

@@ -18,9 +18,9 @@ from arat_ray.study.warm_start import Known
 def opened(
     folder: Path, experiment: Experiment, *, warn: Callable[[str], None] = warnings.warn, **options: Any
 ) -> StudyRecord:
-    """The record of a study in a folder, begun where it is new."""
+    """The record of a study in a folder, begun where it is new; its tables are written at each end of a trial."""
     folder.mkdir(parents=True, exist_ok=True)
-    record = mending.opened(folder, experiment, warn=warn, **options)
+    record = mending.opened(folder, experiment, warn=warn, **({"flush_s": 0.0} | options))
     if record.is_empty:
         record.begin(description.of_start(experiment, "", kind="tune", content=None))
     return record
