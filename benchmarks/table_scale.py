@@ -2,7 +2,7 @@
 
     python benchmarks/table_scale.py --output benchmarks/table_scale.md
 
-Rows stream through StudyRecord as the recorder sends them: 50 trials run side by side, begun one after another, and
+Events stream through StudyRecord as the recorder sends them: 50 trials run side by side, begun one after another, and
 each reports an epoch in its turn; a trial's row is written when it starts, after each measured epoch (every tenth) and
 when it ends; the tables are flushed whenever a trial ends, and every 100 rows besides. Measured are the first 20,000 of
 each 100,000 epochs, all of them with --all; the others are flushed every 5,000. After each 100,000 the study is closed
@@ -37,7 +37,7 @@ from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.results.schema import PARAM
-from arat_ray.study import mending
+from arat_ray.study import description, mending
 from arat_ray.study.budget import Watch
 from arat_ray.study.record import StudyRecord
 
@@ -144,7 +144,10 @@ class Stream:
 
 def opened(study: Path, experiment: Experiment) -> StudyRecord:
     study.mkdir(parents=True, exist_ok=True)
-    return mending.opened(study, experiment, warn=print)
+    record = mending.opened(study, experiment, warn=print)
+    if record.is_empty:
+        record.begin(description.of_start(experiment, FILE.read_text(), kind="tune", content=None))
+    return record
 
 
 def resumed(study: Path, experiment: Experiment, unfinished: int) -> StudyRecord:
