@@ -37,3 +37,15 @@ def replace(path: Path, content: bytes, *, suffix: object = "tmp", durable: bool
     """The same, of what is at hand."""
     with replaced(path, suffix=suffix, durable=durable) as file:
         file.write(content)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = f"{folder}"
+        raise
+    finally:
+        os.close(descriptor)

@@ -24,7 +24,8 @@ from typing import Any
 
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
-from arat_ray.results.segments import Reading, folder_of
+from arat_ray.results.reading import Reading
+from arat_ray.results.segments import folder_of
 from arat_ray.results.statuses import ENDED
 from arat_ray.study.record import event_of
 from arat_ray.study.state import StudyState

@@ -14,8 +14,8 @@ from arat_ray.evaluation.accuracy import Report
 from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.pixels import radius
 from arat_ray.results import evaluation_records, reader
+from arat_ray.results.reading import record_of
 from arat_ray.results.schema import PART_ROWS, TABLES
-from arat_ray.results.segments import record_of
 from arat_ray.results.table import ParquetTable
 from arat_ray.storage.names import below
 from arat_ray.text import did_you_mean

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from arat_ray.frontier.gain_decision import GainDecision
 from arat_ray.frontier.halving import Decision
@@ -60,27 +61,21 @@ def read(study: Path) -> list[Made]:
 
 
 def _decision(row: DecisionRow, goals: Sequence[str]) -> Made:
+    known: dict[str, Any] = {name: row.get(name) for name in ("number", "rung", "goes_on", "of")}
+    known["goals"] = _by_goal(row["goals"], goals)
     keep = row.get("keep")
     if keep is None:
         expected, deviation = row.get("expected"), row.get("deviation")
         return GainDecision(
-            number=row["number"],
-            rung=row["rung"],
-            goals=_by_goal(row["goals"], goals),
-            goes_on=row["goes_on"],
-            of=row["of"],
+            **known,
             expected=None if expected is None else _by_goal(expected, goals),
             deviation=None if deviation is None else _by_goal(deviation, goals),
             gain=row.get("gain"),
             gain_of_new=row.get("gain_of_new"),
         )
     return Decision(
-        number=row["number"],
-        rung=row["rung"],
-        goals=_by_goal(row["goals"], goals),
-        goes_on=row["goes_on"],
+        **known,
         rank=row["rank"],
-        of=row["of"],
         keep=keep,
         front=row["front"],
         beaten_by=tuple(row["beaten_by"]),

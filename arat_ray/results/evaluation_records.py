@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from arat_ray.results.reading import Damage, Reading
 from arat_ray.results.rows import EvaluationRow, ExampleRow
-from arat_ray.results.segments import CLOSED, Damage, Reading, line, write_sealed
+from arat_ray.results.segments import CLOSED, line, write_sealed
 
 FOLDER = Path("journal") / "evaluations"
 TABLE_OF = {b"evaluation": "evaluations", b"example": "examples"}

@@ -15,7 +15,7 @@ import pyarrow as pa
 from arat_ray.results import reader
 from arat_ray.results.added_columns import with_columns
 from arat_ray.results.parts import part_name, write_part
-from arat_ray.results.segments import sync
+from arat_ray.whole_files import sync
 
 Key = tuple[Any, ...]
 AT_ONCE = 50_000

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from arat_ray import whole_files
 from arat_ray.results import reader
-from arat_ray.results.segments import sync
 from arat_ray.text import did_you_mean
+from arat_ray.whole_files import sync
 
 _FLOAT, _INT, _STRING = pa.float64(), pa.int64(), pa.string()
 

@@ -7,22 +7,22 @@ those whose rows have changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from arat_ray.results import reader
-from arat_ray.results.added_columns import is_of_before, with_columns
 from arat_ray.results.index import Index, Key
 from arat_ray.results.parts import check_row, part_name, write_part
+from arat_ray.results.table_folder import TableFolder, marked
 
 Row = dict[str, Any]
 
 
-class ParquetTable:
+class ParquetTable(TableFolder):
     """One table in one folder, keyed by some of its columns. One writer at a time; any number of readers.
 
     Rows of sealed parts are not kept in memory, only where they are. Opening a folder that has parts goes on
@@ -30,31 +30,20 @@ class ParquetTable:
     the same columns in each. ValueError where parts have columns that are none of `schema`.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        schema: pa.Schema,
-        key: tuple[str, ...],
-        *,
-        part_rows: int = 50_000,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        self.folder, self.key, self.part_rows = folder, key, part_rows
-        self.schema = schema.with_metadata(dict(metadata or {}))
-        self._types = {field.name: field.type for field in schema}
-        self.mark = ""
-        """What the table is made from, up to where: written into its parts with the last rows of a flush."""
+    def __init__(self, folder: Path, schema: pa.Schema, key: tuple[str, ...], **options: Any) -> None:
+        super().__init__(folder, schema, key, **options)
         self._sealed = Index()
         self._changed: dict[Key, Row] = {}  # every row that is not on disk, or not as it should be
         self._tail_number, self._tail = 0, self.schema.empty_table()  # the part that grows, as it is on disk
         self._position: dict[Key, int] = {}  # of each row in the tail
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".part-*"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        if parts := reader.parts_without_a_gap(folder):
-            self._continue(parts)
-        else:
-            self._write(0, self._tail)  # so that readers find the columns before the first row
+        if parts := self._parts():
+            self._go_on(parts, self._take_up)
+            self._tail = self._read(parts[-1])
+
+    def _take_up(self, number: int, file: pq.ParquetFile) -> None:
+        keys = file.read(columns=list(self.key))
+        self._begin(number)
+        self._position = self._positions(keys)
 
     @property
     def pending(self) -> int:
@@ -78,7 +67,7 @@ class ParquetTable:
         if key in self._position:
             return dict(self._tail.slice(self._position[key], 1).to_pylist()[0])
         for number in self._sealed.find([key]):
-            part = self._read(number)
+            part = self._read(self._path(number))
             if key in (position := self._positions(part)):
                 return dict(part.slice(position[key], 1).to_pylist()[0])
         raise KeyError(key)
@@ -89,7 +78,7 @@ class ParquetTable:
         Where rows are added or changed at the end of the table, it has this `mark` when all of them are there.
         """
         for number, keys in self._sealed.find([key for key in self._changed if key not in self._position]).items():
-            part = self._read(number)
+            part = self._read(self._path(number))
             position = self._positions(part)
             if there := [key for key in keys if key in position]:
                 self._rewrite(number, part, position, there)
@@ -129,39 +118,11 @@ class ParquetTable:
             del self._changed[key]
         return merged
 
-    def _read(self, number: int) -> pa.Table:
-        return reader.read_part(self._path(number)).replace_schema_metadata(self.schema.metadata)
-
     def _positions(self, part: pa.Table) -> dict[Key, int]:
         return {key: i for i, key in enumerate(zip(*(part[name].to_pylist() for name in self.key), strict=True))}
-
-    def _continue(self, parts: Sequence[Path]) -> None:
-        of_before = []
-        for number, path in enumerate(parts):
-            with reader.whole(path), reader.opened(path) as file:
-                if is_of_before(path, file.schema_arrow, self.schema, self.key):
-                    of_before.append(path)
-                self.mark = mark_of(file.schema_arrow) or self.mark
-                keys = file.read(columns=list(self.key))
-            self._begin(number)
-            self._position = self._positions(keys)
-        for path in reversed(of_before):  # whoever reads the last one's columns, meanwhile or for good, knows all
-            part = reader.read_part(path)
-            write_part(path, with_columns(part, self.schema.with_metadata(part.schema.metadata)))
-        self._tail = self._read(self._tail_number)
 
     def _path(self, number: int) -> Path:
         return self.folder / part_name(number)
 
     def _write(self, number: int, table: pa.Table) -> None:
         write_part(self._path(number), marked(table, self.mark))
-
-
-def marked(table: pa.Table, mark: str) -> pa.Table:
-    """A table that says what it is made from."""
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), reader.MARK: mark}) if mark else table
-
-
-def mark_of(schema: pa.Schema) -> str:
-    """What a part is made from, as it says."""
-    return ((schema.metadata or {}).get(reader.MARK) or b"").decode()

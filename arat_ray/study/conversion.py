@@ -17,8 +17,8 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import evaluation_records, merging, reader
 from arat_ray.results.schema import TABLES
 from arat_ray.results.segments import FOLDER, files, folder_of, rewrite
-from arat_ray.results.table import mark_of
-from arat_ray.study import description, facts
+from arat_ray.results.table_folder import mark_of
+from arat_ray.study import description, facts, rewriting
 from arat_ray.study.description import Kind
 from arat_ray.study.facts import Facts
 from arat_ray.study.record import mend_with
@@ -65,7 +65,7 @@ def convert(study: Path, experiment: Experiment, *, warn: Callable[[str], None],
         evaluation_records.write(
             study, evaluations.get("evaluations", []), evaluations.get("examples", []), name="before-record"
         )
-    rewrite(study, facts.events(known, experiment))
+    rewrite(study, rewriting.events(known, experiment))
     (study / KEPT).mkdir(exist_ok=True)
     for path in [*_logs(study), study / OPTUNA]:
         if path.exists():

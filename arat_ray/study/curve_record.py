@@ -11,8 +11,9 @@ from arat_ray.experiment.spec import Experiment, Sampled
 from arat_ray.frontier.curves import Curves, How
 from arat_ray.frontier.knobs import Space
 from arat_ray.frontier.links import IDENTITY, LOGIT, no_noise, of_counts
+from arat_ray.results.reading import Reading
 from arat_ray.results.schema import ACCURACIES
-from arat_ray.results.segments import Reading, folder_of
+from arat_ray.results.segments import folder_of
 from arat_ray.study.curve_sampler import CurveSampler, knob_of
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import number_of

@@ -9,7 +9,8 @@ from typing import Any
 
 from arat_ray import disk, earlier, locks
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results.segments import FOLDER, Reading, folder_of
+from arat_ray.results.reading import Reading
+from arat_ray.results.segments import FOLDER, folder_of
 from arat_ray.study import description, mending
 from arat_ray.study.description import CONTENT, Kind
 from arat_ray.study.record import StudyRecord

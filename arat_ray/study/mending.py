@@ -18,10 +18,11 @@ from arat_ray.experiment.errors import ExperimentError
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import evaluation_records, merging, reader
 from arat_ray.results.merging import Difference
+from arat_ray.results.reading import Reading, record_of
 from arat_ray.results.schema import PARAM, PART_ROWS, TABLES
-from arat_ray.results.segments import FOLDER, Reading, files, folder_of, record_of, rewrite
-from arat_ray.results.table import mark_of
-from arat_ray.study import conversion, description, facts
+from arat_ray.results.segments import FOLDER, files, folder_of, rewrite
+from arat_ray.results.table_folder import mark_of
+from arat_ray.study import conversion, description, facts, rewriting
 from arat_ray.study.facts import Facts
 from arat_ray.study.record import StudyRecord, mend_with
 
@@ -78,7 +79,7 @@ def remake_damaged(study: Path, experiment: Experiment, *, warn: Callable[[str],
                 known = facts.of_record(study, experiment)
             except ValueError as error:
                 raise ValueError(f"{error}; {mend_with(study)}") from error
-        table = facts.table(known, name, experiment, study)
+        table = rewriting.table(known, name, experiment, study)
         if not damaged and not table.num_rows:
             continue
         kept = merging.replace(study / name, table, part_rows=PART_ROWS[name])
@@ -122,7 +123,7 @@ def rebuild(study: Path) -> Result:
         _mend_evaluations(study, known, of_evaluations)
         new_record = None
         if is_damaged or again or _says_more(known, of_record):
-            new_record = rewrite(study, facts.events(known, experiment), record=record)
+            new_record = rewrite(study, rewriting.events(known, experiment), record=record)
         tables = [
             _replaced(study, name, known, experiment, record, damaged.get(name, []), is_new=new_record is not None)
             for name in TABLES
@@ -229,7 +230,7 @@ def _replaced(
     study: Path, name: str, known: Facts, experiment: Experiment, record: str, damaged: Sequence[str], *, is_new: bool
 ) -> Rebuilt:
     """Swap a table in where the old one is damaged, or differs; its rows are those of the record."""
-    table = facts.table(known, name, experiment, study)
+    table = rewriting.table(known, name, experiment, study)
     old = merging.read_what_is_whole(merging.before_rebuild(study / name), table.schema, record).table
     differs = merging.difference(old, table, TABLES[name].key)
     assert not differs.lost, f"{name}: a row of a readable part would be dropped"

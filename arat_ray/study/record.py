@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from arat_ray.disk import Disk
 from arat_ray.experiment.spec import Experiment
+from arat_ray.results.reading import Reading, Segment
 from arat_ray.results.schema import TABLES
-from arat_ray.results.segments import SEGMENT_BYTES, Event, Line, Reading, Segment, Segments, folder_of
+from arat_ray.results.segments import SEGMENT_BYTES, Event, Line, Segments, folder_of
 from arat_ray.study import description
 from arat_ray.study.state import Change, ImpossibleError, StudyState
 from arat_ray.study.tables import StudyTables
@@ -250,5 +251,6 @@ def mend_with(study: Path) -> str:
 def _trial(line: Line) -> bytes:
     """The trial_id of an event of one, escaped as it stands."""
     found = _TRIAL_ID.search(line.text)
-    assert found is not None, line
+    if found is None:
+        raise ValueError(f"line {line.number} of the record names no trial")
     return found[1]

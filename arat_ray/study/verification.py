@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from arat_ray import earlier, locks
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import merging, reader
+from arat_ray.results.reading import Reading, record_of
 from arat_ray.results.rows import TrialRow
 from arat_ray.results.schema import TABLES
-from arat_ray.results.segments import FOLDER, Reading, folder_of, record_of
+from arat_ray.results.segments import FOLDER, folder_of
 from arat_ray.storage.names import below
-from arat_ray.study import conversion, description, facts, mending
+from arat_ray.study import conversion, description, facts, mending, rewriting
 from arat_ray.study.facts import Facts
 from arat_ray.study.record import event_of
 from arat_ray.study.state import ImpossibleError, StudyState
@@ -117,7 +118,7 @@ def _check_table(
     damaged = reader.damaged_parts(study / name, record)
     for part in damaged:
         found(f"{study / name / part} is damaged, missing, or of another study")
-    wanted = facts.table(known, name, experiment, study)
+    wanted = rewriting.table(known, name, experiment, study)
     if not reader.part_files(study / name):
         if wanted.num_rows or name in ("trials", "epochs"):
             found(f"{study / name} is missing")

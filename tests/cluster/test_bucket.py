@@ -15,7 +15,8 @@ import pytest
 
 from arat_ray.cluster.trials.checkpoints import are_left
 from arat_ray.results import reader
-from arat_ray.results.segments import Reading, folder_of
+from arat_ray.results.reading import Reading
+from arat_ray.results.segments import folder_of
 from arat_ray.storage import objects
 from arat_ray.storage.address import Mirrored, mirror_of, parse, root
 from arat_ray.storage.mirror import TABLES, Mirror

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from arat_ray.results import segments
-from arat_ray.results.segments import Damage, Line, Reading, Segments, folder_of, record_of, rewrite
+from arat_ray.results.reading import Damage, Reading, decompressed, record_of
+from arat_ray.results.segments import Line, Segments, folder_of, rewrite
 
 SMALL = 1500
 
@@ -199,7 +200,7 @@ def test_a_segment_that_cannot_be_sealed_stays_open_and_the_next_one_begins(
 def test_a_process_killed_between_sealing_and_removing_leaves_one_segment(tmp_path: Path) -> None:
     some = written(tmp_path)
     sealed = tmp_path / "record-00001.jsonl.zst"
-    content, _ = segments.decompressed(sealed.read_bytes())
+    content, _ = decompressed(sealed.read_bytes())
     (tmp_path / "record-00001.jsonl").write_bytes(content[: content.rfind(b"\n", 0, -1) + 1])
     reading = Reading(tmp_path)
     assert [line.event for line in reading] == some

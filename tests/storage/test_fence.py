@@ -125,6 +125,18 @@ def test_of_writers_that_put_in_the_same_instant_one_does_and_the_others_are_tol
         assert objects.read(place, OPEN) == won
 
 
+def overtaken(driver: Callable[[str], Driver]) -> tuple[Driver, Driver]:
+    """A driver that has begun a record, and one that was asked meanwhile and went on with it."""
+    first, second = driver("first"), driver("second")
+    first.begin()
+    first.write(OPEN, b"begun\n")
+    assert first.push()
+    second.begin()
+    second.write(OPEN, b"begun\nwent on\n")
+    assert second.push()
+    return first, second
+
+
 def test_a_frozen_driver_that_was_overtaken_changes_no_byte_is_told_and_pushes_nothing_more(
     driver: Callable[[str], Driver],
 ) -> None:
@@ -218,13 +230,7 @@ def test_what_a_frozen_driver_sends_before_its_successor_has_written_anything_do
 
 
 def test_a_segment_that_an_overtaken_driver_sealed_is_none(driver: Callable[[str], Driver]) -> None:
-    first, second = driver("first"), driver("second")
-    first.begin()
-    first.write(OPEN, b"begun\n")
-    assert first.push()
-    second.begin()
-    second.write(OPEN, b"begun\nwent on\n")
-    assert second.push()
+    first, _ = overtaken(driver)
     (first.mirror.folder / OPEN).unlink()
     first.write(SEALED, ZSTD)
     told: list[str] = []
@@ -237,13 +243,7 @@ def test_a_segment_that_an_overtaken_driver_sealed_is_none(driver: Callable[[str
 
 
 def test_an_overtaken_driver_seals_nothing_and_takes_nothing_away(driver: Callable[[str], Driver]) -> None:
-    first, second = driver("first"), driver("second")
-    first.begin()
-    first.write(OPEN, b"begun\n")
-    assert first.push()
-    second.begin()
-    second.write(OPEN, b"begun\nwent on\n")
-    assert second.push()
+    first, second = overtaken(driver)
     first.lock._beat = time.monotonic()
     (first.mirror.folder / OPEN).unlink()
     first.write(SEALED, ZSTD)

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from arat_ray.cli import main
 from arat_ray.experiment.spec import Experiment
-from arat_ray.results import evaluation_records, growing_table, parts, reader
+from arat_ray.results import evaluation_records, parts, reader, table_folder
 from arat_ray.results.rows import TrialRow
 from arat_ray.results.schema import PART_ROWS, TABLES, TableType
 from arat_ray.storage.address import mirror_of, parse, root
@@ -158,7 +158,7 @@ def test_a_kill_between_two_parts_leaves_a_table_that_is_read_and_gone_on_with(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(growing_table, "write_part", killed_at_the_second)
+        patch.setattr(table_folder, "write_part", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             opened(make(**CHANGES), study)
     assert len({tuple(names) for names in names_in_parts(study, "epochs")}) == 2

@@ -17,7 +17,7 @@ from arat_ray.frontier.decisions import Made
 from arat_ray.frontier.halving import Decision
 from arat_ray.frontier.pareto import load_front
 from arat_ray.results import reader
-from arat_ray.results.segments import Reading
+from arat_ray.results.reading import Reading
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.trials import CURVE, REASON, StudyTrials
 from tests.study.conftest import EXPERIMENT, TRAIN

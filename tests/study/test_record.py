@@ -16,7 +16,7 @@ import pytest
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from arat_ray.results.segments import Reading
+from arat_ray.results.reading import Reading
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import trial_id
 from tests.disks import fill, small_disk

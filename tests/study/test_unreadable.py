@@ -16,7 +16,7 @@ from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.json_files import parse_json
 from arat_ray.results import evaluation_records, reader
-from arat_ray.results.segments import Reading
+from arat_ray.results.reading import Reading
 from arat_ray.results.segments import line as line_of
 from arat_ray.study import description, mending
 from arat_ray.study import folder as study_folder
