@@ -30,7 +30,7 @@ def snapshot(path: Path) -> Iterator[Snapshot]:
         version = manifest.version_of(file.fileno())
         assert version is not None
         content: IO[bytes] = file
-        if path.parent.name == "journal" and path.suffix in GROWING:
+        if "journal" in path.parts[-3:-1] and path.suffix in GROWING:
             lines = file.read(version.size)
             content = io.BytesIO(lines[: lines.rfind(b"\n") + 1])
         digest = hashlib.sha256()

@@ -227,6 +227,13 @@ def test_rows_go_up_before_what_speaks_of_them(study: Mirror, monkeypatch: pytes
     monkeypatch.undo()
 
 
+@pytest.mark.parametrize("where", ["journal", "journal/rewritten-1"])
+def test_of_a_record_that_is_being_written_its_whole_lines_go_up(study: Mirror, where: str) -> None:
+    write(study, f"{where}/record-00000.jsonl", b"a line\nhalf of")
+    study.push()
+    assert there(study.folder)[f"{where}/record-00000.jsonl"] == b"a line\n"
+
+
 def test_unpushed_rows_survive_a_pull_and_go_up_later(study: Mirror) -> None:
     write(study, EPOCHS, b"more epochs")
     study.pull(TABLES)
