@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError
 
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.study.recorder import Recorder
+from arat_ray.training.checkpoint import SET_ASIDE
 from arat_ray.training.mid_epoch import PreemptedError
 from arat_ray.training.run import Train
 
@@ -53,7 +54,8 @@ class StudyCallback(tune.Callback):
         self._begin(trial)  # its worker may have been lost before it began
         if not (why := self._end(trial)):
             why = reason(trial)
-            self.watchdog.log(f"trial {trial.config['number']}: {why}; it goes on from its last checkpoint")
+            how = "begins anew" if why.endswith(SET_ASIDE) else "goes on from its last checkpoint"
+            self.watchdog.log(f"trial {trial.config['number']}: {why}; it {how}")
             if why.startswith(LEFT):
                 trial.run_metadata.num_failures = 0  # it lost nothing, and may be moved on as often as it takes
         self.recorder.retry(trial.config["number"], why)

@@ -35,6 +35,7 @@ from arat_ray.training.split_norm import deployed
 S = TypeVar("S", bound=Spec)
 
 LAST = "last.pt"
+SET_ASIDE = f"set aside as {LAST}.damaged"
 BEST = "best.pt"
 """The state at the most robust measurement, without what only resuming needs."""
 FORMAT = 2
@@ -47,6 +48,17 @@ UNREADABLE = (
 
 class NotNowError(ValueError):
     """The disk did not give a checkpoint that may be well; another attempt may read it."""
+
+
+class DamagedError(ValueError):
+    """A file is no checkpoint, or not the one that was written."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)  # what it is made from again, where it comes from another process
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return f"{self.path}: not a checkpoint of arat-ray ({self.why})"
 
 
 @dataclass(frozen=True)
@@ -153,8 +165,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
 
     Only tensors and plain values are unpickled.
 
-    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version; NotNowError
-    where the disk fails.
+    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version; a DamagedError
+    where it is none at all, NotNowError where the disk fails.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
@@ -172,8 +184,13 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         if isinstance(error, OSError) and error.errno is not None and not disk.is_lasting(error):
             raise NotNowError(f"{path}: cannot be read now ({error.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint of arat-ray ({reason})") from error
+        raise DamagedError(path, reason) from error
     raise ValueError(f"{path}: checkpoint format {version}, this version reads {FORMAT}")
+
+
+def set_aside(path: Path) -> Path:
+    """Keep a file that is no checkpoint under another name, so that its run begins anew; where it is then."""
+    return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _is_whole(path: Path) -> bool:

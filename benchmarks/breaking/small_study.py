@@ -168,7 +168,7 @@ class _Session:
     ) -> None:
         self.experiment, self.folder, self.clock = experiment, folder, clock
         self.witness, self.push, self.luck = witness, push, luck
-        self.driver = Driver(experiment, record, say)
+        self.say, self.driver = say, Driver(experiment, record, say)
         ended = self.driver.trials.ended()
         forgotten = {int(each) for each in witness.all() if each.isdigit()} - ended
         assert not forgotten, f"trials {forgotten} had ended, and the study has forgotten it"
@@ -204,7 +204,10 @@ class _Session:
         saving = CheckpointWriter(path.parent, alive=self._alive)
         try:
             history = checkpoint.load(path).history if path.exists() else []
-        except checkpoint.NotNowError as error:
+        except (checkpoint.NotNowError, checkpoint.DamagedError) as error:
+            if isinstance(error, checkpoint.DamagedError):
+                checkpoint.set_aside(path)
+                self.say(f"trial {number}: {error}, {checkpoint.SET_ASIDE}; it begins anew")
             self.recorder.retry(number, f"{error}")
             return self._trial(number, interrupt=interrupt)
         except ValueError as error:

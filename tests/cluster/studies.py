@@ -14,6 +14,10 @@ from typing import Any
 from click.testing import CliRunner
 
 from arat_ray.cli import main
+from arat_ray.results.reading import Reading
+from arat_ray.results.segments import folder_of
+from arat_ray.study.record import event_of
+from arat_ray.study.state import StudyState
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.1, "steps": 1}
 EXPERIMENT: dict[str, Any] = {
@@ -62,6 +66,14 @@ def title(pid: int) -> bytes:
     with suppress(OSError):
         return (Path("/proc") / str(pid) / "cmdline").read_bytes()
     return b""
+
+
+def state_of(study: Path) -> StudyState:
+    """What the record of a study adds up to."""
+    state = StudyState(("clean_accuracy", "robust_accuracy"))
+    for line in Reading(folder_of(study)):
+        state.apply(event_of(line))
+    return state
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:

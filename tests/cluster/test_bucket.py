@@ -15,14 +15,10 @@ import pytest
 
 from arat_ray.cluster.trials.checkpoints import are_left
 from arat_ray.results import reader
-from arat_ray.results.reading import Reading
-from arat_ray.results.segments import folder_of
 from arat_ray.storage import objects
 from arat_ray.storage.address import Mirrored, mirror_of, parse, root
 from arat_ray.storage.mirror import TABLES, Mirror
-from arat_ray.study.record import event_of
-from arat_ray.study.state import StudyState
-from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, tune, wait_until, without_ray
+from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, state_of, tune, wait_until, without_ray
 from tests.storage.conftest import Server, _server, address, server, there
 
 __all__ = ["_server", "address", "server"]
@@ -112,13 +108,5 @@ def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     names = set(there(study))
     assert {f"checkpoints/small-0000{number}/{name}.pt" for number in range(2) for name in ("last", "best")} <= names
     assert not [name for name in names if name.startswith("ray/")]
-    assert set(phases(study)) == {"complete"}
+    assert {trial.phase for trial in state_of(study).trials.values()} == {"complete"}
     assert not are_left(study)
-
-
-def phases(study: Path) -> list[str]:
-    """Of the trials in the record that the bucket has."""
-    state = StudyState(("clean_accuracy", "robust_accuracy"))
-    for line in Reading(folder_of(study)):
-        state.apply(event_of(line))
-    return [trial.phase for trial in state.trials.values()]

@@ -27,11 +27,14 @@ from arat_ray.results import reader
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.single import _NoTrials
+from arat_ray.study.state import trial_id
+from arat_ray.training import checkpoint
 from tests import moving
 from tests.cluster.studies import (
     COMMAND,
     EXPERIMENT,
     ray_processes,
+    state_of,
     title,
     tune,
     tune_command,
@@ -54,14 +57,24 @@ def rows_so_far(file: Path, table: str) -> list[dict[str, Any]]:
     return rows(file, table) if reader.part_files(file.parent / "results" / "small" / table) else []
 
 
-def assert_whole(file: Path, trials: int, epochs: int = 3) -> None:
-    """As many trials as asked for, each complete, each epoch once, the front marked, no Optuna trial running."""
+def assert_whole(file: Path, trials: int, epochs: int = 3, begun_anew: str | None = None) -> None:
+    """As many trials as asked for, each complete, each epoch once, the front marked, no Optuna trial running.
+
+    A trial that was begun anew has an attempt more, of which epochs may be left.
+    """
     found = rows(file, "trials")
+    if begun_anew:
+        (lost,) = (row for row in found if row["trial_id"] == begun_anew and row["attempt"] == 1)
+        assert lost["status"] == "failed"
+        assert "not a checkpoint of arat-ray" in lost["error"]
+        found.remove(lost)
     assert sorted(row["number"] for row in found) == list(range(trials))
     assert {row["status"] for row in found} == {"complete"}
     keys = Counter((row["trial_id"], row["attempt"], row["epoch"]) for row in rows(file, "epochs"))
     assert set(keys.values()) == {1}
-    assert set(keys) == {(row["trial_id"], 1, epoch) for row in found for epoch in range(1, epochs + 1)}
+    wanted = {(row["trial_id"], row["attempt"], epoch) for row in found for epoch in range(1, epochs + 1)}
+    assert {key for key in set(keys) - wanted if key[:2] != (begun_anew, 1)} == set()
+    assert wanted <= set(keys)
     front = non_dominated([[row["clean_accuracy"], row["robust_accuracy"]] for row in found])
     assert [row["on_front"] for row in found] == front.tolist()
     journal = (file.parent / "results" / "small" / "journal" / "optuna.log").read_text()
@@ -124,7 +137,18 @@ def assert_front_is_attacked(study: Path) -> None:
     assert {(row["trial_id"], row["robust_accuracy"]) for row in front["trials"]} <= measured
 
 
-def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row(write: Write) -> None:
+def damage_a_checkpoint(study: Path) -> str | None:
+    """Cut the checkpoint of a trial that has not ended in half, and say which, where there is one."""
+    wait_until(lambda: not ray_processes(), 90, "workers whose driver was killed to end: they still write")
+    for trial in state_of(study).unfinished():
+        path = study / "checkpoints" / trial_id("small", trial.number) / checkpoint.LAST
+        if path.exists():
+            os.truncate(path, path.stat().st_size // 2)
+            return trial_id("small", trial.number)
+    return None
+
+
+def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row_though_a_checkpoint_is_damaged(write: Write) -> None:
     train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
     file = write(train=train)
     moments = [lambda: len(rows_so_far(file, "epochs")) >= 2, lambda: len(rows_so_far(file, "epochs")) >= 9]
@@ -138,9 +162,11 @@ def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row(write: Write) 
     refused = tune_without_ray(file)
     assert refused.returncode == 2
     assert "interrupted study; go on with --resume" in refused.stderr
+    damaged = damage_a_checkpoint(file.parent / "results" / "small")
     done = tune(file, "--resume")
     assert done.returncode == 0, done.stderr
-    assert_whole(file, trials=4, epochs=6)
+    assert (damaged is not None) == ("last.pt.damaged; it begins anew" in done.stdout), done.stdout
+    assert_whole(file, trials=4, epochs=6, begun_anew=damaged)
     assert reported <= {(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")}
 
 

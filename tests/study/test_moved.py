@@ -413,7 +413,7 @@ def test_a_spec_is_validated_and_tables_are_made_again_without_the_data(foreign:
 
 
 def test_a_node_keeps_the_checkpoints_of_a_run_whose_data_has_moved(tmp_path: Path) -> None:
-    from arat_ray.cluster.trials.checkpoints import _remove_foreign
+    from arat_ray.cluster.trials.checkpoints import _remove_useless
 
     dataset = moving.write_set("parquet", tmp_path / "sets")
     run(write(tmp_path / "moved.yaml", dataset), tmp_path)
@@ -422,5 +422,20 @@ def test_a_node_keeps_the_checkpoints_of_a_run_whose_data_has_moved(tmp_path: Pa
     for changes, is_kept in (({"dataset": here}, True), ({"dataset": here, "seed": 1}, False)):
         given = moving.experiment(dataset) | {"train": moving.experiment(dataset)["train"] | changes}
         config: Any = {"train": given["train"], "validate": given["validate"]}
-        _remove_foreign(last.parent, config)
+        _remove_useless(last.parent, config)
         assert last.exists() == is_kept
+
+
+def test_a_node_sets_a_damaged_checkpoint_aside_that_a_bucket_has_given_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from arat_ray.cluster.trials.checkpoints import _remove_useless
+
+    last = tmp_path / "last.pt"
+    last.write_bytes(b"PK\x03\x04 and no more")
+    given = moving.experiment({"name": "digits"})
+    config: Any = {"train": given["train"], "validate": given["validate"]}
+    _remove_useless(tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt.damaged"]
+    assert f"{last}: not a checkpoint of arat-ray" in caplog.text
+    assert "begins anew" in caplog.text

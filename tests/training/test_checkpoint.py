@@ -114,8 +114,10 @@ def test_half_a_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.pt"
     whole = trained.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.pt: not a checkpoint"):
+    with pytest.raises(checkpoint.DamagedError, match=r"half\.pt: not a checkpoint") as refused:
         checkpoint.load(path)
+    from_another_process = pickle.loads(pickle.dumps(refused.value))
+    assert (str(from_another_process), from_another_process.path) == (str(refused.value), path)
 
 
 def test_the_deployed_network_is_plain_and_gives_the_adversarial_branchs_logits(trained: Path) -> None:

@@ -71,7 +71,7 @@ def kept(config: TrialConfig, device: torch.device, *, rank: int, world_size: in
     mirror = Mirror(mirror_of(parse(config["address"])))
     mirror.folder.mkdir(parents=True, exist_ok=True)
     _pull(mirror)
-    _remove_foreign(mirror.folder, config)
+    _remove_useless(mirror.folder, config)
     if world_size > 1:
         _send(mirror.folder / LAST, device)
     pushing = Pushing(mirror, FILES, log=logger.warning)
@@ -98,12 +98,19 @@ def _pull(mirror: Mirror) -> None:
             time.sleep(2)
 
 
-def _remove_foreign(folder: Path, config: TrialConfig) -> None:
-    """Files of another run of this number: a driver died before anybody else heard of that trial."""
+def _remove_useless(folder: Path, config: TrialConfig) -> None:
+    """What no run goes on from: a damaged file is set aside here, as the bucket would give it again and again.
+
+    Files of another run of this number as well: a driver died before anybody else heard of that trial.
+    """
     if not (folder / LAST).exists():
         return
     try:
         found = checkpoint.load(folder / LAST)
+    except checkpoint.DamagedError as error:
+        checkpoint.set_aside(error.path)
+        logger.warning(plain(f"{error}, {checkpoint.SET_ASIDE}; the trial begins anew"))
+        return
     except ValueError:  # all workers will say so
         return
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
