@@ -794,7 +794,7 @@ def test_commands_are_listed_in_the_order_of_work_under_headings() -> None:
     lines = call("--help").output.splitlines()
     shown = [line.split()[0] for line in lines[lines.index("Start:") :] if line.startswith("  ")]
     assert shown == [
-        *("validate", "tune", "train", "layers", "presets", "results", "pareto", "report"),
+        *("validate", "tune", "train", "layers", "presets", "results", "pareto", "report", "watch"),
         *("evaluate", "dial", "compare", "confirm", "pick", "export", "doctor", "cluster", "submit", "status", "stop"),
     ]
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]

@@ -97,6 +97,7 @@ def study(tmp_path: Path) -> Path:
         ["results", "why"],
         ["results", "rebuild"],
         ["report"],
+        ["watch"],
         ["cluster", "check"],
         ["cluster", "prepare", "aws"],
     ],

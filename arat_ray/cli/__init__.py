@@ -28,7 +28,7 @@ from arat_ray.version import __version__
 
 SECTIONS = {
     "Start": ("validate", "tune", "train", "layers", "presets"),
-    "Look": ("results", "pareto", "report"),
+    "Look": ("results", "pareto", "report", "watch"),
     "Measure": ("evaluate", "dial", "compare"),
     "Choose": ("confirm", "pick", "export"),
     "On a cluster": ("doctor", "cluster", "submit", "status", "stop"),
@@ -70,6 +70,7 @@ for verb in (
     fronts.compare,
     tables.results,
     reporting.report,
+    reporting.watch,
     networks.layers,
     networks.presets,
     networks.export,

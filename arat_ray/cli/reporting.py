@@ -1,12 +1,14 @@
-"""The verb of the report: `report`."""
+"""Verbs of the report: report, watch."""
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import FILE, HERE, PATH, bring, echo, user_errors, writing_to
+from arat_ray.cli.common import FILE, HERE, PATH, BadInput, bring, echo, tell, user_errors, writing_to
 from arat_ray.text import command
 
 
@@ -43,3 +45,41 @@ def report(studies: tuple[Path, ...], output: Path, extract: Path | None) -> Non
         with writing_to(output):
             whole_files.replace(output, content)
         echo(f"wrote {output}, {len(content) / 1e6:.1f} MB: open it in a browser")
+
+
+@click.command(short_help="The report as a live page, of studies that run.")
+@click.argument("studies", nargs=-1, required=True, type=PATH)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="To listen on.  [default: one that is free]")
+def watch(studies: tuple[Path, ...], port: int) -> None:
+    """The report as a live page: new epochs, trials and evaluations come up by themselves.
+
+    It prints an address to open in a browser on this machine, and the command that brings it to another one. The page
+    only reads, nobody without that address sees it, and it goes on when a search ends and is resumed. Ctrl-C ends it.
+
+    \b
+    Example: arat-ray watch results/layers
+             arat-ray watch s3://bucket/studies/layers --port 8123
+    """
+    with user_errors():
+        from arat_ray.report.live import Live
+        from arat_ray.report.serving import Server
+
+        bring(*studies)
+        live = Live(studies, log=tell)
+        try:
+            server = Server(live, port)
+        except OSError as error:
+            raise BadInput(f"--port {port}: {error.strerror}; leave it out, and a free one is taken") from error
+        with server:
+            echo(f"open {server.address}")
+            echo(f"from another machine: {_tunnel(server.server_port)}, then open the same address there")
+            echo("Ctrl-C ends it")
+            server.serve_forever()
+
+
+def _tunnel(port: int) -> str:
+    """The command that brings a port of this machine to another one, as this session reached it."""
+    _, _, host, ssh_port = os.environ.get("SSH_CONNECTION", "").split() or ("", "", socket.gethostname(), "22")
+    there = () if ssh_port == "22" else ("-p", ssh_port)
+    user = os.environ.get("USER") or "USER"
+    return command("ssh", "-N", "-L", f"{port}:127.0.0.1:{port}", *there, f"{user}@{host}")

@@ -13,7 +13,6 @@ import html
 import json
 import zlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -21,25 +20,40 @@ from typing import Any
 
 from arat_ray.report import carried, view
 from arat_ray.text import line
-from arat_ray.version import __version__
+
+SCRIPTS = ("elements", "plots", "page", "tradeoff", "trial", "tables", "parallel", "live", "start")
+"""The script's files, one after the other."""
 
 
 def page(studies: Sequence[Path]) -> bytes:
     """The file for these studies. ValueError as `view.of` has it."""
-    shown = view.of(studies)
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    shown |= {"made": made, "version": __version__}
-    style, script = _asset("page.css"), _asset("page.js")
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
-    filled = Template(_asset("page.html")).substitute(
-        title=html.escape(", ".join(line(study["name"]) for study in shown["studies"])),
-        policy=f"{policy}; base-uri 'none'; form-action 'none'",
-        style=style,
-        script=script,
-        view=packed(shown),
-        tables=base64.b64encode(carried.pack(studies)).decode(),
+    return filled(view.of(studies), tables=base64.b64encode(carried.pack(studies)).decode())
+
+
+def filled(shown: dict[str, Any], *, tables: str = "", version: int | None = None) -> bytes:
+    """The page of a view; one that is served, of which this is a `version`, and not a file, may ask its server."""
+    return (
+        Template(asset("page.html"))
+        .substitute(
+            title=html.escape(", ".join(line(study["name"]) for study in shown["studies"])),
+            version="" if version is None else f' data-version="{version}"',
+            policy=policy(is_served=version is not None),
+            style=asset("page.css"),
+            script=script(),
+            view=packed(shown),
+            tables=tables,
+        )
+        .encode()
     )
-    return filled.encode()
+
+
+def policy(*, is_served: bool) -> str:
+    """What the page may do."""
+    asks = " connect-src 'self';" if is_served else ""
+    return (
+        f"default-src 'none';{asks} script-src {_hash(script())}; style-src {_hash(asset('page.css'))}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def packed(shown: Any) -> str:
@@ -48,7 +62,11 @@ def packed(shown: Any) -> str:
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def _asset(name: str) -> str:
+def script() -> str:
+    return "\n".join(asset(f"{name}.js") for name in SCRIPTS)
+
+
+def asset(name: str) -> str:
     return resources.files("arat_ray.report").joinpath("html", name).read_text(encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from arat_ray.report.carried import name_of
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, PARAM
 from arat_ray.text import command, plain
+from arat_ray.version import __version__
 
 DIGITS = 5
 """Of a number that is drawn; the tables that the report carries have all of them."""
@@ -38,7 +40,8 @@ def of(studies: Sequence[Path]) -> dict[str, Any]:
         raise ValueError(f"one report shows studies of the same goals, these differ ({each}): write a report of each")
     found = [_study(study, goals[0]) for study in studies]
     _refuse_mixed(studies, [each["measured"] for each in found])
-    shown: dict[str, Any] = _plain({"goals": list(goals[0]), "studies": found})
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    shown: dict[str, Any] = _plain({"goals": list(goals[0]), "studies": found, "made": made, "version": __version__})
     return shown
 
 

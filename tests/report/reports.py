@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,16 @@ def write(folder: Path, *rows: dict[str, Any], name: str = "small", epochs: int 
     experiment = {"first": [{"method.layers": "last", "method.weight": 1.0}], "sampler": {"name": "tpe", "seed": 0}}
     (study / "study.json").write_text(json.dumps({"name": name, "experiment": experiment, **described}))
     return study
+
+
+def grow(study: Path, *rows: dict[str, Any]) -> None:
+    """What a study looks like when it has these rows: parts are replaced as wholes."""
+    other = write(study.parent / "other", *rows, name=study.name)
+    for path in sorted(other.rglob("*")):
+        if path.is_file():
+            (study / path.relative_to(other)).parent.mkdir(exist_ok=True)
+            path.replace(study / path.relative_to(other))
+    shutil.rmtree(other)
 
 
 def view_in(report: bytes) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from arat_ray.report.live import Live
 from arat_ray.report.page import page
+from arat_ray.report.serving import Server
 from tests.frontier.tables import evaluated
-from tests.report.reports import HOSTILE, TRIALS, write
+from tests.report.reports import COMPLETE, HOSTILE, TRIALS, grow, write
 
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -140,3 +143,43 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(scheme: str, browser
     assert report.tab.evaluate("document.documentElement.scrollWidth") <= 360
     assert report.said == []
     report.tab.context.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
+    study = write(tmp_path, *TRIALS)
+    with Server(Live([study], log=print)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server, study
+        server.shutdown()
+        thread.join()
+
+
+def test_a_new_trial_comes_up_without_a_reload_and_takes_nothing_from_the_user(
+    served: tuple[Server, Path], browser: Any
+) -> None:
+    server, study = served
+    tab = browser.new_context().new_page()
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(server.address)
+    tab.wait_for_selector("#live:text('Live.')")
+    tab.click("#tradeoff path.point.dominated")
+    tab.click("#detail summary >> text=The curves as numbers")
+    tab.focus("#tradeoff path[data-trial='1']")
+    tab.evaluate("window.isTheSame = true")
+    grow(study, *TRIALS, {**COMPLETE, "clean_accuracy": 0.88, "robust_accuracy": 0.48})
+    tab.wait_for_selector("#trials button[aria-label='Show trial 7']", timeout=3000)
+    assert tab.evaluate("window.isTheSame")
+    assert tab.evaluate("document.activeElement.dataset.trial") == "1"
+    assert tab.inner_text("#h-trial") == "Trial 1"
+    assert tab.locator("#tradeoff path.point.front").count() == 3
+    assert tab.inner_text("#summary").startswith("8 trials, 3 on the front")
+    tab.context.set_offline(True)
+    tab.wait_for_selector("#live:has-text('Not up to date')", timeout=3000)
+    tab.context.set_offline(False)
+    tab.wait_for_selector("#live:text('Live.')", timeout=3000)
+    assert [each for each in said if "ERR_INTERNET_DISCONNECTED" not in each] == []
+    tab.context.close()
