@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 
 import arat_ray
 from arat_ray.evaluation.request import with_dials
+from arat_ray.frontier.between import Proposal
+from arat_ray.frontier.pick import Choice
+from arat_ray.report.printing import choice_lines
 from arat_ray.results import reader
 from arat_ray.training import checkpoint
 from tests.test_cli import PGD, call, last, refused, write
@@ -121,6 +125,31 @@ def test_a_front_of_evaluations_counts_no_setting(trained: Path) -> None:
     options = ("--attack", "pgd", "--epsilon", "0.1", "--split", "train", "--steps", "1", "--images", "20")
     assert call("dial", trained, *options, "--at", "1", "--device", "cpu").exit_code == 0
     assert "was evaluated with" in refused("pareto", trained, "--attack", "pgd-1", "--split", "train")
+    message = refused("pareto", trained, "--infeasible", "--dial")
+    assert "--infeasible lists trials and draws no front" in message
+
+
+def test_settings_compete_where_asked_and_one_between_two_is_proposed_measured_and_picked(
+    trained: Path, tmp_path: Path
+) -> None:
+    measure = ("--attack", "pgd", "--epsilon", "0.03", "--split", "validation", "--steps", "3")
+    assert call("dial", trained, *measure, "--at", "-0.6,0,0.9", "--device", "cpu").exit_code == 0
+    asked = ("--attack", "pgd-3", "--split", "validation", "--dial")
+    front = json.loads(call("pareto", trained, *asked, "--json").stdout)
+    found = arat_ray.Study(trained).front(attack="pgd-3", split="validation", dials=True)
+    assert (front["settings"], found.settings) == (3, 3)
+    assert front["trials"] == found.trials
+    assert {member["dial"] for member in found.trials} <= {-0.6, 0.0, 0.9}
+    best = found.trials[0]
+    output = call("pick", trained, *asked, "--max", "clean", "-o", tmp_path / "chosen.yaml").output
+    assert f"small-00000 at t = {best['dial']:g} of " in output
+    assert f"--dial {best['dial']:g} -o FILE" in output
+    assert call("validate", tmp_path / "chosen.yaml").exit_code == 0
+    (proposed,) = choice_lines(Choice(best, "", Proposal(best, 0.3, (0, 0.9), "clean_accuracy", 0.9)), found)[-1:]
+    command = shlex.split(proposed.partition("pick again: arat-ray ")[2])
+    assert call(*command).exit_code == 0, "the command is whole"
+    again = json.loads(call("pareto", trained, *asked, "--json").stdout)
+    assert again["settings"] == 4, "on the same images, by the same attack"
 
 
 def test_mistakes_are_refused_in_a_line(trained: Path, tmp_path: Path) -> None:

@@ -29,13 +29,16 @@ def load_front(
     images: int | None = None,
     mode: str | None = None,
     partial: bool = False,
+    dials: bool = False,
 ) -> Front:
     """The trials of studies that no other trial beats in every goal, with 95 % intervals and the hypervolume.
 
     Several studies make one front where they were measured alike. The accuracies, fractions in [0, 1], are those of the
     trials' validation; with `attack` and `split` those that `evaluate` measured, chosen among by `norm`, `epsilon` (in
     pixel units, such as "8/255"), `images` and `mode`. `partial` lets trials compete that have not reached their last
-    epoch. Raises ValueError where nothing competes and where studies were measured differently.
+    epoch, and `dials`, with `attack` and `split`, each setting between the norm branches that `arat-ray dial` measured:
+    then each trial says its `dial`, None as deployed. Raises ValueError where nothing competes and where studies were
+    measured differently.
 
     Example:
         >>> front = arat_ray.load_front("results/quickstart")
@@ -47,7 +50,7 @@ def load_front(
         session.pull(path, mirror.TABLES, log=tell)
     radius_ = None if epsilon is None else radius(str(epsilon))
     asked = Conditions(attack=attack, split=split, norm=norm, epsilon=radius_, images=images, mode=mode)
-    return pareto.load_front(paths, include_partial=partial, asked=asked)
+    return pareto.load_front(paths, include_partial=partial, asked=asked, dials=dials)
 
 
 @in_python()

@@ -33,7 +33,8 @@ def dial(target: Path, at: str | None, points: int | None, plot: Path | None, as
     At setting T every number of each norm layer is (1 - T) x adversarial + T x clean: a plain network, which `export
     --dial T` writes. T may leave [0, 1] as far as the network is defined; where that is, is said when T is beyond.
     TARGET is a checkpoint, or a study, of which all complete trials are measured, or those on its front. The rows are
-    added to its study's `evaluations` and `examples` with T in the column `dial`, and no front of `pareto` counts them.
+    added to its study's `evaluations` and `examples` with T in the column `dial`; `pareto --dial` and `pick --dial` let
+    them compete.
 
     \b
     Example: arat-ray dial results/quickstart/checkpoints/quickstart-00002/last.pt

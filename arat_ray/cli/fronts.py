@@ -63,6 +63,9 @@ def _asked(*, epsilon: str | None, **conditions: Any) -> Conditions:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
 @click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
+@click.option(
+    "--dial", "dials", is_flag=True, help="Let settings that `dial` measured compete; with --attack, --split."
+)
 def pareto(
     studies: tuple[Path, ...],
     plot: Path | None,
@@ -70,20 +73,23 @@ def pareto(
     as_json: bool,
     infeasible: bool,
     partial: bool,
+    dials: bool,
     **conditions: Any,
 ) -> None:
     """The front: trials that no other beats in every goal, with 95 % intervals and the hypervolume.
 
     Several studies make one front when they were measured alike. The accuracies are those of the trials' validation;
-    with --attack and --split those that `arat-ray evaluate` measured, and trials without them do not compete.
+    with --attack and --split those that `arat-ray evaluate` measured, and trials without them do not compete. With
+    --dial also the settings between the norm branches that `arat-ray dial` measured alike, each named by its T.
 
     \b
     Example: arat-ray pareto results/quickstart --plot front.png
              arat-ray pareto results/quickstart --attack autoattack --split test
+             arat-ray pareto results/quickstart --attack pgd --split validation --dial
     """
     if as_csv and as_json:
         raise click.UsageError("choose one of --csv and --json")
-    if infeasible and (plot or partial or any(value is not None for value in conditions.values())):
+    if infeasible and (plot or partial or dials or any(value is not None for value in conditions.values())):
         raise click.UsageError("--infeasible lists trials and draws no front: it goes with --csv and --json alone")
     if infeasible:
         _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
@@ -97,7 +103,7 @@ def pareto(
             check_suffix(plot)
         bring(*studies, names=FRONT)
         asked = _asked(**conditions)
-        front = load_front(studies, include_partial=partial, asked=asked)
+        front = load_front(studies, include_partial=partial, asked=asked, dials=dials)
         if as_json:
             echo(json.dumps(printing.as_json(front), indent=2, default=str))
         elif as_csv:
@@ -130,6 +136,7 @@ def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool)
 @click.option("--max", "best", metavar="GOAL", help="Best in this goal.  [default: the one that --min leaves]")
 @click.option("--knee", is_flag=True, help="Where the front bulges out the most.")
 @_choosing_evaluations
+@click.option("--dial", "dials", is_flag=True, help="Also from settings that `dial` measured; with --attack, --split.")
 @click.option("-o", "--output", type=FILE, help="Write the experiment file here instead of printing it.")
 @DATA
 def pick(
@@ -139,6 +146,7 @@ def pick(
     knee: bool,
     output: Path | None,
     data: str | None,
+    dials: bool,
     **conditions: Any,
 ) -> None:
     """Choose one member of the front, say why, and write the experiment file that trains it again, for `train`.
@@ -146,11 +154,13 @@ def pick(
     --min robust_accuracy=60% takes the most accurate member that is at least so robust; --max clean_accuracy alone the
     extreme; --knee the member farthest above the line between the extremes, each goal scaled to [0, 1] over the front.
     The accuracies are those of the trials' validation; with --attack and --split those that `arat-ray evaluate`
-    measured.
+    measured. With --dial the answer may be a setting between a trial's norm branches that `arat-ray dial` measured, and
+    a setting between two of them that may be better is proposed, with the command that measures it.
 
     \b
     Example: arat-ray pick results/quickstart --min robust_accuracy=60% -o chosen.yaml
              arat-ray pick results/quickstart --knee > chosen.yaml
+             arat-ray pick results/quickstart --dial --attack pgd --split validation --min clean=98%
     """
     with user_errors():
         from arat_ray.frontier.pareto import load_front
@@ -159,7 +169,7 @@ def pick(
         from arat_ray.study import rerun_config
 
         bring(study, names=FRONT)
-        front = load_front([study], asked=_asked(**conditions))
+        front = load_front([study], asked=_asked(**conditions), dials=dials)
         chosen = choose(front, least=least, best=best, knee=knee)
         lines = printing.choice_lines(chosen, front)
         text = rerun_config.run_of(study, chosen.trial["trial_id"], comments=lines)

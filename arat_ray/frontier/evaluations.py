@@ -13,7 +13,6 @@ from math import isclose
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from arat_ray import text
@@ -132,32 +131,40 @@ def exact_first(rows: list[Evaluation]) -> list[Evaluation]:
     return [row for row in rows if row.mode == "exact" or row.conditions not in exact]
 
 
-def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Conditions) -> list[pa.Table]:
+def in_place(
+    studies: Sequence[Path], trials: Sequence[pa.Table], asked: Conditions, *, dials: bool = False
+) -> list[pa.Table]:
     """The trials of each study that have the evaluation, its accuracies and conditions in the place of their own.
 
     An evaluation counts for its trial when it measured the checkpoint that the trial names, as deployed: the average
     where there is one, as `config` says. Of several under equal conditions exact ones count before fast ones, then the
-    newest. Its warnings take the place of the column `config`.
+    newest. Its warnings take the place of the column `config`. With `dials` each setting of its dial that was measured
+    alike is a row of its own, told by the column `dial`, and `mode` says how
+    its attack ran; the setting 0 counts where there is no deployed one.
     ValueError where the attack or the split is not said, where a study has no such evaluation, and where those of all
     trials have not the same conditions.
     """
-    refuse_unknown(asked, [row for study in studies for row in read(study)])
-    _refuse_half_a_question(asked, studies)
+    refuse_unknown(asked, [row for study in studies for row in read(study, dialled=dials)])
+    _refuse_half_a_question(asked, studies, dials=dials)
     fitting = []
     for study, table in zip(studies, trials, strict=True):
-        rows = read(study)
+        rows = read(study, dialled=dials)
         fitting.append(_of_trials(study, table, [row for row in rows if asked.fits(row)]))
         if not fitting[-1]:
             raise ValueError(
                 f"{study}: no checkpoint that its trials name was evaluated with {asked}; there is {listed(rows)}; "
                 f"measure it with: {command(study, study, asked)}"
             )
+    if dials and not any(dial is not None for of_study in fitting for _, dial in of_study):
+        measure = " and ".join(command(study, study, asked, verb="dial") for study in studies)
+        raise ValueError(f"--dial: no setting of a dial was measured with {asked}; measure some with: {measure}")
     _refuse_mixed([row for of_study in fitting for rows in of_study.values() for row in rows], asked)
-    newest = [{trial: rows[-1] for trial, rows in of_study.items()} for of_study in fitting]
+    newest = [{which: rows[-1] for which, rows in of_study.items()} for of_study in fitting]
     for name in ("attack_version", "indices_sha256"):
         counts = Counter(getattr(row, name) for of_study in newest for row in of_study.values())
         if len(counts) > 1:
-            there = "; ".join(f"{value[:40]} ({count} of the trials)" for value, count in counts.items())
+            what = "points" if dials else "trials"
+            there = "; ".join(f"{value[:40]} ({count} of the {what})" for value, count in counts.items())
             again = " and ".join(command(study, study, asked) for study in studies)
             modes = {row.mode for of_study in newest for row in of_study.values()}
             choose = "choose with --mode, or " if len(modes) > 1 else ""
@@ -165,7 +172,7 @@ def in_place(studies: Sequence[Path], trials: Sequence[pa.Table], asked: Conditi
                 f"the evaluations with {asked} differ in {name}: {there}; {choose}measure all anew with: {again}"
             )
     pairs = zip(trials, newest, strict=True)
-    return [_with_evaluations(table, of_study) for table, of_study in pairs]
+    return [_with_evaluations(table, of_study, dials=dials) for table, of_study in pairs]
 
 
 def refuse_unknown(asked: Conditions, rows: Iterable[Evaluation]) -> None:
@@ -180,13 +187,14 @@ def refuse_unknown(asked: Conditions, rows: Iterable[Evaluation]) -> None:
     )
 
 
-def _refuse_half_a_question(asked: Conditions, studies: Iterable[Path]) -> None:
+def _refuse_half_a_question(asked: Conditions, studies: Iterable[Path], *, dials: bool) -> None:
     """Robust accuracy never goes without its attack and its split."""
     missing = [f"--{name}" for name in ("attack", "split") if getattr(asked, name) is None]
     if missing:
-        there = "; ".join(f"{study} has {listed(read(study))}" for study in studies)
+        there = "; ".join(f"{study} has {listed(read(study, dialled=dials))}" for study in studies)
+        given = f"{asked}" or "--dial"
         raise ValueError(
-            f"--attack and --split belong together, and beside {asked} there is no {' and no '.join(missing)}: {there}"
+            f"--attack and --split belong together, and beside {given} there is no {' and no '.join(missing)}: {there}"
         )
 
 
@@ -201,18 +209,24 @@ def _refuse_mixed(rows: Sequence[Evaluation], asked: Conditions) -> None:
         )
 
 
-def _of_trials(study: Path, trials: pa.Table, rows: Iterable[Evaluation]) -> dict[str, list[Evaluation]]:
-    """By trial_id, the evaluations of the network that the trial deploys, the oldest first; none for other trials."""
+def _of_trials(
+    study: Path, trials: pa.Table, rows: Iterable[Evaluation]
+) -> dict[tuple[str, float | None], list[Evaluation]]:
+    """By trial_id and dial, the evaluations of the network that the trial deploys, the oldest first."""
     columns = (trials[name].to_pylist() for name in ("trial_id", "checkpoint", "config"))
     by_trial: dict[str, list[Evaluation]] = {}
     for row in rows:
         by_trial.setdefault(row.trial_id, []).append(row)
-    deployed = {}
+    found: dict[tuple[str, float | None], list[Evaluation]] = {}
     for trial, checkpoint, config in zip(*columns, strict=True):
         if checkpoint and trial in by_trial:
             is_averaged = '"averaging": {' in (config or "")
-            deployed[trial] = _of_named(study, checkpoint, by_trial[trial], is_averaged=is_averaged)
-    return {trial: exact_first(of_trial) for trial, of_trial in deployed.items() if of_trial}
+            of_trial = _of_named(study, checkpoint, by_trial[trial], is_averaged=is_averaged)
+            is_deployed = any(row.dial is None for row in of_trial)
+            for row in of_trial:
+                if not (is_deployed and row.dial == 0):
+                    found.setdefault((trial, row.dial), []).append(row)
+    return {which: exact_first(alike) for which, alike in found.items()}
 
 
 def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averaged: bool) -> list[Evaluation]:
@@ -230,10 +244,12 @@ def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averag
     return averages if averages or is_raw else rows
 
 
-def _with_evaluations(trials: pa.Table, found: Mapping[str, Evaluation]) -> pa.Table:
-    ids = trials["trial_id"].to_pylist()
-    rows = [found[trial_id] for trial_id in ids if trial_id in found]
-    trials = reader.keep(trials, np.array([trial_id in found for trial_id in ids], dtype=bool))
+def _with_evaluations(
+    trials: pa.Table, found: Mapping[tuple[str, float | None], Evaluation], *, dials: bool
+) -> pa.Table:
+    place = {trial_id: number for number, trial_id in enumerate(trials["trial_id"].to_pylist())}
+    rows = sorted(found.values(), key=lambda row: (place[row.trial_id], row.dial or 0.0))
+    trials = reader.take(trials, [place[row.trial_id] for row in rows])
     columns: dict[str, list[Any]] = {
         "clean_accuracy": [row.clean_correct / row.images for row in rows],
         "robust_accuracy": [row.correct / row.images for row in rows],
@@ -242,10 +258,13 @@ def _with_evaluations(trials: pa.Table, found: Mapping[str, Evaluation]) -> pa.T
     for name in columns.keys() & set(trials.column_names):
         trials = reader.replace(trials, name, columns[name])
     trials = reader.replace(trials, "config", [row.warnings for row in rows])
+    if dials:
+        trials = reader.append(trials, "dial", pa.float64(), [row.dial for row in rows])
+        trials = reader.append(trials, "mode", pa.string(), [row.mode for row in rows])
     return trials.rename_columns(["warnings" if name == "config" else name for name in trials.column_names])
 
 
-def command(target: Path, study: Path, asked: Conditions) -> str:
+def command(target: Path, study: Path, asked: Conditions, *more: object, verb: str = "evaluate") -> str:
     """What would measure it; an epsilon that is not asked for is that of the study's own measurements."""
     attack, steps = name_and_steps(asked.attack or "ATTACK")
     epsilon = (
@@ -261,7 +280,7 @@ def command(target: Path, study: Path, asked: Conditions) -> str:
         "mode": asked.mode,
     }
     options = [word for name, value in conditions.items() if value for word in (f"--{name}", value)]
-    return text.command("arat-ray", "evaluate", target, *options)
+    return text.command("arat-ray", verb, target, *more, *options)
 
 
 def with_autoattack(study: Path, *, norm: str | None, epsilon: float, split: str) -> str:
@@ -271,9 +290,13 @@ def with_autoattack(study: Path, *, norm: str | None, epsilon: float, split: str
 
 
 def listed(rows: Iterable[Evaluation]) -> str:
-    """Under which conditions the weights of how many trials were measured."""
-    trials: dict[tuple[str, str], set[str]] = {}
+    """Under which conditions the weights of how many trials were measured, and whether at settings of their dials."""
+    trials: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
-        trials.setdefault((str(row), row.checkpoint), set()).add(row.trial_id)
-    parts = [f"{row} ({weights} of {len(ids)} trial{'s' * (len(ids) > 1)})" for (row, weights), ids in trials.items()]
+        how = "" if row.dial is None else ", dialled"
+        trials.setdefault((str(row._replace(dial=None)), row.checkpoint, how), set()).add(row.trial_id)
+    parts = [
+        f"{row} ({weights} of {len(ids)} trial{'s' * (len(ids) > 1)}{how})"
+        for (row, weights, how), ids in trials.items()
+    ]
     return "; ".join(parts) or "none yet"

@@ -57,7 +57,8 @@ class Front:
     number, status, is_full_fidelity, images, epochs_done, checkpoint, every goal with `<goal>_low` and
     `<goal>_high` (Wilson, 95 %; None for a goal that is not an accuracy) and `params`, without the null ones.
     `images` is None where the trials differ. The accuracies are those of the trials' validation, or of the evaluations
-    that were asked for; then `coverage` says how many trials have one.
+    that were asked for; then `coverage` says how many trials have one. Where settings of dials compete, each trial has
+    `dial`, None as deployed, and may be there several times.
     """
 
     goals: tuple[str, ...]
@@ -72,17 +73,20 @@ class Front:
     others: Others
     counts: dict[str, int]  # all trials, by status
     coverage: Coverage | None = None
+    settings: int = 0  # of dials that compete beside the networks as deployed
     infeasible: int = 0  # complete trials that broke a constraint
-    searched: Searched | None = None  # where `coverage` is
+    searched: Searched | None = None  # where `coverage` is, and no dials compete: they were not in the search
     ahead: int = 0  # trials before their last epoch that would be on the front, did they compete
 
 
-def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked: Conditions | None = None) -> Front:
+def load_front(
+    studies: Sequence[Path], *, include_partial: bool = False, asked: Conditions | None = None, dials: bool = False
+) -> Front:
     """The front over all trials of these studies; of each trial the last attempt counts.
 
     Only complete trials of full fidelity that broke no constraint compete; `include_partial` lets the last values of
     trials in that are not complete. The accuracies are the trials' own or, where `asked`, those of the evaluations, and
-    trials without one do not compete.
+    trials without one do not compete. With `dials` each measured setting of a trial's dial competes beside it.
     ValueError where studies differ in goals, reference point, attack or split, and where nothing competes.
     """
     if not studies:
@@ -99,7 +103,7 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
             study,
             goals,
             include_partial=include_partial,
-            is_evaluated=bool(asked),
+            is_evaluated=bool(asked) or dials,
             counts=counts,
             broken=infeasible,
             unfinished=unfinished,
@@ -112,10 +116,11 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
             raise ValueError(_none_feasible(studies, infeasible[True]))
         raise ValueError(_why_empty(studies, counts, partial=sum(map(len, unfinished))))
     before = tables
-    if asked:
+    if asked or dials:
+        asked = asked or Conditions()
         if not set(goals) & set(ACCURACIES):
-            raise ValueError(f"no goal of {', '.join(goals)} is an accuracy: leave {asked} out")
-        tables = evaluations.in_place(studies, tables, asked)
+            raise ValueError(f"no goal of {', '.join(goals)} is an accuracy: leave {f'{asked}' or '--dial'} out")
+        tables = evaluations.in_place(studies, tables, asked, dials=dials)
     table = pa.concat_tables(tables, promote_options="permissive")  # studies may differ in their params
     for condition in ("attack", "norm", "epsilon", "split"):
         _refuse_mixed(condition, studies, [each[condition].unique().to_pylist() for each in tables])
@@ -136,11 +141,16 @@ def load_front(studies: Sequence[Path], *, include_partial: bool = False, asked:
         trials=trials,
         others=Others(origin[~mask].tolist(), reader.keep(table, ~mask)["trial_id"].to_pylist(), points[~mask]),
         counts=dict(counts),
-        coverage=Coverage(table.num_rows, competing, not include_partial) if asked else None,
+        coverage=Coverage(_evaluated(tables), competing, not include_partial) if asked else None,
+        settings=sum(len(each) - each["dial"].null_count for each in tables) if dials else 0,
         infeasible=infeasible[True],
-        searched=_searched(studies, before, trials, goals) if asked else None,
+        searched=_searched(studies, before, trials, goals) if asked and not dials else None,
         ahead=0 if asked else _ahead(points[mask], unfinished),
     )
+
+
+def _evaluated(tables: Sequence[pa.Table]) -> int:
+    return sum(len(table["trial_id"].unique()) for table in tables)
 
 
 def _searched(
@@ -207,6 +217,12 @@ def _candidates(
 def _none_feasible(studies: Sequence[Path], infeasible: int) -> str:
     shown = text.command("arat-ray", "pareto", *studies, "--infeasible")
     return f"every trial that could compete, {infeasible}, broke a constraint: {shown}"
+
+
+def at_setting(trial: Mapping[str, Any]) -> str:
+    """` at t = 0.4` of a member that is a setting of its trial's dial; empty of a deployed one."""
+    dial = trial.get("dial")
+    return "" if dial is None else f" at t = {dial:g}"
 
 
 def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str, Any]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from arat_ray.frontier.between import Proposal, Trial, propose
 from arat_ray.frontier.dominance import Floats
-from arat_ray.frontier.pareto import Front
+from arat_ray.frontier.pareto import Front, at_setting
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import did_you_mean
-
-Trial = Mapping[str, Any]
 
 
 class Choice(NamedTuple):
@@ -27,6 +26,8 @@ class Choice(NamedTuple):
 
     trial: Trial
     reason: str
+    better: Proposal | None = None
+    """A setting between two of a dial that may be better; only a measurement can say so."""
 
 
 def pick(front: Front, *, least: Sequence[str] = (), best: str | None = None, knee: bool = False) -> Choice:
@@ -34,7 +35,8 @@ def pick(front: Front, *, least: Sequence[str] = (), best: str | None = None, kn
 
     `least` are constraints as `robust_accuracy=60%`, `best` the goal to be best in (by default the one goal that no
     constraint speaks of), and `knee` asks for the knee instead. Equal values go to the best in the other goals, then to
-    the trial with the lowest number. ValueError where the words are not clear, and where no member satisfies them.
+    the trial with the lowest number, then to the setting of its dial nearest to 0. ValueError where the words are not
+    clear, and where no member satisfies them.
     """
     if knee:
         if least or best:
@@ -50,7 +52,8 @@ def pick(front: Front, *, least: Sequence[str] = (), best: str | None = None, kn
         return Choice(trial, f"the best {_words(goal)} of the {len(front.trials)} members of the front")
     wanted = " and ".join(f"{_words(name)} of at least {shown(name, floor)}" for name, floor in floors.items())
     reason = f"the best {_words(goal)} of the {len(fitting)} of {len(front.trials)} members of the front with {wanted}"
-    return Choice(trial, reason + _reaching_below(trial, floors))
+    better = propose(front.trials, floors, goal, chosen=trial) if "dial" in trial else None
+    return Choice(trial, reason + _reaching_below(trial, floors), better)
 
 
 def shown(goal: str, value: float) -> str:
@@ -148,7 +151,12 @@ def _best(trials: Sequence[Trial], goal: str, front: Front) -> Trial:
     others = [other for other in front.goals if other != goal]
     return min(
         trials,
-        key=lambda trial: (-trial[goal], *(-trial[other] for other in others), trial["number"], trial["trial_id"]),
+        key=lambda trial: (
+            *(-trial[name] for name in (goal, *others)),
+            trial["number"],
+            trial["trial_id"],
+            abs(trial.get("dial") or 0),
+        ),
     )
 
 
@@ -185,7 +193,7 @@ def _values(trial: Trial, front: Front) -> str:
 
 
 def _name(trial: Trial) -> str:
-    return f"trial {trial['number']}"
+    return f"trial {trial['number']}{at_setting(trial)}"
 
 
 def _words(goal: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from arat_ray.frontier.dominance import Floats
-from arat_ray.frontier.pareto import Front, Searched
+from arat_ray.frontier.pareto import Front, Searched, at_setting
 from arat_ray.pixels import format_pixels
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import line
@@ -120,21 +120,27 @@ def _draw(axes: Axes, front: Front) -> int:
         zorder=1,
         rasterized=len(others) > 2000,  # a vector file of 10,000 dots is slow to open
     )
-    axes.errorbar(
-        points[:, 0],
-        points[:, 1],
-        xerr=np.abs(np.stack([low, high]) - points)[:, :, 0],
-        yerr=np.abs(np.stack([low, high]) - points)[:, :, 1],
-        fmt="o",
-        color=FRONT,
-        markersize=5.8,
-        markeredgecolor="white",
-        markeredgewidth=0.7,
-        ecolor=(FRONT, 0.45),
-        elinewidth=0.7,
-        zorder=4,
-        label="front, 95 % Wilson intervals" if np.any(high > low) else "front",
-    )
+    is_setting = np.array([trial.get("dial") is not None for trial in front.trials])
+    bars = np.abs(np.stack([low, high]) - points)
+    label = "front, 95 % Wilson intervals" if np.any(high > low) else "front"
+    for which, marker, name in ((~is_setting, "o", label), (is_setting, "D", "setting of a dial")):
+        if not which.any():
+            continue
+        axes.errorbar(
+            points[which, 0],
+            points[which, 1],
+            xerr=bars[:, which, 0],
+            yerr=bars[:, which, 1],
+            fmt=marker,
+            color=FRONT,
+            markersize=5.8 if marker == "o" else 4.6,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            ecolor=(FRONT, 0.45),
+            elinewidth=0.7,
+            zorder=4,
+            label=name,
+        )
     if front.searched:
         is_same = (front.searched.norm, front.searched.epsilon) == (front.norm, front.epsilon)
         how = front.searched._replace(norm=None, epsilon=None) if is_same else front.searched
@@ -219,7 +225,7 @@ def _annotate(axes: Axes, canvas: FigureCanvasAgg, front: Front) -> None:
 
 
 def _name(trial: dict[str, Any], front: Front) -> str:
-    name = str(trial["trial_id"] if trial["number"] is None else trial["number"])
+    name = str(trial["trial_id"] if trial["number"] is None else trial["number"]) + at_setting(trial)
     several = len({each["study"] for each in front.trials} | set(front.others.studies)) > 1
     return line(f"{_study_name(trial)} {name}" if several else name)
 
@@ -267,8 +273,11 @@ def attack_label(measured: _Attacked) -> str:
 
 def _caption(front: Front, outside: int) -> str:
     trials = len(front.trials) + len(front.others.trial_ids)
+    of = f"{front.coverage or f'{trials:,} trial' + 's' * (trials != 1)}"
+    if front.settings and front.coverage:
+        of = f"{front.coverage.evaluated:,} of {front.coverage.trials:,} trials, {front.settings} settings of dials"
     parts = [
-        f"{front.coverage or f'{trials:,} trial' + 's' * (trials != 1)}, {len(front.trials)} on the front",
+        f"{of}, {len(front.trials)} on the front",
         f"hypervolume {front.hypervolume:.4g} above ({', '.join(f'{x:g}' for x in front.reference_point)})",
     ]
     if outside:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arat_ray.frontier.evaluations import with_autoattack
-from arat_ray.frontier.pareto import Front
+from arat_ray.frontier.evaluations import CONDITIONS, Conditions, with_autoattack
+from arat_ray.frontier.evaluations import command as measuring
+from arat_ray.frontier.pareto import Front, at_setting
 from arat_ray.report.figure import attack_label
 from arat_ray.results.schema import goal_text, short_param
 from arat_ray.text import command, line
@@ -35,6 +36,7 @@ def as_json(front: Front) -> dict[str, Any]:
         "images",
         "counts",
         "infeasible",
+        "settings",
     )
     coverage = front.coverage._asdict() if front.coverage else None
     return {name: getattr(front, name) for name in conditions} | {"coverage": coverage, "trials": front.trials}
@@ -48,6 +50,7 @@ def write_csv(front: Front, file: SupportsWrite[str]) -> None:
         "study",
         "trial_id",
         "number",
+        *(["dial"] if any("dial" in trial for trial in front.trials) else []),
         *goals,
         "images",
         "attack",
@@ -67,7 +70,8 @@ def print_table(front: Front, console: Console) -> None:
     """The front for people: goals in percent with their intervals."""
     from arat_ray.terminal import Table, say
 
-    title = f"front: {len(front.trials)} of {sum(front.counts.values())} trials, hypervolume {front.hypervolume:.4f}"
+    of = f"{sum(front.counts.values())} trials" + (f" and {front.settings} settings of dials" if front.settings else "")
+    title = f"front: {len(front.trials)} of {of}, hypervolume {front.hypervolume:.4f}"
     if front.infeasible:
         title += f", {front.infeasible} infeasible (--infeasible shows them)"
     table = Table(title=title)
@@ -83,7 +87,7 @@ def print_table(front: Front, console: Console) -> None:
     for row, trial in enumerate(front.trials):
         values = [trial["params"].get(name) for name in params]
         table.add_row(
-            trial["trial_id"],
+            f"{trial['trial_id']}{at_setting(trial)}",
             *(_interval(trial, goal) for goal in front.goals),
             *([f"{100 * before[row]:.1f}"] if before else []),
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
@@ -98,7 +102,7 @@ def print_table(front: Front, console: Console) -> None:
         say(console, f"{trials}: `arat-ray pareto --partial` lets them compete")
     for trial in front.trials:
         if trial.get("warnings"):
-            say(console, f"warning: {trial['trial_id']}: {trial['warnings']}", style="yellow")
+            say(console, f"warning: {trial['trial_id']}{at_setting(trial)}: {trial['warnings']}", style="yellow")
 
 
 def _robust_in_search(front: Front) -> list[float]:
@@ -124,16 +128,37 @@ def choice_lines(choice: Choice, front: Front) -> list[str]:
     """A member of the front with its values, intervals and parameters, and why it was chosen."""
     trial = choice.trial
     values = (f"{goal.replace('_', ' ')} {_interval(trial, goal)}" for goal in front.goals)
-    lines = [f"{trial['trial_id']} of {trial['study']}: {', '.join(values)} (%, 95 %)"]
+    lines = [f"{trial['trial_id']}{at_setting(trial)} of {trial['study']}: {', '.join(values)} (%, 95 %)"]
     lines += [f"  {line(name)}: {line(value)}" for name, value in trial["params"].items()]
     lines += [f"{_measured(front)}; on its front: {choice.reason}"]
     lines += [f"warning: {trial['warnings']}"] if trial.get("warnings") else []
+    lines += _of_dials(choice, front)
     return list(map(line, lines))
+
+
+def _of_dials(choice: Choice, front: Front) -> Iterator[str]:
+    """How a setting is written as a network, and how one that may be better is measured."""
+    trial, better = choice.trial, choice.better
+    if trial.get("dial") is not None:
+        checkpoint = Path(trial["study"]) / trial["checkpoint"]
+        words = command("arat-ray", "export", checkpoint, "--dial", f"{trial['dial']:g}", "-o", "FILE")
+        yield f"this network, without training: {words}"
+    if better:
+        study = Path(better.trial["study"])
+        how = {name: getattr(front, name) for name in CONDITIONS}
+        asked = Conditions(**how, mode="fast" if better.trial["mode"] == "fast" else None)
+        words = measuring(study / better.trial["checkpoint"], study, asked, "--at", f"{better.dial:g}", verb="dial")
+        yield (
+            f"between t = {better.between[0]:g} and {better.between[1]:g} of trial {better.trial['number']}, "
+            f"t = {better.dial:g} may have {better.goal.replace('_', ' ')} {goal_text(better.goal, better.expected)}; "
+            f"measure it, then pick again: {words}"
+        )
 
 
 def _measured(front: Front) -> str:
     where = f"robust accuracy: {attack_label(front)}; {front.split} split, {front.images} images"
-    return f"{where}; {front.coverage}" if front.coverage else where
+    settings = f", with {front.settings} settings of their dials" if front.settings else ""
+    return f"{where}; {front.coverage}{settings}" if front.coverage else where
 
 
 def _interval(trial: Mapping[str, Any], goal: str) -> str:

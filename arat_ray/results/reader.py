@@ -183,18 +183,33 @@ def keep(table: pa.Table, mask: npt.NDArray[np.bool_]) -> pa.Table:
     return table.filter(pa.Array.from_buffers(pa.bool_(), len(mask), [None, _bits(mask)]))
 
 
+def take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """The rows of these numbers, in their order; a row may come twice."""
+    return table.take(_array(pa.int64(), rows))
+
+
 def replace(table: pa.Table, column: str, values: Sequence[float | str | None]) -> pa.Table:
     """The table with other values, of the type that they had, in one of its columns."""
     i = table.schema.get_field_index(column)
-    field, valid = table.schema.field(i), np.array([value is not None for value in values], dtype=bool)
-    if pa.types.is_string(field.type):
+    field = table.schema.field(i)
+    return table.set_column(i, field, _array(field.type, values))
+
+
+def append(table: pa.Table, column: str, kind: pa.DataType, values: Sequence[float | str | None]) -> pa.Table:
+    """The table with one column more."""
+    return table.append_column(pa.field(column, kind), _array(kind, values))
+
+
+def _array(kind: pa.DataType, values: Sequence[float | str | None]) -> pa.Array:
+    valid = np.array([value is not None for value in values], dtype=bool)
+    if pa.types.is_string(kind):
         words = [str(value).encode() if value is not None else b"" for value in values]
         ends = np.cumsum([0, *map(len, words)], dtype=np.int32)
         buffers = [pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(words))]
     else:
-        numbers = np.array([0 if value is None else value for value in values], dtype=field.type.to_pandas_dtype())
+        numbers = np.array([0 if value is None else value for value in values], dtype=kind.to_pandas_dtype())
         buffers = [pa.py_buffer(numbers.tobytes())]
-    return table.set_column(i, field, pa.Array.from_buffers(field.type, len(values), [_bits(valid), *buffers]))
+    return pa.Array.from_buffers(kind, len(values), [_bits(valid), *buffers])
 
 
 def _bits(mask: npt.NDArray[np.bool_]) -> pa.Buffer:
