@@ -24,12 +24,13 @@ def results() -> None:
     """
 
 
-@results.command(short_help="Why a trial was stopped early or went on.")
+@results.command(short_help="Why a trial was proposed, and stopped early or went on.")
 @click.argument("study", type=PATH)
 @click.argument("trial")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def why(study: Path, trial: str, as_json: bool) -> None:
-    """Why a trial was stopped early or went on: at which epoch, with which values, against which trials.
+    """Why a trial was proposed, and why it was stopped early or went on: at which epoch, with which values, against
+    which trials.
 
     TRIAL is its number, or its trial_id.
 

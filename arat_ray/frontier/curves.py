@@ -140,13 +140,15 @@ class Curves:
         The same sample twice only where all are taken.
         """
         outlook = self.outlook(without=without)
-        return best_of(
+        sampled, gain = best_of(
             self.space,
             lambda samples: outlook.gains(self.space.encode(samples), np.full(len(samples), NEW)),
             near=[self.samples[n] for n in self._best_first()[:NEIGHBOURHOODS]],
             taken=[sampled for number, sampled in self.samples.items() if number not in self.known],
             draw=np.random.default_rng([self.seed, len(self.samples), len(self._arrived)]),
         )
+        mean, deviation = at_end(outlook.models, self.link, self.space.encode([sampled]), np.array([NEW]))
+        return Proposal(sampled, gain, tuple(mean[0].tolist()), tuple(deviation[0].tolist()))
 
     def outlook(self, *, without: int | None = None) -> Outlook:
         """What is expected if the running trials, but for one, end as expected."""

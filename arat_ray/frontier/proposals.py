@@ -18,10 +18,12 @@ CLIMBS, CLIMBERS, AROUND = (0.08, 0.03), 4, 15
 
 
 class Proposal(NamedTuple):
-    """A new trial, and the hypervolume that it is expected to add."""
+    """A new trial, the hypervolume that it is expected to add, and mean and deviation [G] of its goals at its end."""
 
     sampled: Sampled
     gain: float
+    expected: tuple[float, ...]
+    deviation: tuple[float, ...]
 
 
 def best_of(
@@ -31,8 +33,9 @@ def best_of(
     near: Sequence[Sampled],
     taken: Sequence[Sampled],
     draw: np.random.Generator,
-) -> Proposal:
-    """The best that is not `taken`, or of all where they all are; some candidates lie `near` good samples."""
+) -> tuple[Sampled, float]:
+    """The best that is not `taken`, or of all where they all are, and its gain; some candidates lie `near` good
+    samples."""
     good = [space.units(sampled, draw) for sampled in near for _ in range(NEIGHBOURS)]
     units = draw.random((CANDIDATES, len(space.knobs)))
     units = np.concatenate([units, space.moved(np.array(good).reshape(-1, len(space.knobs)), NEAR, draw)])
@@ -47,7 +50,7 @@ def best_of(
     seen.sort(key=lambda each: -each[0])
     known = {_key(sampled) for sampled in taken}
     gain, sampled = next((each for each in seen if _key(each[1]) not in known), seen[0])
-    return Proposal(sampled, gain)
+    return sampled, gain
 
 
 def _key(sampled: Mapping[str, object]) -> tuple[tuple[str, object], ...]:

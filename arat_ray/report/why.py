@@ -1,34 +1,50 @@
-"""Why a trial stopped early or went on, from the tables of its study alone."""
+"""Why a trial was proposed, and why it stopped early or went on, from the tables of its study alone."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from arat_ray.frontier import decisions
 from arat_ray.frontier.decisions import Made
+from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.gain_decision import WHOLE
 from arat_ray.frontier.halving import Decision, named, sort
+from arat_ray.frontier.region import region
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, goal_text
 from arat_ray.text import line
 
+OF_PROPOSAL = (
+    *("proposed_by", "proposed_expected", "proposed_deviation", "proposed_gain"),
+    *("started_at", "ended_at", "feasible", "is_full_fidelity"),
+)
+PROPOSED = {
+    "first": "as a known point of the file",
+    "default": "because it is what `train` says",
+    "start": "quasi-random, as the first trials are",
+    "random": "at random, because a model may be wrong where it has not looked",
+    "gain": "for what it was expected to add to the front",
+    "grid": "as one of all combinations",
+}
+"""Beside these there are the names of samplers."""
 SHOWN_AT_MOST = 12
 """Rivals of a trial at a rung that are shown before the others are counted."""
 
 
 def why(study: Path, trial: str) -> dict[str, Any]:
-    """How a trial ended and what was decided on it, each decision with its rivals at that moment, best first.
+    """How a trial ended, why it was proposed, and what was decided on it, each decision with its rivals at that moment,
+    best first.
 
     `trial` is a number or a trial_id. ValueError where there is no such study or trial.
     """
     columns = ["trial_id", "attempt", "number", "status", "stop_reason", "error", "epochs_done"]
     goals = reader.metadata(study).goals
-    table = reader.read(study, "trials", [*columns, *goals])
+    table = reader.read(study, "trials", [*columns, *goals, *OF_PROPOSAL])
     rows = [row for row, last in zip(table.to_pylist(), reader.latest_attempt(table), strict=True) if last]
     row = _find(study, trial, rows)
     made = decisions.read(study)
@@ -36,12 +52,31 @@ def why(study: Path, trial: str) -> dict[str, Any]:
     decided = [_as_json(made[i]) | _rivals(made[: i + 1], made[i]) for i in own]
     return {
         "study": f"{study}",
-        **row,
+        **{name: row[name] for name in columns},
         **{goal: _number(row[goal]) for goal in goals},
         "goals": list(goals),
+        "proposal": _proposal(row, rows, goals),
         "early_stopping": bool(reader.part_files(study / "decisions")),
         "decisions": decided,
     }
+
+
+def _proposal(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], goals: Sequence[str]) -> dict[str, Any] | None:
+    """Why a trial was proposed, and where it was expected by the front of then; None where nobody has put it down."""
+    by, gain = row["proposed_by"], row["proposed_gain"]
+    if by is None:
+        return None
+    if gain is None:
+        return {"by": by}
+    expected, deviation = dict(row["proposed_expected"]), dict(row["proposed_deviation"])
+    began = row["started_at"]
+    ended = {
+        other["number"]: [other[goal] for goal in goals]
+        for other in rows
+        if competes(other, goals) and began and other["ended_at"] and other["ended_at"] <= began
+    }
+    where = region([expected[goal] for goal in goals], ended, goals)
+    return {"by": by, "expected": expected, "deviation": deviation, "gain": gain, "region": where}
 
 
 def _find(study: Path, trial: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -91,6 +126,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{line(found['trial_id'])}: {found['status']} after {epochs}{measured and f'; {measured}'}"
     if reason := found["stop_reason"] or found["error"]:
         yield f"  {line(reason)}"
+    yield from _proposal_lines(found["proposal"], found["goals"])
     if not found["early_stopping"]:
         yield "  its study stops no trial early: there is no `early_stopping:` in its file"
     elif not found["decisions"]:
@@ -98,6 +134,17 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for decision in found["decisions"]:
         yield ""
         yield from _decision_lines(decision, goals) if "rivals" in decision else _gain_lines(decision, goals)
+
+
+def _proposal_lines(proposal: dict[str, Any] | None, goals: list[str]) -> Iterator[str]:
+    if proposal is None:
+        return
+    by = proposal["by"]
+    yield f"  proposed {PROPOSED.get(by, f'by {line(by)}')}"
+    if "gain" in proposal:
+        ends = _ends(goals, proposal["expected"].values(), proposal["deviation"].values())
+        yield f"    expected at its end {ends}; {proposal['region']}"
+        yield f"    it would add {proposal['gain']:.1e} to the hypervolume"
 
 
 def _decision_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
@@ -135,12 +182,16 @@ def _gain_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
         why = "a goal was missing or no number" if missing else f"fewer than {WHOLE} trials had come far enough"
         yield f"epoch {decision['rung']}: went on unjudged, because {why}"
         return
-    each = zip(goals, decision["expected"], decision["deviation"], strict=True)
-    ends = ", ".join(f"{_words(goal)} {_with_error(goal, mean, error)}" for goal, mean, error in each)
+    ends = _ends(goals, decision["expected"], decision["deviation"])
     yield f"epoch {decision['rung']}: {'went on' if decision['goes_on'] else 'stopped'}; expected at its end {ends}"
     yield (
         f"  it would add {decision['gain']:.1e} an epoch to the hypervolume, a new trial {decision['gain_of_new']:.1e}"
     )
+
+
+def _ends(goals: list[str], expected: Iterable[float], deviation: Iterable[float]) -> str:
+    each = zip(goals, expected, deviation, strict=True)
+    return ", ".join(f"{_words(goal)} {_with_error(goal, mean, error)}" for goal, mean, error in each)
 
 
 def _with_error(goal: str, mean: float, error: float) -> str:

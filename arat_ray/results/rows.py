@@ -60,6 +60,15 @@ class TrialRow(TypedDict, total=False):
     """Whether it keeps all constraints. Null: it is not complete, or there are no constraints."""
     broken_constraints: str | None
     """Those that it breaks, in words. Null: it breaks none."""
+    proposed_by: str
+    """first (a known point of the file), default (what `train` says), start (quasi-random), random, gain (what it was
+    expected to add to the front), or the sampler's name. Null: nobody proposed it, or a study of before."""
+    proposed_expected: dict[str, float]
+    """Its goals' values at its end as expected when it was proposed, by name. Null: not proposed by gain."""
+    proposed_deviation: dict[str, float]
+    """Standard deviations of these. Null: not proposed by gain."""
+    proposed_gain: float
+    """Hypervolume that it was expected to add to the front, the running trials believed. Null: not proposed by gain."""
     workers: int
     """Workers of the trial. Unit: workers."""
     device: str

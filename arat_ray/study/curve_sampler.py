@@ -28,6 +28,9 @@ STARTUP = 16
 """Quasi-random trials at the beginning."""
 RANDOM_SHARE = 0.1
 """Of later trials, those that are drawn at random: a model may be wrong where it has not looked."""
+PROPOSAL = "curves:proposal"
+"""Optuna's system attribute of a trial that says why it was proposed: `by` default, start, random or gain; for gain
+also the goals `expected` at its end and their `deviation`, as they are maximised, and the `gain` in hypervolume."""
 HOW: dict[TrialState, How] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
@@ -90,7 +93,9 @@ class CurveSampler(optuna.samplers.BaseSampler):
         given = trial.system_attrs.get("fixed_params", {})
         if all(knob.name in given or not curves.space.applies(knob.name, given) for knob in curves.space.knobs):
             return {}
-        return self._propose(curves, index)
+        sampled, why = self._propose(curves, index)
+        study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL, why)
+        return sampled
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -101,16 +106,18 @@ class CurveSampler(optuna.samplers.BaseSampler):
         draw = np.random.default_rng([self.seed, trial.number, zlib.crc32(param_name.encode())])
         return knob_of(param_name, param_distribution).at(draw.random())
 
-    def _propose(self, curves: Curves, index: int) -> Sampled:
+    def _propose(self, curves: Curves, index: int) -> tuple[Sampled, dict[str, Any]]:
+        """A sample, and why."""
         if index == 0 and self.default:
-            return dict(self.default)
+            return dict(self.default), {"by": "default"}
         space = curves.space
         if index < self.startup:
-            return space.sample(self._design(len(space.knobs))[index])
+            return space.sample(self._design(len(space.knobs))[index]), {"by": "start"}
         draw = np.random.default_rng([self.seed, index])
         if len(curves) == 0 or draw.random() < self.random_share:
-            return space.sample(draw.random(len(space.knobs)))
-        return curves.propose().sampled
+            return space.sample(draw.random(len(space.knobs))), {"by": "random"}
+        sampled, gain, expected, deviation = curves.propose()
+        return sampled, {"by": "gain", "expected": list(expected), "deviation": list(deviation), "gain": gain}
 
     def _design(self, knobs: int) -> np.ndarray:
         """[startup, K]: Sobol's points, scrambled."""

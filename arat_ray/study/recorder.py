@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from arat_ray.study.budget import Watch
 from arat_ray.study.judges import open_judge
 from arat_ray.study.progress import Progress
 from arat_ray.study.record import StudyRecord
-from arat_ray.study.state import trial_id
+from arat_ray.study.state import TrialState, trial_id
 from arat_ray.training.checkpoint import BEST, LAST
 from arat_ray.training.identity import without_places
 from arat_ray.training.run import Train
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from arat_ray.frontier.curves import Curves
 
 
+PROPOSED = ("proposed_by", "proposed_expected", "proposed_deviation", "proposed_gain")
 COUNT_S = 1.0
 """How often what the running trials have spent is counted."""
 
@@ -132,6 +133,7 @@ class Recorder:
             "is_full_fidelity": False,
             "started_at": before.get("started_at") or datetime.now(UTC),
         }
+        row |= _proposed(known, self.experiment.maximize)
         spent = {} if is_new_attempt else before
         self.running[number] = Running(row, row, spent.get("train_s") or 0.0, spent.get("device_s") or 0.0)
         self._put_started(number)
@@ -338,6 +340,20 @@ class Recorder:
         device_s = trial.device_s_before + now * devices
         cost_usd = self.watch.attempt(trial.row["trial_id"], trial.row["attempt"], device_s)
         trial.row |= {"train_s": seconds, "device_s": device_s, "cost_usd": cost_usd}
+
+
+def _proposed(trial: TrialState, goals: Sequence[str]) -> TrialRow:
+    """Why a trial was proposed: as its row says, where it has one."""
+    if trial.row is not None:
+        before: Mapping[str, Any] = trial.row
+        return cast(TrialRow, {name: before[name] for name in PROPOSED if before.get(name) is not None})
+    why = trial.proposal
+    row: TrialRow = {"proposed_by": why["by"]} if why else {}
+    if "gain" in why:
+        row["proposed_expected"] = dict(zip(goals, why["expected"], strict=True))
+        row["proposed_deviation"] = dict(zip(goals, why["deviation"], strict=True))
+        row["proposed_gain"] = why["gain"]
+    return row
 
 
 def _unusable(goals: dict[str, Any]) -> str | None:

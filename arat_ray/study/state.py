@@ -52,6 +52,8 @@ class TrialState:
     """Which of the points that were given in advance it is."""
     attrs: dict[str, Any] = field(default_factory=dict)
     """What the sampler keeps of it."""
+    proposal: Mapping[str, Any] = field(default_factory=dict)
+    """Why it was proposed."""
     phase: Phase = "asked"
     attempt: int = 0
     row: TrialRow | None = None
@@ -120,7 +122,8 @@ class StudyState:
         number = what["number"]
         if number in self.trials:
             raise ImpossibleError(f"trial {number} is asked for a second time")
-        self.trials[number] = TrialState(number, what["sampled"], what.get("point"), what.get("attrs") or {})
+        attrs, proposal = (what.get(name) or {} for name in ("attrs", "proposal"))
+        self.trials[number] = TrialState(number, what["sampled"], what.get("point"), attrs, proposal)
         return []
 
     def _start(self, event: Event, row: TrialRow) -> list[Change]:

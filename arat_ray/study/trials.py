@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.spec import Experiment, Sampled, Sampler
 from arat_ray.study import curve_record
+from arat_ray.study.curve_sampler import PROPOSAL
 from arat_ray.study.optuna_view import FILE, OptunaView
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.samplers import make_sampler
@@ -111,8 +112,9 @@ class StudyTrials:
         trial.set_user_attr(NUMBER, number)
         asked = Asked(number, self.experiment.suggest(trial))
         kept = self.study._storage.get_trial(trial._trial_id).system_attrs
-        attrs = {key: value for key, value in kept.items() if key != GIVEN}
+        attrs = {key: value for key, value in kept.items() if key not in (GIVEN, PROPOSAL)}
         event: dict[str, Any] = {"number": number, "sampled": asked.sampled}
+        event["proposal"] = self._why(number, point, kept)
         event |= {"point": point} if point is not None else {}
         self.record.take({"asked": event | ({"attrs": attrs} if attrs else {})})
         self._in_optuna[number] = trial.number
@@ -155,6 +157,13 @@ class StudyTrials:
         spec = self.experiment.sampler
         is_model = spec is not None and spec.name in ("tpe", "gp")
         return is_model and self.experiment.early_stopping is not None and number % 3 == 2
+
+    def _why(self, number: int, point: int | None, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """Why a trial is proposed: as its sampler says, or who it was."""
+        name = self.experiment.sampler.name if self.experiment.sampler else "random"
+        if point is not None:
+            return {"by": "grid" if name == "grid" else "first"}
+        return kept.get(PROPOSAL) or {"by": "random" if self._is_random_turn(number) else name}
 
     def _optuna_trial(self, optuna_number: int) -> optuna.Trial:
         return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[optuna_number]._trial_id)

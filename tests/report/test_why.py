@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,48 @@ def test_what_expected_gain_did_not_judge_says_why(tmp_path: Path) -> None:
         == "epoch 9: went on unjudged, because fewer than 3 trials had come far enough"
     )
     assert ask(tmp_path, "1").splitlines()[-1] == "epoch 9: went on unjudged, because a goal was missing or no number"
+
+
+def with_proposals(folder: Path, *expected: tuple[float, float]) -> None:
+    """Trials 0 to 2 are complete, 3 runs yet, and the later ones were proposed for a gain, a minute after another."""
+    writer = StudyTables(folder, params={}, metadata=METADATA)
+    whole = {0: (0.90, 0.30), 1: (0.80, 0.40), 2: (0.75, 0.35), 3: (0.99, 0.99)}
+    for number, goals in whole.items():
+        row: dict[str, Any] = {"trial_id": f"small-{number:05d}", "attempt": 1, "number": number, "status": "complete"}
+        row |= {"is_full_fidelity": True, "started_at": moment(0), "ended_at": moment(90 if number == 3 else number)}
+        writer.trial(row | {"proposed_by": "start"} | dict(zip(GOALS, goals, strict=True)))
+    for number, point in enumerate(expected, start=4):
+        row = {"trial_id": f"small-{number:05d}", "attempt": 1, "number": number, "status": "running"}
+        row |= {"epochs_done": 0, "started_at": moment(number), "proposed_by": "gain", "proposed_gain": 1.2e-3}
+        row |= {"proposed_expected": dict(zip(GOALS, point, strict=True))}
+        writer.trial(row | {"proposed_deviation": dict.fromkeys(GOALS, 0.012)})
+    writer.flush()
+
+
+def moment(minute: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
+
+
+def test_a_trial_says_where_by_the_front_of_then_it_was_expected_and_what_it_would_add(tmp_path: Path) -> None:
+    with_proposals(tmp_path, (0.85, 0.36), (0.95, 0.10), (0.50, 0.60), (0.79, 0.38))
+    assert ask(tmp_path, "4").splitlines()[1:4] == [
+        "  proposed for what it was expected to add to the front",
+        "    expected at its end clean accuracy 85.0 +- 1.2 %, robust accuracy 36.0 +- 1.2 %; between trials 0 and "
+        "1 of the front",
+        "    it would add 1.2e-03 to the hypervolume",
+    ]
+    where = {n: json.loads(ask(tmp_path, n, "--json"))["proposal"]["region"] for n in "567"}
+    assert where == {
+        "5": "beyond trial 0, then the best in clean accuracy",
+        "6": "beyond trial 1, then the best in robust accuracy",
+        "7": "behind trial 1: it adds where it turns out better than expected",
+    }
+
+
+def test_a_trial_of_the_start_says_so_and_one_of_before_that_was_kept_says_nothing(tmp_path: Path) -> None:
+    with_proposals(tmp_path / "now")
+    assert "  proposed quasi-random, as the first trials are" in ask(tmp_path / "now", "0").splitlines()
+    assert json.loads(ask(tmp_path / "now", "0", "--json"))["proposal"] == {"by": "start"}
+    write(tmp_path / "before")
+    assert "proposed" not in ask(tmp_path / "before", "0")
+    assert json.loads(ask(tmp_path / "before", "0", "--json"))["proposal"] is None

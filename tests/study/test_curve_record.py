@@ -180,3 +180,33 @@ def test_a_trial_stopped_by_expected_gain_says_why_in_the_table(make: Make, tmp_
     reasons = [reason for _, _, _, status, reason, _ in tried(tmp_path) if status == "pruned"]
     assert reasons
     assert all(reason.startswith("expected_gain: epoch ") and " a new trial " in reason for reason in reasons)
+
+
+def test_the_tables_say_why_each_trial_was_proposed_also_after_kills(make: Make, tmp_path: Path) -> None:
+    experiment = make(**GAIN)
+    columns = ["number", "proposed_by", "proposed_expected", "proposed_deviation", "proposed_gain"]
+    reached: dict[int, int] = {}
+    for kill_after in (3, 30):
+        with pytest.raises(KilledError):
+            drive(tmp_path, experiment, reached, kill_after=kill_after)
+    drive(tmp_path, experiment, reached)
+    rows = sorted(reader.read(tmp_path, "trials", columns).to_pylist(), key=lambda row: row["number"])
+    assert [row["proposed_by"] for row in rows[:17]] == ["default", *["start"] * 15, "gain"]
+    assert all(row["proposed_gain"] is None for row in rows[:16])
+    for row in rows[16:]:
+        if row["proposed_by"] == "gain":
+            assert row["proposed_gain"] > 0
+            assert all(0 < dict(row["proposed_expected"])[goal] < 1 for goal in experiment.maximize)
+            assert all(0 < dict(row["proposed_deviation"])[goal] < 1 for goal in experiment.maximize)
+
+
+def test_trials_of_other_samplers_say_who_proposed_them(make: Make, tmp_path: Path) -> None:
+    point = {WEIGHT: 1.0, "method.layers": "two"}
+    asha = {"name": "pareto_asha", "min_epochs": 1, "reduction_factor": 2}
+    tpe = make(**GAIN | {"sampler": {"name": "tpe"}, "early_stopping": asha, "first": [point], "budget": {"trials": 4}})
+    drive(tmp_path / "tpe", tpe, {})
+    by = [row["proposed_by"] for row in reader.read(tmp_path / "tpe", "trials", ["proposed_by"]).to_pylist()]
+    assert by == ["first", "tpe", "random", "tpe"]
+    drive(tmp_path / "grid", make(**GAIN | GRID | {"budget": {"trials": 2}}), {})
+    by = [row["proposed_by"] for row in reader.read(tmp_path / "grid", "trials", ["proposed_by"]).to_pylist()]
+    assert by == ["grid", "grid"]
