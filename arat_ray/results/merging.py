@@ -80,14 +80,16 @@ def without(table: pa.Table, key: Sequence[str], known: pa.Table) -> pa.Table:
 
 
 class Difference(NamedTuple):
-    """Rows of a new table that the old one had not, and how many of the others changed, by column."""
+    """Rows of a new table that the old one had not, how many of the others changed, by column, how many the new one
+    lacks, and how many the old one had once more."""
 
     added: int
     changed: dict[str, int]
     lost: int
+    doubled: int
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.lost)
+        return bool(self.added or self.changed or self.lost or self.doubled)
 
 
 def difference(old: pa.Table, new: pa.Table, key: Sequence[str]) -> Difference:
@@ -103,18 +105,23 @@ def difference(old: pa.Table, new: pa.Table, key: Sequence[str]) -> Difference:
         both = zip(there.to_pylist(), here.to_pylist(), strict=True)
         if count := sum(repr(a) != repr(b) for a, b in both):  # NaN is not equal to itself
             changed[name] = count
-    return Difference(new.num_rows - len(pairs), changed, old.num_rows - len(pairs))
+    return Difference(
+        new.num_rows - len(pairs), changed, lost=len(position) - len(pairs), doubled=old.num_rows - len(position)
+    )
 
 
 def replace(folder: Path, table: pa.Table, *, part_rows: int) -> Path | None:
     """Write a table beside `folder` and swap it in when it is complete; where the old folder is kept, if there was one.
 
-    OSError where it cannot be written: nothing has changed then.
+    It has at least as many parts as the old one, the last ones without rows: in a bucket nothing is removed, so that
+    each old part must be overwritten. OSError where it cannot be written: nothing has changed then.
     """
+    old = reader.part_files(before_rebuild(folder))
+    parts = max([1, -(-table.num_rows // part_rows), *(1 + (reader.part_number(part) or 0) for part in old)])
     beside = folder.with_name(f".{folder.name}.rebuilding")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    for number in range(max(1, -(-table.num_rows // part_rows))):
+    for number in range(parts):
         write_part(beside / part_name(number), table.slice(number * part_rows, part_rows).combine_chunks())
     kept = None
     if folder.exists():

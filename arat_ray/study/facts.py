@@ -113,7 +113,7 @@ def of_tables(study: Path, experiment: Experiment, record: str = "") -> tuple[Fa
         if name == "trials":
             facts.trials = {(row["trial_id"], row["attempt"]): row for row in old.table.to_pylist()}
         else:
-            facts.tables[name] = old.table
+            facts.tables[name] = merging.newest(old.table, TABLES[name].key)
     return facts, damaged
 
 

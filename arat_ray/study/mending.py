@@ -310,6 +310,8 @@ def lines(result: Result) -> Iterator[str]:
             parts.append(f"damaged or missing: {', '.join(table.damaged)}")
         if table.differs.added:
             parts.append(f"{table.differs.added:,} of them not in what could be read")
+        if table.differs.doubled:
+            parts.append(f"{table.differs.doubled:,} others were there twice")
         parts += [f"{name} changed in {count:,}" for name, count in table.differs.changed.items()]
         if table.kept:
             parts.append(f"the old table is {table.kept.name}")

@@ -136,8 +136,8 @@ def _check_table(
     if not is_running:
         for column, count in differs.changed.items():
             found(f"{study / name}: {column} is another in {count:,} rows than in the record")
-    if there.num_rows != len(set(merging.keys(there, TABLES[name].key))):
-        found(f"{study / name} has rows twice")
+    if differs.doubled:
+        found(f"{study / name} has {differs.doubled:,} rows twice")
     return int(there.num_rows)
 
 

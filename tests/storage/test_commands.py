@@ -85,9 +85,11 @@ def test_a_study_is_verified_mended_and_gone_on_with_by_machines_that_never_saw_
 
     objects.put(place, name, io.BytesIO(before[name].replace(b'"epoch":2', b'"epoch":7', 1)))
     objects.put(place, "trials/part-00000.parquet", io.BytesIO(before["trials/part-00000.parquet"][:-1]))
+    objects.put(place, "epochs/part-00001.parquet", io.BytesIO(before["epochs/part-00000.parquet"]))
     damaged = arat_ray("results", "verify", address, code=1).output
     assert f"{address}/{name}, line 6 is damaged" in damaged
     assert "trials/part-00000.parquet is damaged" in damaged
+    assert "epochs has 2 rows twice" in damaged
     refused = arat_ray("train", str(file), "--results", address.removesuffix("/small"), "--resume", code=2).output
     assert f"arat-ray results rebuild {address}" in refused.replace("\n", "")
     mended = arat_ray("results", "rebuild", address).output

@@ -320,6 +320,19 @@ def test_a_deleted_part_in_between_is_told_and_made_again(study: Path) -> None:
         reader.read(study, "epochs")
     assert "damaged or missing: part-00001.parquet" in call("results", "rebuild", study)
     assert reader.read(study, "epochs").equals(before)
+    names = [part.name for part in reader.part_files(study / "epochs")]
+    assert names == [f"part-{number:05d}.parquet" for number in range(3)], "each old part is overwritten in a bucket"
+
+
+def test_rows_that_are_there_twice_are_told_and_are_there_once_afterwards(study: Path, make: Make) -> None:
+    before = rows(study, "epochs")
+    shutil.copy(study / "epochs/part-00000.parquet", study / "epochs/part-00001.parquet")
+    told = call("results", "verify", study, code=1)
+    assert f"{study}/epochs has {len(before)} rows twice" in told
+    assert f"epochs: {len(before)} rows; {len(before)} others were there twice" in call("results", "rebuild", study)
+    assert rows(study, "epochs") == before
+    resumed(study, make)
+    assert "OK" in call("results", "verify", study)
 
 
 def test_it_is_refused_while_somebody_writes_and_where_there_is_no_study(study: Path, tmp_path: Path) -> None:
