@@ -21,18 +21,20 @@ from typing import Any
 from arat_ray.report import carried, view
 from arat_ray.text import line
 
+TABLES = b'<script type="text/plain" id="tables">'
+"""After it lies what the page carries."""
 SCRIPTS = ("elements", "plots", "page", "tradeoff", "trial", "tables", "parallel", "live", "start")
 """The script's files, one after the other."""
 
 
 def page(studies: Sequence[Path]) -> bytes:
     """The file for these studies. ValueError as `view.of` has it."""
-    return filled(view.of(studies), tables=base64.b64encode(carried.pack(studies)).decode())
+    return filled(view.of(studies), tables=carried.escaped(studies))
 
 
-def filled(shown: dict[str, Any], *, tables: str = "", version: int | None = None) -> bytes:
+def filled(shown: dict[str, Any], *, tables: bytes = b"", version: int | None = None) -> bytes:
     """The page of a view; one that is served, of which this is a `version`, and not a file, may ask its server."""
-    return (
+    page = (
         Template(asset("page.html"))
         .substitute(
             title=html.escape(", ".join(line(study["name"]) for study in shown["studies"])),
@@ -41,10 +43,10 @@ def filled(shown: dict[str, Any], *, tables: str = "", version: int | None = Non
             style=asset("page.css"),
             script=script(),
             view=packed(shown),
-            tables=tables,
         )
         .encode()
     )
+    return page.replace(TABLES, TABLES + tables, 1)
 
 
 def policy(*, is_served: bool) -> str:

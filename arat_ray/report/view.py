@@ -19,7 +19,7 @@ from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.evaluations import Conditions, Evaluation
 from arat_ray.json_files import read_json
 from arat_ray.pixels import format_pixels
-from arat_ray.report import facts
+from arat_ray.report import epoch_curves, facts
 from arat_ray.report.carried import name_of
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, PARAM
@@ -28,7 +28,6 @@ from arat_ray.version import __version__
 
 DIGITS = 5
 """Of a number that is drawn; the tables that the report carries have all of them."""
-LOSSES = ("loss_adversarial", "loss_clean", "loss_invariance")
 Row = Mapping[str, Any]
 
 
@@ -62,7 +61,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
     competing = [row for row in rows if competes(row, goals) and all(math.isfinite(row[goal]) for goal in goals)]
     points = np.array([[row[goal] for goal in goals] for row in competing], dtype=np.float64).reshape(-1, len(goals))
     front = {row["trial_id"]: bool(on) for row, on in zip(competing, non_dominated(points), strict=True)}
-    curves, decisions, measured = _curves(study, goals), _decisions(study), evaluations.read(study)
+    curves, decisions, measured = epoch_curves.of(study, goals), _decisions(study), evaluations.read(study)
     beside = _beside(study, measured)
     evaluated: dict[str, list[dict[str, Any]]] = {}
     for each in measured:
@@ -116,29 +115,6 @@ def _interval(row: Row, goal: str) -> list[float | None] | None:
     if goal not in ACCURACIES or row[goal] is None or not math.isfinite(row[goal]) or not row["images"]:
         return None
     return [_rounded(float(end)) for end in wilson(np.rint(row[goal] * row["images"]), row["images"])]
-
-
-def _curves(study: Path, goals: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """By trial_id, the epochs and what was measured in each; null where it was not."""
-    if not reader.part_files(study / "epochs"):
-        return {}
-    names = [*(f"validation_{goal}" for goal in goals), *LOSSES]
-    there = set(reader.schema(study, "epochs").names)
-    names = [name for name in names if name in there]
-    table = reader.read(study, "epochs", ["trial_id", "epoch", "attempt", *names])
-    names = [name for name in names if table[name].null_count < len(table)]
-    table = table.select(["trial_id", "epoch", "attempt", *names])
-    columns = [table[name].to_pylist() for name in table.column_names]
-    by_trial: dict[str, dict[int, tuple[Any, ...]]] = {}
-    for trial_id, epoch, attempt, *values in zip(*columns, strict=True):
-        epochs = by_trial.setdefault(trial_id, {})
-        if epoch not in epochs or epochs[epoch][0] <= attempt:
-            epochs[epoch] = (attempt, *values)
-    return {
-        trial_id: {"epoch": sorted(epochs)}
-        | {name: [_rounded(epochs[epoch][i]) for epoch in sorted(epochs)] for i, name in enumerate(names, 1)}
-        for trial_id, epochs in by_trial.items()
-    }
 
 
 def _decisions(study: Path) -> dict[str, list[dict[str, Any]]]:

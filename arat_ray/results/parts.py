@@ -23,6 +23,14 @@ def _words(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if pa.types.is_string(field.type)] + list(nested)
 
 
+def _measured(schema: pa.Schema) -> list[str]:
+    """The columns of floats but shares: byte by byte they compress better, as upper bytes of their values are alike.
+
+    A share is a count by a count: its values come again, which zstd finds where their bytes are together.
+    """
+    return [field.name for field in schema if pa.types.is_float64(field.type) and not field.name.endswith("accuracy")]
+
+
 def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
@@ -30,7 +38,15 @@ def part_name(number: int) -> str:
 def write_part(path: Path, table: pa.Table) -> None:
     """Put a part in place whole; OSError where that fails, and then what was there stays."""
     sink, table = pa.BufferOutputStream(), reader.sealed(table)
-    pq.write_table(table, sink, compression="zstd", use_dictionary=_words(table.schema), write_page_checksum=True)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=_words(table.schema),
+        use_byte_stream_split=_measured(table.schema),
+        write_page_checksum=True,
+    )
     with whole_files.replaced(path) as file:
         file.write(sink.getvalue())
     sync(path.parent)

@@ -80,7 +80,7 @@ def test_a_click_on_a_trial_shows_its_curve(opened: Opened) -> None:
     )
     assert titles == clean + robust
     opened.tab.click("#detail summary >> text=The curves as numbers")
-    assert "2.2469" in opened.text("#detail table")  # the loss of epoch 1: 2 + 2 * 0.123456789
+    assert "2.247" in opened.text("#detail table")  # the loss of epoch 1: 2 + 2 * 0.123456789
 
 
 def test_a_member_of_the_front_is_chosen_by_the_keyboard_alone(opened: Opened) -> None:

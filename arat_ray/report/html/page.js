@@ -11,12 +11,19 @@ const goalOf = (trial, i) => (trial.goals[i] === null ? null : trial.goals[i] * 
 // As wide as the screen, so that letters on a phone have their size
 const width = () => Math.round(Math.min(Math.max(document.querySelector("main").clientWidth, 320), 832));
 
+// Of a curve, which comes as steps of whole numbers
+function numbers({ places, steps }) {
+  let now = 0;
+  return steps.map((step) => (step === null ? null : (places > 0 ? (now += step) / 10 ** places : (now += step) * 10 ** -places)));
+}
+
 function load(found) {
   view = found;
   goals = view.goals;
   one = goals.length === 1;
   several = view.studies.length > 1;
-  trials = view.studies.flatMap((study, s) => study.trials.map((trial) => ({ ...trial, study, s, key: `${s} ${trial.id}` })));
+  trials = view.studies.flatMap((study, s) => study.trials.map((trial) => ({ ...trial, study, s, key: `${s} ${trial.id}`,
+    curves: Object.fromEntries(Object.entries(trial.curves).map(([name, curve]) => [name, numbers(curve)])) })));
   params = [...new Set(view.studies.flatMap((study) => study.params))];
   conditions = [...new Set(view.studies.flatMap((study) => study.beside.map((each) => each.how)))];
   columns = columnsOfTrials();
