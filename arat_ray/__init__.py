@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from arat_ray.study.single import NotSavedError
     from arat_ray.training.attacks import Pgd
     from arat_ray.training.averaging import Ema, Swa
+    from arat_ray.training.data.digits import Digits
     from arat_ray.training.data.image_files import ImageFolder, ParquetImages
     from arat_ray.training.data.images import ImageSet
-    from arat_ray.training.data.splits import Digits
     from arat_ray.training.data.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn
     from arat_ray.training.diagnostics import Diagnostics
     from arat_ray.training.methods import AratSpec, ArrestSpec, LbgatSpec, MartSpec, PgdAtSpec, StandardSpec, TradesSpec
@@ -108,7 +108,7 @@ _HOMES = {
         "Vit",
         "WideResnet",
     ),
-    "training.data.splits": ("Digits",),
+    "training.data.digits": ("Digits",),
     "training.data.torchvision_sets": (
         "Cifar10",
         "Cifar100",

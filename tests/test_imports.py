@@ -256,6 +256,10 @@ def test_training_and_measuring_need_no_search(module: str) -> None:
     assert not loaded(f"import {module}") & {"ray", "optuna"}
 
 
+def test_a_search_loads_what_models_curves_and_what_submits_jobs_only_where_it_does() -> None:
+    assert loaded("import arat_ray.cluster.study", among=("scipy", "sklearn", "aiohttp")) == set()
+
+
 def modules_and_names(source: Path) -> set[str]:
     """What a file imports, anywhere in it, by whole dotted names: modules, and the names taken from them."""
     names: set[str] = set()

@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from arat_ray.cluster import ENVIRONMENT, autoscaler, ray_internals, starting
-from arat_ray.cluster.jobs.client import TOKEN_PLACES
 from arat_ray.cluster.secrecy import server
+from arat_ray.cluster.token import PLACES
 from arat_ray.cluster.waiting import Waiting, tell
 from arat_ray.experiment.spec import Resources
 from arat_ray.text import plain
@@ -62,7 +62,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     try:
         ray.init(address=address, runtime_env={"env_vars": variables}, **job, **quiet)
     except AuthenticationError as error:
-        raise ValueError(f"the Ray cluster at {address} wants another token; copy its own to {TOKEN_PLACES}") from error
+        raise ValueError(f"the Ray cluster at {address} wants another token; copy its own to {PLACES}") from error
     except ConnectionError as error:
         without = " (it wants a token? then set RAY_AUTH_MODE=token)" if not os.environ.get("RAY_AUTH_MODE") else ""
         raise ValueError(NOBODY.format(address=address) + without) from error

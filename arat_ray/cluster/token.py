@@ -16,6 +16,8 @@ MODE, OURS = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 NAMED = "RAY_AUTH_TOKEN_PATH"
 FILE = Path(".ray") / "auth_token"
 """In the home folder, where Ray looks (`ray._private.authentication`)."""
+PLACES = f"{OURS}, the file that {NAMED} names, or ~/{FILE}"
+"""Where to copy the token of another cluster to."""
 
 
 def provide(warn: Callable[[str], None]) -> None:

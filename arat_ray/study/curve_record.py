@@ -4,20 +4,22 @@ event by event and in its order, and what will. So a resumed study goes on as an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arat_ray.experiment.early_stopping import ExpectedGain
 from arat_ray.experiment.spec import Experiment, Sampled
-from arat_ray.frontier.curves import Curves, How
 from arat_ray.frontier.knobs import Space
 from arat_ray.frontier.links import IDENTITY, LOGIT, no_noise, of_counts
 from arat_ray.results.reading import Reading
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.results.segments import folder_of
-from arat_ray.study.curve_sampler import CurveSampler, knob_of
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import number_of
 from arat_ray.study.warm_start import translate
+
+if TYPE_CHECKING:  # most searches model no curves, and do without scipy
+    from arat_ray.frontier.curves import Curves, How
+    from arat_ray.study.curve_sampler import CurveSampler
 
 KEEP_FACTOR = 3
 """Without early stopping, how many times as late the next epoch is that stays in the model."""
@@ -31,6 +33,8 @@ def open_curves(experiment: Experiment, record: StudyRecord) -> Curves | None:
     sampler, stopping, epochs = experiment.sampler, experiment.early_stopping, experiment.base.epochs
     if not (sampler and sampler.name == "curves") and not isinstance(stopping, ExpectedGain):
         return None
+    from arat_ray.frontier.curves import Curves
+
     every = experiment.validation.every
     keep = stopping.rungs(epochs) if stopping else _powers(every, epochs)
     is_counted = all(goal in ACCURACIES for goal in experiment.maximize)
@@ -63,6 +67,8 @@ def _powers(first: int, before: int) -> list[int]:
 
 def space_of(experiment: Experiment) -> Space:
     """The knobs of a search and its conditions."""
+    from arat_ray.study.curve_sampler import knob_of
+
     search = experiment.search
     knobs = [knob_of(path, domain.distribution()) for path, domain in search.items()]
     return Space(knobs, lambda path, sampled: search[path].applies(sampled))
@@ -73,6 +79,8 @@ def open_sampler(experiment: Experiment, curves: Curves | None) -> CurveSampler 
     sampler = experiment.sampler
     if curves is None or sampler is None or sampler.name != "curves":
         return None
+    from arat_ray.study.curve_sampler import CurveSampler
+
     distributions = {path: domain.distribution() for path, domain in experiment.search.items()}
     default = default_of(experiment)
     return CurveSampler(seed=sampler.seed, search_space=distributions, default=default, curves=curves)

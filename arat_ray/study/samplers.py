@@ -11,7 +11,6 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.spec import Sampler
-from arat_ray.study.curve_sampler import CurveSampler
 
 
 def make_sampler(
@@ -32,6 +31,8 @@ def make_sampler(
     if spec is None or spec.name in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     if spec.name == "curves":
+        from arat_ray.study.curve_sampler import CurveSampler  # with scipy, which other searches do without
+
         return curved or CurveSampler(seed=spec.seed)
     if spec.name == "gp":
         return optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)

@@ -17,11 +17,10 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from arat_ray.cluster.token import FILE, PLACES
 from arat_ray.storage.address import without_login
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_ADDRESS")
-TOKEN_FILE = "~/.ray/auth_token"
-TOKEN_PLACES = f"RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or {TOKEN_FILE}"
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers of Ray that set their own level."""
 CONNECT_S, ANSWER_S, UPLOAD_S = 5.0, 30.0, 600.0
@@ -50,7 +49,7 @@ def connect(address: str | None) -> Jobs:
     try:
         return Jobs(server, headers={"Authorization": f"Bearer {found}"} if found else None)
     except AuthenticationError as error:  # RAY_AUTH_MODE=token, and no token
-        raise ValueError(f"there is no token for the cluster; it is expected in {TOKEN_PLACES}") from error
+        raise ValueError(f"there is no token for the cluster; it is expected in {PLACES}") from error
     except (KeyError, RuntimeError, requests.JSONDecodeError) as error:
         raise ValueError(f"what answers at {server} is no job server of Ray; use the dashboard's address") from error
 
@@ -65,7 +64,7 @@ class Jobs(JobSubmissionClient):
         except AuthenticationError as error:
             given = "another token than it was given" if "Authorization" in self._headers else "a token"
             raise ValueError(
-                f"the cluster at {self._address} wants {given}; copy its token to one of: {TOKEN_PLACES}"
+                f"the cluster at {self._address} wants {given}; copy its token to one of: {PLACES}"
             ) from error
         except requests.RequestException as error:
             raise NoAnswerError(
@@ -142,7 +141,7 @@ def token() -> str | None:
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return given
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named or TOKEN_FILE).expanduser()
+    path = Path(named or f"~/{FILE}").expanduser()
     try:
         return path.read_text().strip() or None
     except FileNotFoundError:

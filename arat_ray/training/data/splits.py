@@ -4,46 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 from torch import Tensor
 
 from arat_ray.storage import finding
 from arat_ray.training.data import fingerprint
+from arat_ray.training.data.digits import Digits
 from arat_ray.training.data.fingerprint import Content
 from arat_ray.training.data.image_files import ImageFolder, ParquetImages
-from arat_ray.training.data.images import Images, ImageSet, Shape, Split
+from arat_ray.training.data.images import ImageSet, Split
 from arat_ray.training.data.subset import Subset, choose, stratified
 from arat_ray.training.data.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn
 
 __all__ = ["DATASETS", "Dataset", "Digits", "ImageSet", "Splits", "hold_out", "indices_sha256", "load", "read"]
-
-
-class Digits(Images):
-    """1,797 handwritten digits, grey 8x8, inside scikit-learn; always the same 360 are the test set.
-
-    E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
-    """
-
-    name: Literal["digits"] = "digits"
-    crop_padding: NonNegativeInt = 0
-    flip: bool = False
-    shape: ClassVar[Shape] = (1, 8, 8)
-    num_classes: ClassVar[int] = 10
-    train_images: ClassVar[int] = 1437
-    test_images: ClassVar[int] = 360
-
-    def read(self, split: Split) -> ImageSet:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        digits = load_digits()
-        train, test = train_test_split(np.arange(1797), test_size=360, stratify=digits.target, random_state=0)
-        rows = train if split == "train" else test
-        grey = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)  # stored as 0..16
-        return self._chosen("dataset digits", split, grey[:, None], digits.target[rows], map(str, range(10)))
 
 
 _Dataset = Digits | Cifar10 | Cifar100 | Svhn | FashionMnist | ParquetImages | ImageFolder

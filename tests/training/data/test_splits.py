@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from arat_ray.training.data import digits
 from arat_ray.training.data.image_files import ImageFolder
 from arat_ray.training.data.splits import DATASETS, Dataset, Digits, hold_out, indices_sha256, load, read
 
@@ -80,6 +82,25 @@ def test_the_digits_are_split_for_good_into_stratified_train_and_test_images() -
     both = torch.cat([train.labels, test.labels]).bincount()
     assert (test.labels.bincount() - both * 360 / 1797).abs().max() < 1
     assert indices_sha256(test.labels) == "4493b2052e7b4258621d51f10f17a672594c5e3f2beaa1cf97c818dc583aafe7"
+
+
+def test_the_digits_are_those_of_scikit_learn_in_the_order_of_its_own_split() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    values, labels = digits.table()
+    known = load_digits()
+    assert (values == known.data).all()
+    assert (labels == known.target).all()
+    split = train_test_split(np.arange(1797), test_size=360, stratify=known.target, random_state=0)
+    for ours, theirs in zip(digits.split_of(labels), split, strict=True):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_reading_the_digits_loads_no_library_beside() -> None:
+    code = "import sys\nfrom arat_ray import Digits\nDigits().read('train')\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"sklearn", "scipy"} & set(loaded.split())
 
 
 def test_only_the_first_training_images_are_used_and_all_test_images() -> None:
