@@ -38,3 +38,13 @@ def flop(operations: float) -> str:
 def number(value: float) -> str:
     """Three digits, and no exponent before a million million: 0.25, 1.5, 1,500."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}"
+
+
+def parse_share(value: object) -> object:
+    """`"0.1%"` as 0.001; anything else unchanged. ValueError for a percentage that is no number."""
+    if not (isinstance(value, str) and value.rstrip().endswith("%")):
+        return value
+    try:
+        return float(value.rstrip().removesuffix("%")) / 100
+    except ValueError:
+        raise ValueError(f"{value} is no percentage; write 0.1%") from None

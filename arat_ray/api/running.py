@@ -74,6 +74,7 @@ def tune(
     hours: float | None = None,
     device_hours: float | None = None,
     budget_usd: float | None = None,
+    gain: float | str | None = None,
     stall: int | None = None,
     max_failures: int | None = None,
     resume: bool = False,
@@ -98,12 +99,12 @@ def tune(
         >>> study.ended.stopped, len(study.front().trials)
         (None, 7)
     """
-    given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
+    given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "gain": gain}
     where = None if data is None else str(data)
     with file_of(experiment) as file, checked(file, where, warn=tell) as ready:
         if not ready.search:
             raise ValueError(f"{file}: there is no `search:`; train(...) runs it once")
-        limited = with_budget(ready, file, **given, max_failures=max_failures)
+        limited = with_budget(ready, file, **given, stall=stall, max_failures=max_failures)
         studies = [as_path(study) for study in ([earlier] if isinstance(earlier, str | os.PathLike) else earlier)]
         for study in studies:
             session.pull(study, mirror.TABLES, log=tell)
@@ -115,7 +116,7 @@ def tune(
     return _study_of(outcome, folder)
 
 
-def with_budget(experiment: Experiment, file: Path, **given: float | None) -> Experiment:
+def with_budget(experiment: Experiment, file: Path, **given: float | str | None) -> Experiment:
     """The experiment with these budgets instead of its own, where they are given; ValueError where nothing varies."""
     limited = experiment.with_budget(**given)
     if not limited.search:

@@ -111,6 +111,7 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
 @click.option("--hours", type=POSITIVE, help="Hours, instead of the file's budget.hours.")
 @click.option("--device-hours", type=POSITIVE, help="Hours of GPUs, or of CPU workers, instead of budget.device_hours.")
 @click.option("--budget-usd", type=POSITIVE, help="Cost, instead of the file's budget.usd; needs resources.price.")
+@click.option("--gain", help="Least gain of another trial, such as 0.1% of the hypervolume, instead of budget.gain.")
 @click.option("--stall", type=click.IntRange(min=1), help="Trials without a better front, instead of budget.stall.")
 @click.option("--max-failures", type=click.IntRange(min=1), help="Failed trials in a row.  [default: the file's, or 5]")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; starts one where there is none.")
@@ -126,6 +127,7 @@ def tune(
     hours: float | None,
     device_hours: float | None,
     budget_usd: float | None,
+    gain: str | None,
     stall: int | None,
     max_failures: int | None,
     resume: bool,
@@ -145,8 +147,8 @@ def tune(
     sampler learns from the complete trials of an earlier study that was measured alike.
 
     Exit codes: 0 all trials have ended, 1 all have failed, 2 bad input, 3 rows not saved; ended before by its budget:
-    4 hours, 5 device-hours, 6 usd, 7 stall, 8 failures in a row; 9 Ray on this machine has ended; 130 interrupted.
-    After any of them --resume goes on.
+    4 hours, 5 device-hours, 6 usd, 7 stall, 8 failures in a row, 10 gain; 9 Ray on this machine has ended; 130
+    interrupted. After any of them --resume goes on.
 
     \b
     Example: arat-ray tune search_spaces/quickstart.yaml
@@ -161,8 +163,8 @@ def tune(
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import session
 
-        given = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd, "stall": stall}
-        given["max_failures"] = max_failures
+        given: dict[str, Any] = {"trials": trials, "hours": hours, "device_hours": device_hours, "usd": budget_usd}
+        given |= {"gain": gain, "stall": stall, "max_failures": max_failures}
         experiment = running.with_budget(_checked(file, data, stack), file, **given)
         bring(*earlier)
         if dry_run:

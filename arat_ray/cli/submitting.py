@@ -158,7 +158,7 @@ def _check(file: Path, options: Sequence[str]) -> str:
             raise ValueError(f"--from {earlier} is relative, and a job has a folder of its own; write the whole path")
     remember(experiment)
     experiment.with_budget(
-        **{key: given[key] for key in ("trials", "hours", "device_hours", "stall", "max_failures")},
+        **{key: given[key] for key in ("trials", "hours", "device_hours", "gain", "stall", "max_failures")},
         usd=given["budget_usd"],
     )
     if not experiment.search:

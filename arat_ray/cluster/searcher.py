@@ -16,6 +16,7 @@ class StudySearcher(Searcher):
 
     None starts before the record has it on disk: a study that is resumed would give its number to another one.
     `log` is told when it has to wait for this, and `wait` is called each time, because Tune may do nothing else then.
+    None is asked for that is not wanted (`wants`), as long as others run.
     """
 
     def __init__(
@@ -27,10 +28,11 @@ class StudySearcher(Searcher):
         log: Callable[[str], None],
         wait: Callable[[], None],
         over: Callable[[], bool],
+        wants: Callable[[], bool],
     ) -> None:
         super().__init__()
         self.study_trials, self.configure, self.limit = study_trials, configure, limit
-        self.log, self.wait, self.over = log, wait, over
+        self.log, self.wait, self.over, self.wants = log, wait, over, wants
         self.next: Asked | None = None
         self.waits = False
 
@@ -38,6 +40,8 @@ class StudySearcher(Searcher):
         del trial_id
         if self.limit == 0:
             return str(Searcher.FINISHED)
+        if self.next is None and not self.wants():
+            return str(Searcher.FINISHED) if self.over() else None
         if self.next is None and self.study_trials.record.save():
             self.next = self.study_trials.ask()
         if self.next is None or not self.study_trials.record.save():

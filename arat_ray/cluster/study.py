@@ -23,7 +23,7 @@ from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
 from arat_ray.experiment.spec import Experiment
 from arat_ray.storage.address import uri_of
-from arat_ray.study import description, warm_start
+from arat_ray.study import description, prospect, warm_start
 from arat_ray.study import folder as study_folder
 from arat_ray.study.budget import Over
 from arat_ray.study.progress import Progress
@@ -90,6 +90,7 @@ def run(
             return Outcome(None, 0, saved=True)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(experiment, record, study_trials, progress, study_trials.curves)
+        prospect.wants(study_trials, recorder.watch)
         stop = Stop(recorder.watch, record.disk)
         if stop.reason:
             return Outcome(stop.reason, 0, saved=True, over=stop.over)
@@ -123,6 +124,8 @@ def run(
         has_all = total is not None and ended >= total and not stop.interrupted
         reason = None if has_all else stop.reason
         saved = save("interrupted" if stop.gone else reason or "interrupted")
+        if not (stop.interrupted or stop.gone) and (expected := prospect.line(study_trials, recorder.watch)):
+            report(console, expected)
         return Outcome(
             reason, recorder.failed, saved, stop.over if reason else None, ray_is_gone=bool(stop.gone) and not has_all
         )
@@ -169,7 +172,13 @@ def _tune(
     watchdog = Watchdog(study, experiment.resources, log=warn)
     callback = StudyCallback(recorder, watchdog, room=min(concurrent, room))
     searcher = StudySearcher(
-        study_trials, configure, limit=limit, log=warn, wait=callback.tick, over=lambda: stop.reason is not None
+        study_trials,
+        configure,
+        limit=limit,
+        log=warn,
+        wait=callback.tick,
+        over=lambda: stop.reason is not None,
+        wants=lambda: prospect.wants(study_trials, recorder.watch),
     )
     # Ray's own record of the study, from which nothing is ever read, goes where a full results disk does not matter
     with tempfile.TemporaryDirectory(prefix="arat-ray-", ignore_cleanup_errors=True) as scratch:

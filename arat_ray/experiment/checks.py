@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from arat_ray.experiment.constraints import DIAGNOSTICS, OF_EPOCHS, OF_TRIALS
 from arat_ray.experiment.errors import explain, shown
 from arat_ray.experiment.probes import probes
-from arat_ray.experiment.spec import PRICE, Experiment, Resources
+from arat_ray.experiment.spec import NEEDS_CURVES, PRICE, Experiment, Resources
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import did_you_mean
 from arat_ray.training.optimizers import Sgd
@@ -146,6 +146,8 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
 def _budget_problems(experiment: Experiment) -> Iterator[str]:
     if experiment.budget.usd is not None and experiment.resources.price is None:
         yield f"budget.usd: {experiment.budget.usd:g} needs a price; {PRICE}"
+    if experiment.budget.gain is not None and not experiment.proposes_by_gain:
+        yield f"budget.gain: {100 * experiment.budget.gain:g}% {NEEDS_CURVES}"
 
 
 def _early_stopping_problems(experiment: Experiment) -> Iterator[str]:

@@ -83,6 +83,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
             f"{budget.hours} hours" if budget.hours else "",
             f"{budget.device_hours:g} device-hours" if budget.device_hours else "",
             f"{budget.usd:g} usd" if budget.usd else "",
+            f"a trial that promises under {100 * budget.gain:g} % of the hypervolume" if budget.gain else "",
             f"{budget.stall} trials without a larger hypervolume" if budget.stall else "",
         ]
         sampler = experiment.sampler.name if experiment.sampler else "none"

@@ -8,7 +8,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from arat_ray.experiment.constraints import Bound
 from arat_ray.experiment.early_stopping import EarlyStopping
@@ -21,6 +29,7 @@ from arat_ray.storage.names import check_experiment_name
 from arat_ray.text import did_you_mean
 from arat_ray.training.identity import of_experiment
 from arat_ray.training.run import Train, Validate
+from arat_ray.units import parse_share
 
 if TYPE_CHECKING:
     import optuna
@@ -32,6 +41,7 @@ else:
 Sampled = dict[str, Any]
 """Path into `train` -> sampled value or label."""
 
+NEEDS_CURVES = "needs a sampler that knows what a trial would add; write `sampler: {name: curves}`"
 PRICE = "write `resources: {price: {usd_per_device_hour: 2.5}}`"
 GRID_AT_MOST = 100_000
 
@@ -55,6 +65,11 @@ class Budget(Spec):
     """Hours of devices, a GPU each, or a CPU worker where trials take no GPU, added up over all attempts."""
     usd: float | None = Field(None, gt=0)
     """US dollars, by `resources.price`, added up over all attempts."""
+    gain: Annotated[float | None, BeforeValidator(parse_share), Written("share of the hypervolume, such as 0.1%")] = (
+        Field(None, gt=0, lt=1)
+    )
+    """No trial begins that is expected to add less to the front than this share of its hypervolume, and the search ends
+    when those at work have ended; needs `sampler: {name: curves}`."""
     stall: int | None = Field(None, ge=1)
     """Trials in a row that may end without the hypervolume of the front growing."""
     max_failures: int | None = Field(5, ge=1)
@@ -258,10 +273,16 @@ class Experiment(Spec):
             return min(combinations, self.budget.trials or combinations)
         return self.budget.trials
 
-    def with_budget(self, **given: float | None) -> Experiment:
+    @property
+    def proposes_by_gain(self) -> bool:
+        """Whether its sampler knows what a new trial is expected to add to the front."""
+        return self.sampler is not None and self.sampler.name == "curves"
+
+    def with_budget(self, **given: float | str | None) -> Experiment:
         """The same experiment, with these budgets instead of the file's where they are given.
 
-        Raises ValueError for a budget that is none, and for one in usd where no price is known.
+        Raises ValueError for a budget that is none, for one in usd where no price is known, and for one by gain where
+        nobody knows what a trial would add.
         """
         given = {key: value for key, value in given.items() if value is not None}
         try:
@@ -270,6 +291,8 @@ class Experiment(Spec):
             raise ValueError("; ".join(explain(error, given, prefix="budget"))) from None
         if "usd" in given and self.resources.price is None:
             raise ValueError(f"--budget-usd {given['usd']:g} needs a price; {PRICE}")
+        if "gain" in given and not self.proposes_by_gain:
+            raise ValueError(f"--gain {given['gain']} {NEEDS_CURVES}")
         return self.model_copy(update={"budget": budget})
 
     def without_search(self) -> Experiment:

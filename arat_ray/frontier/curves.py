@@ -7,6 +7,7 @@ rows, so that a fit does not depend on when it was asked for.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -68,6 +69,7 @@ class Curves:
         self._arrived: list[Place] = []
         self._fits: Fits = {} if fits is None else fits
         self._outlooks: dict[int | None, Outlook] = {}
+        self._proposals: dict[int | None, Proposal] = {}
 
     # What is told ----------------------------------------------------------------------------------------------------
 
@@ -76,7 +78,7 @@ class Curves:
         if number not in self.samples:
             self.samples[number], self.values[number] = dict(sampled), {}
             self.running.add(number)
-            self._outlooks.clear()
+            self._forget()
 
     def measured(self, number: int, epoch: int, goals: Sequence[float | None]) -> None:
         """A trial's goals after an epoch, once; where one is missing or no number, they say nothing."""
@@ -86,7 +88,7 @@ class Curves:
         self.values[number][epoch] = values
         if epoch in self.keep:
             self._arrived.append((number, epoch))
-        self._outlooks.clear()
+        self._forget()
 
     def ended(self, number: int, how: How, violations: Mapping[str, float] | None = None) -> None:
         """A trial has ended; a complete one violates each constraint by so much, up to 0: it does not."""
@@ -98,7 +100,7 @@ class Curves:
             self._judged(number, {**(violations or {}), FAILS: -1.0})
         elif how == "failed":
             self._judged(number, {FAILS: 1.0})
-        self._outlooks.clear()
+        self._forget()
 
     def learn(
         self, sampled: Mapping[str, object], goals: Sequence[float], violations: Mapping[str, float] | None = None
@@ -109,6 +111,10 @@ class Curves:
         self.samples[number], self.values[number] = dict(sampled), {}
         self.measured(number, self.last, goals)
         self._judged(number, {**(violations or {}), FAILS: -1.0})
+
+    def _forget(self) -> None:
+        self._outlooks.clear()
+        self._proposals.clear()
 
     def _judged(self, number: int, violations: Mapping[str, float]) -> None:
         self.violations[number] = violations
@@ -139,7 +145,23 @@ class Curves:
 
         The same sample twice only where all are taken.
         """
-        outlook = self.outlook(without=without)
+        if without not in self._proposals:
+            self._proposals[without] = self._best_new(self.outlook(without=without))
+        return self._proposals[without]
+
+    def promises(self, count: int) -> list[float]:
+        """What so many new trials are expected to add, one after the other, each believed to end as expected."""
+        ahead = copy.copy(self)
+        ahead.samples, ahead.values, ahead.running = dict(self.samples), dict(self.values), set(self.running)
+        ahead._outlooks, ahead._proposals = dict(self._outlooks), dict(self._proposals)
+        gains = []
+        for _ in range(count):
+            proposal = ahead.propose()
+            gains.append(proposal.gain)
+            ahead.begin(1 + max(ahead.samples), proposal.sampled)
+        return gains
+
+    def _best_new(self, outlook: Outlook) -> Proposal:
         sampled, gain = best_of(
             self.space,
             lambda samples: outlook.gains(self.space.encode(samples), np.full(len(samples), NEW)),

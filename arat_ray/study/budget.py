@@ -31,6 +31,7 @@ class Watch:
         """Device-seconds spent by all attempts at all trials."""
         self._usd, self._unpriced_s = 0.0, 0.0
         self._spent: dict[tuple[str, int], tuple[float, float | None]] = {}
+        self._enough: Over | None = None
         self._failures: list[str] = []
         """Why the last trials failed that ended since this start, all in a row."""
         for (trial_id, attempt), (device_s, usd) in state.spent.items():
@@ -68,6 +69,20 @@ class Watch:
         """A trial ended and will not run again; `error` where it failed."""
         self._failures = [*self._failures, error] if error is not None else []
 
+    def wants(self, promise: float | None, *, running: int) -> bool:
+        """Whether another trial is to begin that is expected to add so much to the hypervolume; None: nobody knows.
+
+        Where it promises too little and none is running that could change this, the budget is spent.
+        """
+        share, volume = self.budget.gain, self.state.front.hypervolume
+        if share is None or promise is None or promise >= share * volume:
+            return True
+        if not running:
+            added = f"{promise:.1e} to the hypervolume, {100 * promise / volume:.2g} % of it"
+            reason = f"another trial is expected to add {added}, less than {100 * share:g} %"
+            self._enough = Over("gain", reason, "a smaller --gain")
+        return False
+
     def over(self) -> Over | None:
         """The first budget that is spent, if one is."""
         budget = self.budget
@@ -84,4 +99,4 @@ class Watch:
         if budget.stall is not None and self.state.since_growth >= budget.stall:
             reason = f"the hypervolume of the front has not grown for {self.state.since_growth} trials"
             return Over("stall", reason, "a larger --stall")
-        return None
+        return self._enough

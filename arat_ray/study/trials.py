@@ -85,6 +85,16 @@ class StudyTrials:
         """Numbers of the trials that need not run again: complete, stopped early, or failed by their own fault."""
         return {trial.number for trial in self.record.state.ended()}
 
+    @property
+    def running(self) -> int:
+        """How many trials have been asked for and have not ended."""
+        return len(self._in_optuna)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next trial is known already: one that was interrupted, or a given point."""
+        return bool(self._waiting or self._points)
+
     def learn(self, finished: Iterable[Finished], *, source: Mapping[str, Any]) -> int:
         """Let the sampler know finished trials of an earlier study, each once; how many are new.
 

@@ -16,7 +16,8 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
 from arat_ray.frontier.gain_decision import GainDecision
 from arat_ray.results import reader
-from arat_ray.study import curve_record
+from arat_ray.study import curve_record, prospect
+from arat_ray.study.budget import Over
 from arat_ray.study.curve_sampler import CurveSampler
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
@@ -58,11 +59,15 @@ def opened_with_curves(folder: Path, experiment: Experiment) -> tuple[Recorder, 
     return Recorder(experiment, record, study_trials, progress, study_trials.curves), study_trials
 
 
-def drive(folder: Path, experiment: Experiment, reached: dict[int, int], *, kill_after: float = math.inf) -> None:
-    """Trials one after another until the study ends or is killed; `reached` are their checkpoints."""
+def drive(
+    folder: Path, experiment: Experiment, reached: dict[int, int], *, kill_after: float = math.inf
+) -> Over | None:
+    """Trials one after another until the study ends or is killed; `reached` are their checkpoints. What ended it."""
     recorder, study_trials = opened_with_curves(folder, experiment)
     reports = 0
     for _ in range((experiment.trials or 0) - len(study_trials.ended())):
+        if not prospect.wants(study_trials, recorder.watch):
+            break
         number, sampled = study_trials.ask()
         recorder.start(number, sampled, experiment.resolve(sampled))
         for epoch in range(1, EPOCHS + 1):
@@ -76,6 +81,7 @@ def drive(folder: Path, experiment: Experiment, reached: dict[int, int], *, kill
                 break
         recorder.end(number)
     recorder.close("interrupted")
+    return recorder.watch.over()
 
 
 def tried(folder: Path) -> list[tuple[Any, ...]]:
