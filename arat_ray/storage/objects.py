@@ -7,10 +7,10 @@ caller.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
 
 from arat_ray import locks
 from arat_ray.storage.address import Address
@@ -20,12 +20,15 @@ from arat_ray.storage.stores import key, store
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode
 
+T = TypeVar("T")
+
 CHUNK = 16 << 20
 PART, PARTS_AT_ONCE = 8 << 20, 4
 """A larger object goes up in parts of so many bytes."""
 SMALL = 1 << 20
 """Bytes that are sent in the time in which an answer is expected."""
-
+LISTINGS = 3
+"""How often one is asked for at most."""
 
 _without_conditions = set[tuple[str, str]]()
 
@@ -45,8 +48,7 @@ def check(address: Address) -> None:
     """
     import obstore
 
-    with _asking(address):
-        next(iter(obstore.list(store(address), key(address, ".nothing"))), None)
+    _listed(address, lambda: next(iter(obstore.list(store(address), key(address, ".nothing"))), None))
 
 
 def stats(address: Address, name: str) -> dict[str, Stat]:
@@ -60,9 +62,8 @@ def stats(address: Address, name: str) -> dict[str, Stat]:
     if begins and not begins.endswith("*"):
         found = _head(address, name)
         return {} if found is None else {name: _stat(found)}
-    above = key(address)
-    with _asking(address):
-        listed = [each for part in obstore.list(store(address), key(address, folder)) for each in part]
+    above, inside = key(address), key(address, folder)
+    listed = _listed(address, lambda: [each for part in obstore.list(store(address), inside) for each in part])
     below = {each["path"][len(above) :].lstrip("/"): _stat(each) for each in listed if each["path"] != above}
     return {
         each: stat
@@ -83,8 +84,7 @@ def folders(address: Address) -> list[str]:
     """The names of the folders right below an address."""
     import obstore
 
-    with _asking(address):
-        found = obstore.list_with_delimiter(store(address), key(address))
+    found = _listed(address, lambda: obstore.list_with_delimiter(store(address), key(address)))
     return sorted(folder.rpartition("/")[2] for folder in found["common_prefixes"])
 
 
@@ -178,6 +178,19 @@ def delete(address: Address, name: str) -> None:
 def is_hidden(name: str) -> bool:
     """Whether a file is left out everywhere. A name that leads elsewhere is not: who makes a path of it refuses it."""
     return any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def _listed(address: Address, ask: Callable[[], T]) -> T:
+    """A listing, again where its answer was cut off: obstore itself goes on with an object, and not with a list."""
+    for _ in range(LISTINGS - 1):
+        try:
+            with _asking(address):
+                return ask()
+        except BucketError as error:
+            if "list response body" not in str(error.__cause__):
+                raise
+    with _asking(address):
+        return ask()
 
 
 def _head(address: Address, name: str) -> ObjectMeta | None:

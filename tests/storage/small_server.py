@@ -43,7 +43,8 @@ class SmallServer(ThreadingHTTPServer):
         self.signed_by: set[str] = set()
         self.fault: Fault | None = None
         self.faulty = {"GET", "HEAD", "PUT"}
-        self.sends_half = False
+        self.halves: float = 0
+        """So many of the next answers end in their middle."""
         self.conditions = "known"
         """Or `ignored`, or `refused`."""
 
@@ -94,8 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", e_tag)
         self.end_headers()
         if self.command != "HEAD":
-            self.close_connection = self.server.sends_half
-            self.wfile.write(body[: len(body) // 2] if self.server.sends_half else body)
+            self.close_connection = self.server.halves > 0
+            self.server.halves -= 1  # before whoever asked knows
+            self.wfile.write(body[: len(body) // 2] if self.close_connection else body)
 
     def _do(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))

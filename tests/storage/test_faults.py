@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import threading
 import time
@@ -165,6 +166,16 @@ def test_who_may_only_read_is_told_what_stays_here_and_reads(small: SmallServer,
     assert text.startswith("1 files are not pushed now: access is denied (AccessDenied: said the server)")
 
 
+def test_a_listing_that_was_cut_off_is_asked_for_again(small: SmallServer) -> None:
+    place = parse("s3://bucket/small")
+    for ask in (objects.check, objects.folders, lambda address: objects.stats(address, "trials/")):
+        small.halves = 2
+        ask(place)
+        small.halves = 3
+        with pytest.raises(BucketError, match="does not answer"):
+            ask(place)
+
+
 def test_half_a_file_takes_the_place_of_none(
     small: SmallServer, study: Mirrored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +183,7 @@ def test_half_a_file_takes_the_place_of_none(
     small.objects[f"small/{PART}"] = b"rows"
     session.pull(study, [PART], log=pytest.fail)
     small.objects[f"small/{PART}"] = b"more rows" * 1000
-    small.sends_half = True
+    small.halves = math.inf
     with pytest.raises(ValueError, match=r"http://\S+ does not answer \(.+\); see whether it runs"):
         session.pull(study, [PART], log=pytest.fail)
     assert (study / PART).read_bytes() == b"rows"
