@@ -19,7 +19,7 @@ from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.evaluations import Conditions, Evaluation
 from arat_ray.json_files import read_json
 from arat_ray.pixels import format_pixels
-from arat_ray.report import epoch_curves, facts
+from arat_ray.report import epoch_curves, facts, timeline
 from arat_ray.report.carried import name_of
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, PARAM
@@ -63,6 +63,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
     front = {row["trial_id"]: bool(on) for row, on in zip(competing, non_dominated(points), strict=True)}
     curves, decisions, measured = epoch_curves.of(study, goals), _decisions(study), evaluations.read(study)
     beside = _beside(study, measured)
+    knots, ended = timeline.of(every)
     evaluated: dict[str, list[dict[str, Any]]] = {}
     for each in measured:
         evaluated.setdefault(each.trial_id, []).append(_evaluation(each))
@@ -77,6 +78,8 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
             "intervals": [_interval(row, goal) for goal in goals],
             "params": [_rounded(row[name]) for name in params],
             "epochs": row["epochs_done"],
+            "knots": knots[row["trial_id"]],
+            "ended": ended[row["trial_id"]],
             "seed": row["seed"],
             "device_s": _rounded(row["device_s"]),
             "reason": row["error"] or row["stop_reason"] or row["broken_constraints"],
@@ -96,7 +99,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
         "measured": sorted({facts.measured(row) for row in rows if row["images"]}),
         "trials": trials,
         "beside": beside,
-        "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point),
+        "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point, ended),
         "facts": list(facts.of(study, description, rows, every)),
     }
 
@@ -159,14 +162,16 @@ def _beside(study: Path, rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: ("autoattack" not in each["how"], -len(each["points"])))
 
 
-def _hypervolumes(competing: Sequence[Row], points: Any, reference: Sequence[float]) -> list[list[float | None]]:
-    """After each competing trial, in the order in which they ended: how many there are, and their hypervolume."""
+def _hypervolumes(
+    competing: Sequence[Row], points: Any, reference: Sequence[float], ended: Mapping[str, float | None]
+) -> list[list[float | None]]:
+    """After each competing trial, in the order in which they ended: their number, hypervolume, and hours."""
     ends = [row["ended_at"].timestamp() if row["ended_at"] else math.inf for row in competing]
     front, found = points[:0], []
     for count, i in enumerate(np.argsort(ends, kind="stable"), 1):
         front = np.concatenate([front, points[i : i + 1]])
         front = front[non_dominated(front)]
-        found.append([count, _rounded(hypervolume(front, reference))])
+        found.append([count, _rounded(hypervolume(front, reference)), ended[competing[i]["trial_id"]]])
     return found
 
 

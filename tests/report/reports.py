@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import zlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def write(folder: Path, *rows: dict[str, Any], name: str = "small", epochs: int 
             "checkpoint": f"checkpoints/{name_of}/last.pt",
         }
         ended = datetime(2026, 11, 28, 10, number, tzinfo=UTC)
-        writer.trial({**fixed, **MEASURED, **sampled, "ended_at": ended, **row})
+        ran = {"started_at": ended - timedelta(minutes=1), "ended_at": ended, "train_s": 60.0}
+        writer.trial({**fixed, **MEASURED, **sampled, **ran, **row})
         if row["status"] == "pruned":
             made = halving.decide(number, 1, (0.7, 0.3))
             writer.decision(decisions.as_row(made, trial_id=name_of, goals=GOALS, order=0))

@@ -145,6 +145,41 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(scheme: str, browser
     report.tab.context.close()
 
 
+def test_the_slider_shows_front_and_hypervolume_as_they_were_known(opened: Opened) -> None:
+    tab = opened.tab
+    assert tab.locator("#tradeoff path.point.front").count() == 3
+    tab.focus("#until")
+    tab.keyboard.press("Home")
+    assert tab.locator("#tradeoff path.point.front").count() == 0
+    for _ in range(60):  # of 200, in the first 0.117 hours: trials 0 and 1 have ended by then, trial 2 runs
+        tab.keyboard.press("ArrowRight")
+    assert tab.get_attribute("#until", "aria-valuetext") == "after 0.035 of 0.117 hours"
+    assert opened.text("#summary").startswith("After 0.035 hours: 4 trials, 3 on the fronts")
+    assert "small comes to 0.44 after 2" in (tab.get_attribute("#hypervolume svg", "aria-label") or "")
+    states = [row.split("\t")[2] for row in tab.locator("#trials tbody tr").all_inner_texts()]
+    assert states == ["on the front", "on the front", "unfinished", "on the front"]
+    tab.keyboard.press("End")
+    assert opened.text("#summary").startswith("8 trials, 3 on the fronts")
+
+
+@pytest.mark.parametrize(("motion", "steps"), [("no-preference", 100), ("reduce", 10)])
+def test_playing_the_search_moves_less_where_that_is_asked_for(
+    motion: str, steps: int, browser: Any, file: Path
+) -> None:
+    report = Opened(browser, file, reduced_motion=motion)
+    report.tab.clock.install()
+    report.tab.click("#play")
+    report.tab.clock.run_for(2000)
+    assert report.tab.evaluate("state.until / clock.span") == pytest.approx(0.2)
+    report.tab.clock.run_for(10_000 // steps)
+    assert report.tab.evaluate("state.until / clock.span") == pytest.approx(0.2 + 1 / steps)
+    report.tab.clock.run_for(9000)
+    assert report.text("#then") == "as it stands"
+    assert report.text("#play") == "Play the search"
+    assert report.said == []
+    report.tab.context.close()
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     study = write(tmp_path, *TRIALS)

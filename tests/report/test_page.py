@@ -9,6 +9,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
-from arat_ray.report import carried, epoch_curves, view
+from arat_ray.report import carried, epoch_curves, timeline, view
 from arat_ray.report.page import page
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES
@@ -77,7 +78,11 @@ def test_a_curve_is_kept_as_steps_of_whole_numbers(values: list[float | None], p
 def test_intervals_and_hypervolume_are_those_of_the_front(tmp_path: Path) -> None:
     (study,) = view.of([write(tmp_path, *TRIALS)])["studies"]
     assert study["trials"][0]["intervals"][1] == pytest.approx([0.37007, 0.43070], abs=1e-4)
-    assert study["hypervolume"] == [[1, 0.36], [2, 0.44], [3, 0.44]]  # 0.9 x 0.4, and 0.8 x 0.1 more
+    assert study["hypervolume"] == [
+        [1, 0.36, 0.0167],
+        [2, 0.44, 0.0333],
+        [3, 0.44, 0.05],
+    ]  # 0.9 x 0.4, and 0.8 x 0.1 more
 
 
 def test_evaluations_stand_beside_what_the_search_measured(tmp_path: Path) -> None:
@@ -245,6 +250,22 @@ def test_a_report_that_is_none_or_cut_off_is_named(tmp_path: Path) -> None:
     assert "cannot be read" in run("--extract", tmp_path / "none.html", "-o", tmp_path / "back", code=2)
 
 
+def test_how_far_each_trial_was_at_which_hour(tmp_path: Path) -> None:
+    trials = view.of([write(tmp_path, *TRIALS)])["studies"][0]["trials"]
+    assert trials[2]["knots"] == [[0.0333, 0], [0.05, 3]]
+    assert [trial["ended"] for trial in (trials[2], trials[6])] == [0.05, None]  # the last one runs
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    attempts = [
+        {"trial_id": "a", "attempt": 2, "started_at": first + timedelta(hours=2), "train_s": 7200.0, "epochs_done": 9},
+        {"trial_id": "a", "attempt": 1, "started_at": first, "train_s": 3600.0, "epochs_done": 5},
+        {"trial_id": "of before", "attempt": 1, "started_at": None, "train_s": None, "epochs_done": 3},
+    ]
+    ended = {"ended_at": first + timedelta(hours=4), "status": "complete"}
+    knots, ends = timeline.of([{**row, **ended} for row in attempts])
+    assert knots == {"a": [[0.0, 0], [1.0, 5], [2.0, 5], [4.0, 9]], "of before": []}
+    assert ends == {"a": 4.0, "of before": 4.0}
+
+
 def test_what_can_be_drawn_of_little_is_drawn(tmp_path: Path) -> None:
     failed = view.of([write(tmp_path / "1", {"status": "failed", "error": "no memory"})])["studies"][0]
     assert (failed["hypervolume"], failed["trials"][0]["goals"]) == ([], [None, None])
@@ -252,7 +273,7 @@ def test_what_can_be_drawn_of_little_is_drawn(tmp_path: Path) -> None:
     assert half["trials"][0]["kind"] == "unfinished"
     nan = view.of([write(tmp_path / "4", {**TRIALS[0], "robust_accuracy": float("nan")}, TRIALS[1])])["studies"][0]
     assert [trial["kind"] for trial in nan["trials"]] == ["unfinished", "front"]
-    assert nan["hypervolume"] == [[1, 0.4]]
+    assert nan["hypervolume"] == [[1, 0.4, 0.0333]]
     study = write(tmp_path / "3", *TRIALS)
     (study / "study.json").unlink()
     assert "study.json" in view.of([study])["studies"][0]["trials"][0]["proposed"]

@@ -4,7 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const KINDS = ["front", "dominated", "early-stopped", "unfinished", "infeasible", "failed"];
 const WORDS = { front: "on the front", dominated: "dominated", "early-stopped": "stopped early", unfinished: "unfinished",
-  infeasible: "breaks a constraint", failed: "failed" };
+  infeasible: "breaks a constraint", failed: "failed", later: "not begun yet" };
 const SHAPES = {
   front: "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0Z", dominated: "M3.5 0A3.5 3.5 0 1 1-3.5 0A3.5 3.5 0 1 1 3.5 0Z",
   "early-stopped": "M0-4.5L4.5 4H-4.5Z", unfinished: "M4 0A4 4 0 1 1-4 0A4 4 0 1 1 4 0Z",

@@ -47,6 +47,7 @@ function update(found) {
   const sort = columns.indexOf(state.sort), how = conditions[state.beside];
   const hadNone = conditions.length > 0 && how === undefined;
   load(found);
+  time();
   state.sort = columns[sort] ?? null;
   state.beside = hadNone ? conditions.length : Math.max(conditions.indexOf(how), 0);
   if (options() !== before) controls();

@@ -1,7 +1,7 @@
 // The page: what it knows, and how all of it is drawn, at first and again where something is new
 
 let view, goals, one, several, trials, params, conditions, columns;
-const state = { x: 0, y: 1, all: false, beside: 0, sort: null, down: false, rows: ROWS, chosen: null, ranges: [], kinds: new Set(KINDS) };
+const state = { x: 0, y: 1, all: false, beside: 0, sort: null, down: false, rows: ROWS, chosen: null, ranges: [], kinds: new Set(KINDS), until: null };
 const drawn = { points: new Map(), parallel: new Map(), rows: new Map() };
 
 const named = (trial) => `trial ${trial.number}${several ? ` of ${trial.study.name}` : ""}`;
@@ -23,10 +23,12 @@ function load(found) {
   one = goals.length === 1;
   several = view.studies.length > 1;
   trials = view.studies.flatMap((study, s) => study.trials.map((trial) => ({ ...trial, study, s, key: `${s} ${trial.id}`,
+    final: { kind: trial.kind, goals: trial.goals, intervals: trial.intervals, epochs: trial.epochs, reason: trial.reason },
     curves: Object.fromEntries(Object.entries(trial.curves).map(([name, curve]) => [name, numbers(curve)])) })));
   params = [...new Set(view.studies.flatMap((study) => study.params))];
   conditions = [...new Set(view.studies.flatMap((study) => study.beside.map((each) => each.how)))];
   columns = columnsOfTrials();
+  setTime();
 }
 
 function draw() {
@@ -44,6 +46,7 @@ function start(found) {
   state.y = one ? 0 : 1;
   state.ranges = goals.map(() => [null, null]);
   controls();
+  time();
   draw();
   first();
 }
@@ -57,7 +60,8 @@ function first() {
 function summary() {
   const best = (i) => Math.max(...trials.filter((trial) => trial.kind === "front" && trial.goals[i] !== null).map((trial) => trial.goals[i]));
   const front = trials.filter((trial) => trial.kind === "front").length;
-  byId("summary").textContent = `${counted(trials.length, "trial")}, ${front} on ${several ? "the fronts" : "the front"}`
+  const known = trials.filter((trial) => trial.kind !== "later").length;
+  byId("summary").textContent = (state.until === null ? "" : `After ${text(state.until, 1, 3)} hours: `) + `${counted(known, "trial")}, ${front} on ${several ? "the fronts" : "the front"}`
     + (front ? `; best ${goals.map((goal, i) => `${titled(goal)} ${text(best(i), scaleOf(goal))}`).join(", ")}` : "")
     + `. Measured: ${[...new Set(view.studies.flatMap((study) => study.measured))].join("; ") || "nothing yet"}.`;
   byId("made").textContent = `Written ${view.made} by arat-ray ${view.version}. `
@@ -67,11 +71,14 @@ function summary() {
 
 function hypervolume() {
   const complete = view.studies.filter((study) => study.hypervolume.length);
+  const shown = complete.map((study) => study.hypervolume.filter((point) => state.until === null || point[2] <= state.until));
+  const came = (study, i) => `${study.name} comes to ${shown[i].at(-1)?.[1] ?? 0} after ${shown[i].length}`;
   byId("hypervolume").replaceChildren(complete.length ? lines({ width: width(), height: 280, step: true,
-    label: `Hypervolume over complete trials: ${complete.map((study) => `${study.name} comes to ${study.hypervolume.at(-1)[1]} after ${study.hypervolume.length}`).join("; ")}`,
+    label: `Hypervolume over complete trials: ${complete.map(came).join("; ")}`,
+    within: complete.flatMap((study) => study.hypervolume),
     xLabel: "complete trials, in the order in which they ended", yLabel: "hypervolume",
     colours: complete.map((study) => view.studies.indexOf(study)),
-    series: complete.map((study) => ({ name: study.name, points: study.hypervolume })) })
+    series: complete.map((study, i) => ({ name: study.name, points: shown[i] })) })
     : html("p", { class: "note" }, "No trial that may be on a front is complete yet."));
 }
 

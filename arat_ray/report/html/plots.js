@@ -30,8 +30,8 @@ const marker = (shape, x, y, attributes, ...children) =>
 
 // Line plots with a table of their numbers for who cannot see them
 
-function lines({ label, xLabel, yLabel, series, colours, width = 420, height = 250, step = false }) {
-  const all = series.flatMap((each) => each.points);
+function lines({ label, xLabel, yLabel, series, colours, within, width = 420, height = 250, step = false }) {
+  const all = within ?? series.flatMap((each) => each.points);
   if (!all.length) return html("p", { class: "note" }, `${label}: nothing was measured.`);
   const { at, parts } = frame({ width, height, xLabel, yLabel, whole: true,
     x: extent(all.map((point) => point[0]), 0.02), y: extent(all.map((point) => point[1])) });

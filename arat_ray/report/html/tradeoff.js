@@ -7,7 +7,7 @@ const isIn = (trial) => state.kinds.has(trial.kind) && state.ranges.every(([low,
   const value = goalOf(trial, i);
   return (low === null && high === null) || (value !== null && (low === null || value >= low) && (high === null || value <= high));
 });
-const kindsThere = () => KINDS.filter((kind) => trials.some((trial) => trial.kind === kind));
+const kindsThere = () => KINDS.filter((kind) => trials.some((trial) => trial.final.kind === kind));
 
 function besideOf(trial) {
   const chosen = trial.study.beside.find((each) => each.how === conditions[state.beside]);
@@ -17,8 +17,9 @@ function besideOf(trial) {
   return [point[at[goals[state.x]]] * 100, point[at[goals[state.y]]] * 100];
 }
 
-function range(of, values, beside) {
-  const front = trials.filter((trial) => trial.kind === "front" && isPlotted(trial)).map(of);
+function range(of, all, beside) {
+  const values = all.map(of);
+  const front = all.filter((trial) => trial.kind === "front").map(of);
   if (state.all || !front.length) return extent([...values, ...beside]);
   const [low, high] = extent([...front, ...beside], 0);
   const span = Math.max(high - low, 0.02 * Math.abs(high), 1e-9);
@@ -29,14 +30,16 @@ function tradeoff() {
   const wide = width(), height = Math.round(wide * 0.55 + 90);
   const plotted = trials.filter(isPlotted);
   if (!plotted.length) {
-    byId("tradeoff").replaceChildren(html("p", {}, "No trial was measured in every goal yet: there is nothing to draw."));
+    byId("tradeoff").replaceChildren(html("p", {}, state.until === null
+      ? "No trial was measured in every goal yet: there is nothing to draw." : "No trial had been measured in every goal by then."));
     return;
   }
-  const beside = plotted.map(besideOf).filter(Boolean);
-  const ends = (axis) => plotted.filter((trial) => trial.kind === "front" && trial.intervals[axis])
+  const whole = trials.map((trial) => ({ ...trial, ...trial.final })).filter(isPlotted); // so that the axes stay in time
+  const beside = whole.map(besideOf).filter(Boolean);
+  const ends = (axis) => whole.filter((trial) => trial.kind === "front" && trial.intervals[axis])
     .flatMap((trial) => trial.intervals[axis].map((end) => end * 100));
-  const x = one ? extent(plotted.map(xOf)) : range(xOf, plotted.map(xOf), [...beside.map((point) => point[0]), ...ends(state.x)]);
-  const y = range(yOf, plotted.map(yOf), [...beside.map((point) => point[1]), ...ends(state.y)]);
+  const x = one ? extent(whole.map(xOf)) : range(xOf, whole, [...beside.map((point) => point[0]), ...ends(state.x)]);
+  const y = range(yOf, whole, [...beside.map((point) => point[1]), ...ends(state.y)]);
   const { box, at, parts } = frame({ width: wide, height, x, y,
     whole: one, xLabel: one ? "trial" : titled(goals[state.x]), yLabel: titled(goals[state.y]) });
   const inside = (px, py) => px >= x[0] && px <= x[1] && py >= y[0] && py <= y[1];
@@ -73,7 +76,7 @@ function tradeoff() {
         + (up ? `M${at.x(px)} ${at.y(up[0])}V${at.y(up[1])}` : "") }));
       layers.lines.append(own.at(-1));
     }
-    const other = besideOf(trial);
+    const other = state.until === null ? besideOf(trial) : null;
     if (other) {
       own.push(svg("path", { class: `beside ${colour}`, d: `M${at.x(px)} ${at.y(py)}L${at.x(other[0])} ${at.y(other[1])}` }),
         marker(DIAMOND, at.x(other[0]), at.y(other[1]), { class: `point ${colour}`, onclick: () => choose(trial) },

@@ -18,7 +18,8 @@ function choose(trial) {
   detail(trial);
 }
 
-function detail(trial) {
+function detail(chosen) {
+  const trial = { ...chosen, ...chosen.final }; // all of it, at whatever time the page stands
   const shown = JSON.stringify({ ...trial, study: trial.study.name });
   if (drawn.detail === shown) return;
   const open = drawn.key === trial.key ? [...document.querySelectorAll("#detail details[open] > summary")].map((each) => each.textContent) : [];
