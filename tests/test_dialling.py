@@ -152,6 +152,27 @@ def test_settings_compete_where_asked_and_one_between_two_is_proposed_measured_a
     assert again["settings"] == 4, "on the same images, by the same attack"
 
 
+def test_a_network_without_a_clean_branch_gets_one_and_is_dialled_measured_and_exported(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert call("train", path, "--results", tmp_path).exit_code == 0
+    study = tmp_path / "small"
+    output = call("dial", study, "--fit", "1", *FEW, "--at", "0,0.5", "--json")
+    assert output.exit_code == 0, output.output
+    own = last(study).with_name("fitted-last.pt")
+    assert f"{own}: a clean branch, 1 epochs of clean images in " in output.stderr
+    assert {row["checkpoint"] for row in json.loads(output.stdout)} == {"fitted-last"}
+    plain = json.loads(call("evaluate", study, *FEW, "--json").stdout)
+    assert [row["correct"] for row in plain] == [row["correct"] for row in json.loads(output.stdout)[:2]], "t = 0"
+    asked = ("--attack", "pgd-2", "--split", "test", "--dial", "--json")
+    assert json.loads(call("pareto", study, *asked).stdout)["settings"] == 1
+    out = tmp_path / "out.safetensors"
+    assert "logits differ by at most 0 " in call("export", own, "--dial", "0.5", "-o", out).output
+    assert json.loads(Path(f"{out}.json").read_text())["fitted"]["epochs"] == 1
+    assert "fitted-last.pt has a clean branch; leave --fit out" in refused("dial", own, "--fit", "1", *FEW).replace(
+        "\n", ""
+    )
+
+
 def test_mistakes_are_refused_in_a_line(trained: Path, tmp_path: Path) -> None:
     path, at = last(trained), ("--at", "0,0.5,9")
     message = refused("dial", path, *FEW, *at)

@@ -17,7 +17,9 @@ from arat_ray.evaluation.accuracy import Report, SplitName
 from arat_ray.evaluation.autoattack import Runner, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.evaluation.request import checkpoints_of, record, with_dials
+from arat_ray.results.schema import FITTED
 from arat_ray.storage import mirror, session
+from arat_ray.training import clean_branch
 from arat_ray.training.attacks import Attack
 from arat_ray.training.checkpoint import load
 from arat_ray.training.data.subset import Subset
@@ -45,6 +47,7 @@ def reports(
     batch_size: int,
     averaged: bool,
     dials: Sequence[float] | None = None,
+    fit: int | None = None,
     device: str | None,
     workers: int | None,
     address: str | None,
@@ -59,7 +62,8 @@ def reports(
 ) -> Iterator[Measured]:
     """Measure a checkpoint, or a study's complete trials, or those on its front; each comes when it is recorded.
 
-    With `dials` it is measured at each of these settings between its norm branches, and not as deployed.
+    With `dials` it is measured at each of these settings between its norm branches, and not as deployed; `fit` is for
+    networks without a clean branch, which is trained in so many epochs.
     `begin(number, of, checkpoint)` is called before each, which is measured within `around`; with `workers` on Ray,
     which is not loaded otherwise.
     """
@@ -73,13 +77,23 @@ def reports(
             names = [str(path.relative_to(study)) for path in chosen]
             batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
             session.pull(study, [*names, *batches], log=tell)
-            stack.enter_context(session.evaluating(study, batches, log=tell))
+            branches = [f"{name.rpartition('/')[0]}/{FITTED}*" for name in names] if fit else []
+            session.pull(study, branches, log=tell)
+            stack.enter_context(session.evaluating(study, [*batches, *branches], log=tell))
 
         if records:
             session.pull(records, [""], log=tell)
             stack.enter_context(session.evaluating(records, [""], log=tell))
         checkpoints = checkpoints_of(target, front=front, fetch=fetch)
         settings: Sequence[float | None] = [None] if dials is None else dials
+        if fit:
+            local_device = torch.device("cpu") if workers else device_of(device)
+            for number, checkpoint in enumerate(checkpoints):
+                run = load(checkpoint, mmap=True).train
+                with around(), data_of(checkpoint, [run], data, ask=ask, test=False):
+                    checkpoints[number] = clean_branch.fitted(
+                        checkpoint, epochs=fit, averaged=averaged, device=local_device, say=note, progress=progress
+                    )
         if dials is not None:
             checkpoints = with_dials(checkpoints, dials, averaged=averaged, note=note)
         runner: Runner = one_after_another

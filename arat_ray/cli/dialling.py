@@ -22,12 +22,26 @@ POINTS = 11
 @click.argument("target", type=PATH)
 @click.option("--at", metavar="T,T,...", help="Settings, such as -0.25,0,0.5; 0 is deployed, 1 the clean branch.")
 @click.option("--points", type=click.IntRange(min=2), help=f"So many settings from 0 to 1.  [default: {POINTS}]")
+@click.option(
+    "--fit",
+    type=click.IntRange(min=1),
+    metavar="EPOCHS",
+    help="Train a clean branch first, for a network that has none.",
+)
 @how_to_measure
 @click.option("--plot", type=OUTPUT, help="Draw the curve: FILE.png, .pdf or .svg; its folder is made.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print rows of the `evaluations` table as JSON, and which `subset`."
 )
-def dial(target: Path, at: str | None, points: int | None, plot: Path | None, as_json: bool, **how: Any) -> None:
+def dial(
+    target: Path,
+    at: str | None,
+    points: int | None,
+    fit: int | None,
+    plot: Path | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
     """Clean and robust accuracy of a network trained with ARAT at settings between its two norm branches.
 
     At setting T every number of each norm layer is (1 - T) x adversarial + T x clean: a plain network, which `export
@@ -36,11 +50,16 @@ def dial(target: Path, at: str | None, points: int | None, plot: Path | None, as
     added to its study's `evaluations` and `examples` with T in the column `dial`; `pareto --dial` and `pick --dial` let
     them compete.
 
+    --fit EPOCHS gives a network of another method a clean branch: copies of its norm layers, trained on clean images
+    with the run's optimizer and seed, all else frozen. It is kept beside the checkpoint, as fitted-last.pt.
+
     \b
     Example: arat-ray dial results/quickstart/checkpoints/quickstart-00002/last.pt
              --attack pgd --epsilon 0.2 --split test --plot dial.png
              arat-ray dial results/quickstart --front --at -0.5,0,0.5,1
              --attack autoattack --epsilon 0.2 --split test
+             arat-ray dial results/trades/checkpoints/trades-00000/last.pt --fit 3
+             --attack pgd --epsilon 0.2 --split test
     """
     if at is not None and points is not None:
         raise click.UsageError("choose one of --at and --points")
@@ -55,7 +74,7 @@ def dial(target: Path, at: str | None, points: int | None, plot: Path | None, as
         dials = _settings(at) if at is not None else _spread(points or POINTS)
         found: list[EvaluationRow] = []
         rows, studies = list[dict[str, Any]](), set()
-        for report, study in measured(target, quiet=as_json, dials=dials, **how):
+        for report, study in measured(target, quiet=as_json, dials=dials, fit=fit, **how):
             studies.add(study)
             found += report.rows()
             rows += rows_of(report)

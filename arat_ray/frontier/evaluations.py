@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from arat_ray.attack_names import attack_words, name_and_steps
 from arat_ray.digests import sha256_of
 from arat_ray.pixels import format_pixels
 from arat_ray.results import reader
+from arat_ray.results.schema import FITTED
 from arat_ray.text import did_you_mean
 
 CONDITIONS = ("attack", "norm", "epsilon", "split", "images")
@@ -221,7 +222,11 @@ def _of_trials(
     for trial, checkpoint, config in zip(*columns, strict=True):
         if checkpoint and trial in by_trial:
             is_averaged = '"averaging": {' in (config or "")
-            of_trial = _of_named(study, checkpoint, by_trial[trial], is_averaged=is_averaged)
+            own = [row for row in by_trial[trial] if not _is_fitted(row)]
+            of_trial = _of_named(study, checkpoint, own, is_averaged=is_averaged)
+            is_raw = is_averaged and checkpoint.endswith("/last.pt")
+            names = {f"{FITTED}{name}" for name in (*AVERAGES, *([] if is_raw else [_stem(checkpoint)]))}
+            of_trial += [row for row in by_trial[trial] if row.dial is not None and row.checkpoint in names]
             is_deployed = any(row.dial is None for row in of_trial)
             for row in of_trial:
                 if not (is_deployed and row.dial == 0):
@@ -231,7 +236,7 @@ def _of_trials(
 
 def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averaged: bool) -> list[Evaluation]:
     """Those of one of a trial's checkpoints; its file is read only where the labels leave it open."""
-    stem = checkpoint.rpartition("/")[2].removesuffix(".pt")
+    stem = _stem(checkpoint)
     if len(rows) == 1 and rows[0].checkpoint == stem and not is_averaged:
         return rows
     rows = [row for row in rows if row.checkpoint in (stem, *AVERAGES)]
@@ -242,6 +247,14 @@ def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averag
     averages = [row for row in rows if row.checkpoint in AVERAGES]
     is_raw = is_averaged and stem == "last"  # best.pt may be older than the average
     return averages if averages or is_raw else rows
+
+
+def _is_fitted(row: Evaluation) -> bool:
+    return row.checkpoint.startswith(FITTED)
+
+
+def _stem(checkpoint: str) -> str:
+    return checkpoint.rpartition("/")[2].removesuffix(".pt")
 
 
 def _with_evaluations(
@@ -259,6 +272,9 @@ def _with_evaluations(
         trials = reader.replace(trials, name, columns[name])
     trials = reader.replace(trials, "config", [row.warnings for row in rows])
     if dials:
+        files = zip(trials["checkpoint"].to_pylist(), rows, strict=True)
+        own = [f"{PurePosixPath(file).parent / row.checkpoint}.pt" if _is_fitted(row) else file for file, row in files]
+        trials = reader.replace(trials, "checkpoint", own)
         trials = reader.append(trials, "dial", pa.float64(), [row.dial for row in rows])
         trials = reader.append(trials, "mode", pa.string(), [row.mode for row in rows])
     return trials.rename_columns(["warnings" if name == "config" else name for name in trials.column_names])

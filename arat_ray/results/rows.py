@@ -237,7 +237,7 @@ class EvaluationRow(TypedDict, total=False):
     trial_id: str | None
     """Of the network's trial."""
     checkpoint: str | None
-    """last, best, swa or ema."""
+    """last, best, swa or ema; fitted-last and so on where `dial --fit` gave it a clean branch."""
     checkpoint_sha256: str
     """Of the checkpoint's file."""
     dial: float | None

@@ -29,8 +29,9 @@ from arat_ray.spec import Spec
 from arat_ray.training.data import fingerprint
 from arat_ray.training.data.images import Shape
 from arat_ray.training.dial import DialRange, dialled, domain
+from arat_ray.training.methods import Method
 from arat_ray.training.run import Train, Validate
-from arat_ray.training.split_norm import deployed
+from arat_ray.training.split_norm import convert, deployed
 
 S = TypeVar("S", bound=Spec)
 
@@ -80,6 +81,8 @@ class Checkpoint:
     """Fields of a `Partway`, where the state is from within the epoch after `epoch`."""
     content: dict[str, Any] | None = None
     """Fingerprints of the data, by split; earlier versions kept none."""
+    fitted: dict[str, Any] | None = None
+    """Where a network without a clean branch got one: in how many `epochs`, and `of` which file (SHA-256)."""
     format: int = FORMAT
 
     @property
@@ -203,7 +206,7 @@ def _check(state: Checkpoint) -> None:
     """TypeError where the fields of a file are not what `save` writes: it may come from anywhere."""
     kinds: dict[str, Any] = {"train": dict, "validate": dict, "validation_sha256": str, "epoch": int, "method": dict}
     kinds |= {"optimizer": dict, "average": dict | None, "features": dict, "history": list}
-    kinds |= {"partway": dict | None, "content": dict | None}
+    kinds |= {"partway": dict | None, "content": dict | None, "fitted": dict | None}
     for name, kind in kinds.items():
         if not isinstance(getattr(state, name), kind):
             raise TypeError(f"{name} is a {type(getattr(state, name)).__name__}")
@@ -231,15 +234,26 @@ def network(checkpoint: Checkpoint, *, averaged: bool = True, dial: float | None
     It is the average where there is one, unless `averaged` is False. Raises ValueError where the weights are another
     architecture's, and where there is no network at such a dial.
     """
-    method = checkpoint.train_spec.build(checkpoint.shape, checkpoint.num_classes)
+    model = method(checkpoint, averaged=averaged).model
+    return (deployed(model) if dial is None else dialled(model, dial)).eval()
+
+
+def method(checkpoint: Checkpoint, *, averaged: bool = True) -> Method:
+    """The method of a checkpoint, or its average, with both branches of its network where it has them.
+
+    Raises ValueError where the weights are another architecture's.
+    """
+    built = checkpoint.train_spec.build(checkpoint.shape, checkpoint.num_classes)
+    if checkpoint.fitted:
+        convert(built.model)
     try:
-        method.load_state_dict(_weights(checkpoint, averaged=averaged))
+        built.load_state_dict(_weights(checkpoint, averaged=averaged))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the line after torch's headline
         raise ValueError(
             f"the weights are not of the model that the checkpoint names, {checkpoint.train['model']}: {first}"
         ) from error
-    return (deployed(method.model) if dial is None else dialled(method.model, dial)).eval()
+    return built
 
 
 def dial_range(checkpoint: Checkpoint, *, averaged: bool = True) -> DialRange | None:

@@ -132,6 +132,7 @@ def _describe(
         "output": "logits",
         "weights": weights,
         "dial": dial,
+        "fitted": state.fitted,
         "epoch": state.epoch,
         "method": train.method.name,
         "attack": train.attack and train.attack.model_dump(mode="json"),

@@ -246,6 +246,7 @@ def test_the_json_says_what_the_network_is(on_digits: Path, tmp_path: Path) -> N
         "output": "logits",
         "weights": "last",
         "dial": None,
+        "fitted": None,
         "epoch": 6,
         "method": "arat",
         "attack": attack,
