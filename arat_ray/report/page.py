@@ -23,7 +23,7 @@ from arat_ray.text import line
 
 TABLES = b'<script type="text/plain" id="tables">'
 """After it lies what the page carries."""
-SCRIPTS = ("elements", "plots", "page", "tradeoff", "trial", "tables", "parallel", "time", "live", "start")
+SCRIPTS = ("elements", "plots", "page", "tradeoff", "trial", "tables", "parallel", "layers", "time", "live", "start")
 """The script's files, one after the other."""
 
 

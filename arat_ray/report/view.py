@@ -62,10 +62,11 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
     points = np.array([[row[goal] for goal in goals] for row in competing], dtype=np.float64).reshape(-1, len(goals))
     front = {row["trial_id"]: bool(on) for row, on in zip(competing, non_dominated(points), strict=True)}
     curves, decisions, measured = epoch_curves.of(study, goals), _decisions(study), evaluations.read(study)
+    dialled = evaluations.read(study, dialled=True)
     beside = _beside(study, measured)
     knots, ended = timeline.of(every)
     evaluated: dict[str, list[dict[str, Any]]] = {}
-    for each in measured:
+    for each in dialled:
         evaluated.setdefault(each.trial_id, []).append(_evaluation(each))
     params = [name for name in table.column_names if name.startswith(PARAM)]
     trials = [
@@ -99,6 +100,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
         "measured": sorted({facts.measured(row) for row in rows if row["images"]}),
         "trials": trials,
         "beside": beside,
+        "dials": _dials(dialled),
         "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point, ended),
         "facts": list(facts.of(study, description, rows, every)),
     }
@@ -160,6 +162,23 @@ def _beside(study: Path, rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
         values = zip(*(table[name].to_pylist() for name in columns[:1] + columns[3:5]), strict=True)
         found.append({"how": how, "points": {name: [_rounded(x), _rounded(y)] for name, x, y in values}})
     return sorted(found, key=lambda each: ("autoattack" not in each["how"], -len(each["points"])))
+
+
+def _dials(rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Under each of the conditions, of each network its settings of the dial, with clean and robust accuracy."""
+    found: dict[str, dict[tuple[str, str], dict[float, list[float]]]] = {}
+    for row in rows:
+        if row.dial is not None:
+            shares = [_rounded(count / row.images) for count in (row.clean_correct, row.correct)]
+            network = row.trial_id, row.checkpoint_sha256
+            found.setdefault(f"{row._replace(dial=None)}", {}).setdefault(network, {})[row.dial] = [row.dial, *shares]
+    return [
+        {
+            "how": how,
+            "curves": [{"trial": trial, "points": sorted(points.values())} for (trial, _), points in networks.items()],
+        }
+        for how, networks in found.items()
+    ]
 
 
 def _hypervolumes(

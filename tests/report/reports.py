@@ -34,8 +34,15 @@ TRIALS: tuple[dict[str, Any], ...] = (
 KINDS = ["front", "front", "dominated", "early-stopped", "failed", "infeasible", "unfinished"]
 
 
-def write(folder: Path, *rows: dict[str, Any], name: str = "small", epochs: int = 3, **described: Any) -> Path:
-    """A study of such rows of `trials`, each with curves; the label of the odd ones is hostile."""
+def write(
+    folder: Path,
+    *rows: dict[str, Any],
+    name: str = "small",
+    epochs: int = 3,
+    curve: dict[int, float] | None = None,
+    **described: Any,
+) -> Path:
+    """A study of such rows of `trials`, each with curves, one as given; the label of the odd ones is hostile."""
     study = folder / name
     metadata = Metadata(study=name, goals=GOALS, reference_point=(0.0, 0.0), revision="4f2a")
     params = {"method.layers": pa.string(), "method.weight": pa.float64()}
@@ -53,7 +60,9 @@ def write(folder: Path, *rows: dict[str, Any], name: str = "small", epochs: int 
             "epochs_done": epochs,
         }
         fixed |= {
-            "config": json.dumps({"epochs": epochs, "label": HOSTILE}),
+            "config": json.dumps(
+                {"epochs": epochs, "label": HOSTILE, "method": {"layers": ["last", *[HOSTILE] * (number % 2)]}}
+            ),
             "checkpoint": f"checkpoints/{name_of}/last.pt",
         }
         ended = datetime(2026, 11, 28, 10, number, tzinfo=UTC)
@@ -70,7 +79,7 @@ def write(folder: Path, *rows: dict[str, Any], name: str = "small", epochs: int 
                     "epoch": epoch,
                     "loss_clean": 2.0 / epoch + 0.123456789 * number,
                     "validation_clean_accuracy": 0.25 * epoch,
-                    "validation_robust_accuracy": 0.125 * epoch,
+                    "validation_robust_accuracy": (curve or {}).get(epoch, 0.125 * epoch),
                 }
             )
     writer.flush()

@@ -57,6 +57,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     study = write(folder, *TRIALS)
     evaluated(study, "small-00001", clean=780, robust=420)
+    for dial, clean, robust in ((0.5, 850, 380), (1.0, 890, 300)):
+        evaluated(study, "small-00001", clean=clean, robust=robust, dial=dial, key=f"{dial}")
     (folder / "report.html").write_bytes(page([study, write(folder, *SECOND, name="other")]))
     return folder / "report.html"
 
@@ -90,6 +92,43 @@ def test_a_member_of_the_front_is_chosen_by_the_keyboard_alone(opened: Opened) -
         "trial 1 of small, on the front: clean accuracy (%) 80, robust accuracy (%) 50"
     )
     assert "autoattack linf 8/255, test split, 1,000 images" in opened.text("#detail")
+
+
+def test_settings_of_a_dial_are_points_that_a_line_joins(opened: Opened) -> None:
+    titles = opened.tab.locator("#tradeoff path.dialled title").all_text_contents()
+    assert titles == [
+        f"trial 1 of small, dial {dial}: clean accuracy (%) {clean}, robust accuracy (%) {robust}"
+        for dial, clean, robust in (("0.5", 85, 38), ("1", 89, 30))
+    ]
+    assert (opened.tab.get_attribute("#tradeoff path.dial", "d") or "").count("L") == 1
+    opened.tab.select_option("#filter select", label="none")
+    assert opened.tab.locator("#tradeoff path.dialled").count() == 0
+
+
+def test_sets_of_layers_stand_beside_what_came_of_them(opened: Opened) -> None:
+    rows = [row.split("\t") for row in opened.tab.locator("#layers tbody tr").all_inner_texts()]
+    both, last = ("", "yes"), ("yes", "yes")  # the columns are hostile and last, by the alphabet
+    assert rows == [
+        ["last", *both, "3", "2", "89", "92", "39.33", "43"],
+        [f"last, {HOSTILE}", *last, "1", "1", "80", "80", "50", "50"],
+    ]
+    opened.tab.click("#layers tbody tr:nth-child(2) button >> nth=0")
+    assert opened.text("#h-trial") == "Trial 1 of small"
+
+
+def test_how_far_a_goal_has_come_down_since_its_best_epoch(browser: Any, tmp_path: Path) -> None:
+    study = write(tmp_path, TRIALS[0], curve={1: 0.25, 2: 0.5, 3: 0.375})
+    (tmp_path / "report.html").write_bytes(page([study]))
+    report = Opened(browser, tmp_path / "report.html")
+    rows = [
+        row.split("\t")
+        for row in report.tab.locator('#detail table:has-text("Best and last") tbody tr').all_inner_texts()
+    ]
+    assert rows[1] == ["robust accuracy (%)", "50", "2", "37.5", "3", "12.5"]
+    head = report.text("#trials thead").split("\t")
+    cells = report.text("#trials tbody").split("\t")
+    assert cells[head.index("robust accuracy, best - last")] == "12.5"
+    report.tab.context.close()
 
 
 def test_a_brush_filters_the_table_and_what_was_tried(opened: Opened) -> None:

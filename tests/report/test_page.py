@@ -95,6 +95,19 @@ def test_evaluations_stand_beside_what_the_search_measured(tmp_path: Path) -> No
     assert [each["robust"] for each in study["trials"][1]["evaluations"]] == [0.42]
 
 
+def test_settings_of_a_dial_are_a_curve_of_their_network_and_nobodys_evaluation(tmp_path: Path) -> None:
+    folder = write(tmp_path, *TRIALS)
+    evaluated(folder, "small-00001", clean=780, robust=420)
+    for dial, clean, robust in ((1.0, 900, 100), (0.5, 850, 300)):
+        evaluated(folder, "small-00001", clean=clean, robust=robust, dial=dial, key=f"{dial}")
+    (study,) = view.of([folder])["studies"]
+    how = "autoattack linf 8/255, test split, 1,000 images"
+    points = [[0.5, 0.85, 0.3], [1.0, 0.9, 0.1]]
+    assert study["dials"] == [{"how": how, "curves": [{"trial": "small-00001", "points": points}]}]
+    assert study["beside"] == [{"how": how, "points": {"small-00001": [0.78, 0.42]}}]
+    assert len(study["trials"][1]["evaluations"]) == 3
+
+
 def test_why_a_trial_was_proposed_and_what_to_type_about_it(tmp_path: Path) -> None:
     folder = write(tmp_path, *TRIALS)
     trials = view.of([folder])["studies"][0]["trials"]

@@ -11,6 +11,7 @@ const SHAPES = {
   infeasible: "M-4-4L4 4M-4 4L4-4", failed: "M-4 0H4M0-4V4",
 };
 const DIAMOND = "M0-6L6 0L0 6L-6 0Z";
+const DOT = "M2.5 0A2.5 2.5 0 1 1-2.5 0A2.5 2.5 0 1 1 2.5 0Z";
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 4", "1 4"];
 const COLOURS = 6;
 const ROWS = 200;

@@ -6,6 +6,13 @@ const drawn = { points: new Map(), parallel: new Map(), rows: new Map() };
 
 const named = (trial) => `trial ${trial.number}${several ? ` of ${trial.study.name}` : ""}`;
 const paramOf = (trial, name) => trial.params[trial.study.params.indexOf(name)] ?? null;
+// How far a goal has come down since the best epoch
+function gapOf(trial, i) {
+  const values = measuredOf(trial, i).map((point) => point[1]);
+  return values.length ? (Math.max(...values) - values.at(-1)) * scaleOf(goals[i]) : null;
+}
+const measuredOf = (trial, i) => (trial.curves[`validation_${goals[i]}`] ?? []).map((value, n) => [trial.curves.epoch[n], value])
+  .filter(([epoch, value]) => value !== null && epoch <= trial.epochs);
 const goalOf = (trial, i) => (trial.goals[i] === null ? null : trial.goals[i] * scaleOf(goals[i]));
 
 // As wide as the screen, so that letters on a phone have their size
@@ -26,7 +33,7 @@ function load(found) {
     final: { kind: trial.kind, goals: trial.goals, intervals: trial.intervals, epochs: trial.epochs, reason: trial.reason },
     curves: Object.fromEntries(Object.entries(trial.curves).map(([name, curve]) => [name, numbers(curve)])) })));
   params = [...new Set(view.studies.flatMap((study) => study.params))];
-  conditions = [...new Set(view.studies.flatMap((study) => study.beside.map((each) => each.how)))];
+  conditions = [...new Set(view.studies.flatMap((study) => [...study.beside, ...study.dials].map((each) => each.how)))];
   columns = columnsOfTrials();
   setTime();
 }

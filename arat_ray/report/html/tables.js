@@ -5,6 +5,7 @@ const columnsOfTrials = () => [
   ...(several ? [{ name: "study", of: (trial) => trial.study.name }] : []),
   { name: "state", of: (trial) => WORDS[trial.kind] },
   ...goals.map((goal, i) => ({ name: titled(goal), of: (trial) => goalOf(trial, i), best: true })),
+  ...goals.map((goal, i) => ({ name: `${words(goal)}, best - last`, of: (trial) => gapOf(trial, i) })),
   { name: "epochs", of: (trial) => trial.epochs },
   ...params.map((name) => ({ name, of: (trial) => paramOf(trial, name) })),
 ];

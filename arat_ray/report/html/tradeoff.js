@@ -17,6 +17,12 @@ function besideOf(trial) {
   return [point[at[goals[state.x]]] * 100, point[at[goals[state.y]]] * 100];
 }
 
+// The curves of a trial's dial under the conditions that are chosen: settings, each with the values of the goals
+function dialsOf(trial) {
+  const found = trial.study.dials.find((each) => each.how === conditions[state.beside]);
+  return found && String(goals) === "clean_accuracy,robust_accuracy" ? found.curves.filter((each) => each.trial === trial.id).map((each) => each.points) : [];
+}
+
 function range(of, all, beside) {
   const values = all.map(of);
   const front = all.filter((trial) => trial.kind === "front").map(of);
@@ -35,7 +41,8 @@ function tradeoff() {
     return;
   }
   const whole = trials.map((trial) => ({ ...trial, ...trial.final })).filter(isPlotted); // so that the axes stay in time
-  const beside = whole.map(besideOf).filter(Boolean);
+  const dialled = whole.flatMap(dialsOf).flat().map(([, ...point]) => [point[state.x] * 100, point[state.y] * 100]);
+  const beside = [...whole.map(besideOf).filter(Boolean), ...dialled];
   const ends = (axis) => whole.filter((trial) => trial.kind === "front" && trial.intervals[axis])
     .flatMap((trial) => trial.intervals[axis].map((end) => end * 100));
   const x = one ? extent(whole.map(xOf)) : range(xOf, whole, [...beside.map((point) => point[0]), ...ends(state.x)]);
@@ -57,7 +64,7 @@ function tradeoff() {
     drawing.append(svg("path", { class: `stroke s${s % COLOURS}`, "stroke-dasharray": DASHES[s % DASHES.length], d: stairs,
       "pointer-events": "none" }));
   });
-  const layers = { back: svg("g"), lines: svg("g", { "aria-hidden": "true" }), front: svg("g") };
+  const groups = { back: svg("g"), lines: svg("g", { "aria-hidden": "true" }), front: svg("g") };
   drawn.points.clear();
   let outside = 0;
   for (const trial of [...plotted].sort((a, b) => xOf(a) - xOf(b))) {
@@ -68,25 +75,35 @@ function tradeoff() {
     const own = [marker(SHAPES[trial.kind], at.x(px), at.y(py), { class: `point ${trial.kind} ${colour}`, "data-trial": trial.number, "data-key": trial.key,
       onclick: () => choose(trial), onfocus: isFront ? () => choose(trial) : null, role: isFront ? "button" : null,
       tabindex: isFront ? 0 : null, "aria-label": isFront ? label : null }, svg("title", {}, label))];
-    (isFront ? layers.front : layers.back).append(own[0]);
+    (isFront ? groups.front : groups.back).append(own[0]);
     const bars = (axis) => (isFront && trial.intervals[axis] ? trial.intervals[axis].map((end) => end * 100) : null);
     const across = one ? null : bars(state.x), up = bars(state.y);
     if (across || up) {
       own.push(svg("path", { class: `bars ${colour}`, d: (across ? `M${at.x(across[0])} ${at.y(py)}H${at.x(across[1])}` : "")
         + (up ? `M${at.x(px)} ${at.y(up[0])}V${at.y(up[1])}` : "") }));
-      layers.lines.append(own.at(-1));
+      groups.lines.append(own.at(-1));
     }
     const other = state.until === null ? besideOf(trial) : null;
     if (other) {
       own.push(svg("path", { class: `beside ${colour}`, d: `M${at.x(px)} ${at.y(py)}L${at.x(other[0])} ${at.y(other[1])}` }),
         marker(DIAMOND, at.x(other[0]), at.y(other[1]), { class: `point ${colour}`, onclick: () => choose(trial) },
           svg("title", {}, `${named(trial)}, ${conditions[state.beside]}: ${text(other[0])}, ${text(other[1])}`)));
-      layers.lines.append(...own.slice(-2));
+      groups.lines.append(...own.slice(-2));
+    }
+    if (state.until === null) {
+      for (const points of dialsOf(trial)) {
+        const places = points.map(([dial, ...point]) => [dial, at.x(point[state.x] * 100), at.y(point[state.y] * 100), point]);
+        const curve = svg("path", { class: `dial ${colour}`, d: `M${places.map(([, x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}` });
+        const dots = places.map(([dial, x, y, point]) => marker(DOT, x, y, { class: `point dialled ${colour}`, onclick: () => choose(trial) },
+          svg("title", {}, `${named(trial)}, dial ${text(dial)}: ${goals.map((goal, i) => `${titled(goal)} ${text(point[i], 100)}`).join(", ")}`)));
+        own.push(curve, ...dots);
+        groups.lines.append(curve, ...dots);
+      }
     }
     drawn.points.set(trial, { own, x: at.x(px), y: at.y(py) });
   }
   drawn.ring = svg("circle", { class: "chosen out", r: 9 });
-  drawing.append(layers.back, layers.lines, layers.front, drawn.ring);
+  drawing.append(groups.back, groups.lines, groups.front, drawn.ring);
   brush(drawing, at);
   byId("tradeoff").replaceChildren(drawing);
   drawn.outside = outside;
@@ -124,7 +141,7 @@ function brush(drawing, at) {
     if (!one) state.ranges[state.x] = sides(at.ofX(start[0]), at.ofX(to[0]));
     state.ranges[state.y] = sides(at.ofY(start[1]), at.ofY(to[1]));
     controls();
-    chosen();
+    refilter();
   });
 }
 
@@ -135,6 +152,7 @@ function legend() {
   const items = there.map((kind) => html("li", {}, sample(SHAPES[kind], kind),
     WORDS[kind] + (kind === "front" ? ", bars: 95 % intervals" : "")));
   if (trials.some((trial) => isPlotted(trial) && besideOf(trial))) items.push(html("li", {}, sample(DIAMOND, ""), conditions[state.beside]));
+  if (trials.some((trial) => dialsOf(trial).length)) items.push(html("li", {}, sample(DOT, "dialled"), `settings of the dial, joined: ${conditions[state.beside]}`));
   if (several) view.studies.forEach((study, s) => items.push(html("li", {}, svg("svg", { viewBox: "0 0 28 16", "aria-hidden": "true" },
     svg("path", { class: `stroke s${s % COLOURS}`, "stroke-width": 3, "stroke-dasharray": DASHES[s % DASHES.length], d: "M0 8H28" })), study.name)));
   byId("legend").replaceChildren(...items);
@@ -142,32 +160,32 @@ function legend() {
 
 function controls() {
   const select = (name, options, chosen, change) => html("label", {}, `${name} `, html("select", {
-    onchange: (event) => { change(Number(event.target.value)); tradeoff(); chosen(); } },
+    onchange: (event) => { change(Number(event.target.value)); tradeoff(); refilter(); } },
   ...options.map((option, i) => html("option", { value: i, selected: i === chosen ? "" : null }, option))));
   const number = (i, end, name) => html("label", {}, `${name} `, html("input", { type: "number", step: "any",
     value: state.ranges[i][end], "aria-label": `${titled(goals[i])}, ${name}`,
-    onchange: (event) => { state.ranges[i][end] = event.target.value === "" ? null : Number(event.target.value); chosen(); } }));
+    onchange: (event) => { state.ranges[i][end] = event.target.value === "" ? null : Number(event.target.value); refilter(); } }));
   const parts = goals.map((goal, i) => html("fieldset", {}, html("legend", {}, titled(goal)), number(i, 0, "at least"), number(i, 1, "at most")));
   const there = kindsThere();
   parts.push(html("fieldset", {}, html("legend", {}, "Trials"), ...there.map((kind) => html("label", {}, html("input", {
     type: "checkbox", checked: state.kinds.has(kind) ? "" : null,
-    onchange: (event) => { state.kinds[event.target.checked ? "add" : "delete"](kind); chosen(); } }), ` ${WORDS[kind]}`))));
+    onchange: (event) => { state.kinds[event.target.checked ? "add" : "delete"](kind); refilter(); } }), ` ${WORDS[kind]}`))));
   if (goals.length > 2) parts.push(select("x", goals.map(titled), state.x, (i) => { state.x = i; }),
     select("y", goals.map(titled), state.y, (i) => { state.y = i; }));
   if (conditions.length) parts.push(html("p", {}, select("Evaluations", [...conditions, "none"], state.beside, (i) => { state.beside = i; })));
   parts.push(html("label", {}, html("input", { type: "checkbox", checked: state.all ? "" : null,
-    onchange: (event) => { state.all = event.target.checked; tradeoff(); chosen(); } }), " far points too "),
+    onchange: (event) => { state.all = event.target.checked; tradeoff(); refilter(); } }), " far points too "),
   html("button", { type: "button", onclick: () => {
     state.ranges = goals.map(() => [null, null]);
     state.kinds = new Set(KINDS);
     controls();
-    chosen();
+    refilter();
   } }, "Show all trials"));
   byId("filter").replaceChildren(...parts);
 }
 
 // After another choice of the user's
-function chosen() {
+function refilter() {
   state.rows = ROWS;
   filtered();
 }
@@ -183,4 +201,5 @@ function filtered() {
   const far = drawn.outside ? `; ${drawn.outside} outside the axes` : "";
   byId("shown").textContent = `Shown: ${count} of ${counted(trials.length, "trial")}${far}. Drag over the plot, or set bounds, to choose.`;
   rows();
+  layers();
 }
