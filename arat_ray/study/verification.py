@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
 
 from arat_ray import earlier, locks
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import merging, reader
 from arat_ray.results.reading import Reading, record_of
 from arat_ray.results.rows import TrialRow
-from arat_ray.results.schema import TABLES
+from arat_ray.results.schema import ACCURACIES, TABLES
 from arat_ray.results.segments import FOLDER, folder_of
 from arat_ray.storage.names import below
 from arat_ray.study import conversion, description, facts, mending, rewriting
@@ -24,6 +27,8 @@ from arat_ray.training import checkpoint
 from arat_ray.training.identity import without_places
 
 SHOWN_AT_MOST = 20
+COMPARED = ("loss_adversarial", "loss_clean", "learning_rate", *(f"validation_{name}" for name in ACCURACIES))
+"""Columns of `epochs` that are held against the history of a checkpoint."""
 
 
 class Finding(NamedTuple):
@@ -149,16 +154,32 @@ def _check_checkpoints(study: Path, known: Facts, found: Callable[..., None]) ->
     for (name, attempt), row in known.trials.items():
         if attempt >= last.get(name, row)["attempt"]:
             last[name] = row
-    count = 0
+    count, epochs = 0, _by_trial(known.tables["epochs"].select([*TABLES["epochs"].key, *COMPARED]))
     for row in last.values():
         if row.get("checkpoint"):
             count += 1
-            if problem := _problem_of_checkpoint(study, row):
+            measured = epochs(row["trial_id"])
+            if problem := _problem_of_checkpoint(study, row, measured):
                 found(problem, f"bring back a copy, or remove it: trial {row['number']} cannot be evaluated without")
     return count
 
 
-def _problem_of_checkpoint(study: Path, row: Mapping[str, Any]) -> str | None:
+def _by_trial(epochs: pa.Table) -> Callable[[str], list[dict[str, Any]]]:
+    """A function from a trial to its rows, as they stand in a table."""
+    names = np.array(epochs["trial_id"].to_pylist(), dtype=object)
+    order = np.argsort(names, kind="stable")
+    found, starts = np.unique(names[order], return_index=True)
+    places = dict(zip(found, np.split(order, starts[1:]), strict=True)) if len(names) else {}
+
+    def of_trial(name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = epochs.take(pa.array(places[name])).to_pylist() if name in places else []
+        return rows
+
+    return of_trial
+
+
+def _problem_of_checkpoint(study: Path, row: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with the checkpoint that a row of `trials` names, beside the rows of the trial's epochs."""
     try:
         path = below(study, row["checkpoint"])
     except ValueError as error:
@@ -177,6 +198,12 @@ def _problem_of_checkpoint(study: Path, row: Mapping[str, Any]) -> str | None:
         return f"{path} is of another run than trial {row['number']}"
     if path.name == checkpoint.LAST and row["status"] == "complete" and len(history) < row["epochs_done"]:
         return f"{path} is of epoch {len(history)}, and trial {row['number']} has trained {row['epochs_done']}"
+    newest = {each["epoch"]: each for each in sorted(measured, key=lambda each: int(each["attempt"]))}
+    for one in cast(list[dict[str, Any]], history):
+        other = newest.get(one["epoch"], one)
+        for name in COMPARED:
+            if repr(one.get(name)) != repr(other.get(name)):  # NaN is not equal to itself
+                return f"{path} says {name} {one.get(name)} of epoch {one['epoch']}, and the record {other.get(name)}"
     return None
 
 

@@ -356,6 +356,13 @@ def test_a_rebuild_that_was_killed_between_its_two_renames_is_taken_up(study: Pa
 def test_what_checkpoints_and_study_json_say_otherwise_is_found(study: Path) -> None:
     last = study / "checkpoints/small-00001/last.pt"
     content = last.read_bytes()
+    state = checkpoint.load(last)
+    state.history[1]["validation_robust_accuracy"] += 0.25
+    checkpoint.save(state, last)
+    said = call("results", "verify", study, code=1)
+    assert "last.pt says validation_robust_accuracy 0." in said
+    assert " of epoch 2, and the record 0." in said
+    last.write_bytes(content)
     for path, damage, words in (
         (last, content[:-200], "last.pt is damaged, or no checkpoint"),
         (last, (study / "checkpoints/small-00003/last.pt").read_bytes(), "is of another run than trial 1"),

@@ -123,14 +123,17 @@ def test_waiting_doubles_until_its_longest(make: Make, tmp_path: Path) -> None:
     assert len(told) == 1
 
 
-def test_tick_writes_only_when_its_time_has_come(make: Make, tmp_path: Path) -> None:
-    record = opened(tmp_path, make(), flush_s=0.1)
+def test_tick_writes_only_when_its_time_has_come(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    record = opened(tmp_path, make(), flush_s=0.5)
     begin(record)
-    record.tick()
-    assert record.pending
-    time.sleep(0.11)
-    record.tick()
-    assert record.pending == 0
+    for passed, is_written in ((0.4, False), (0.1, True)):
+        now[0] += passed
+        record.tick()
+        assert (record.pending == 0) == is_written
 
 
 def test_the_record_is_on_disk_before_the_tables_and_these_catch_up(make: Make, tmp_path: Path) -> None:
