@@ -173,6 +173,41 @@ def test_a_network_without_a_clean_branch_gets_one_and_is_dialled_measured_and_e
     )
 
 
+def test_fronts_without_a_search_are_measured_between_two_checkpoints(trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "runs" / "another-00001" / "last.pt"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(last(trained).read_bytes())
+    few = ("--attack", "apgd", "--epsilon", "0.1", "--split", "test", "--images", "10", "--at", "0.5", "--json")
+    deployed = json.loads(call("evaluate", last(trained), *few[:8], "--json").stdout)
+    for way, words in (("mix", ["a mixture is two networks"]), ("soup", [])):
+        output = call("dial", last(trained), f"--{way}", other, *few, *(("--mode", "fast") if way == "soup" else ()))
+        assert output.exit_code == 0, output.output
+        assert f"t = 0 is {last(trained)} and t = 1 {other}" in output.stderr
+        assert all(each in output.stderr for each in words)
+        rows = json.loads(output.stdout)
+        assert {(row["trial_id"], row["checkpoint"], row["dial"]) for row in rows} == {
+            ("small-00000", f"{way}-another-00001-last", 0.5)
+        }
+        if way == "mix":
+            assert [row["correct"] for row in rows] == [row["correct"] for row in deployed], "of a network with itself"
+        assert {row["evaluation_id"] for row in rows} <= {row["evaluation_id"] for row in rows_of(trained)}
+    shown = call("dial", last(trained), "--mix", other, *few[:-3], "--at", "0,1").output
+    assert "small-00000 mix-another-00001-last" in shown
+    assert "another-00001-last" in shown.partition("hypervolume")[0].partition("deployed")[0]
+    message = refused("pareto", trained, "--attack", "apgd", "--split", "test", "--images", "10", "--dial")
+    assert "no setting of a dial was measured" in message, "a soup is no trial's network"
+
+
+def test_mistakes_between_two_checkpoints_are_refused_in_a_line(trained: Path, tmp_path: Path) -> None:
+    path = last(trained)
+    assert "choose one of --fit, --soup and --mix" in refused("dial", path, *FEW, "--soup", path, "--mix", path)
+    assert "goes from one checkpoint to another, and" in refused("dial", trained, *FEW, "--mix", path)
+    assert "no such checkpoint" in refused("dial", path, *FEW, "--soup", tmp_path / "none.pt")
+    assert "between two networks it goes from 0 to 1" in refused("dial", path, *FEW, "--soup", path, "--at", "-1")
+    untrained(tmp_path / "wider.pt", model={"name": "tiny", "width": 6})
+    assert "are of two architectures" in refused("dial", path, *FEW, "--soup", tmp_path / "wider.pt")
+
+
 def test_mistakes_are_refused_in_a_line(trained: Path, tmp_path: Path) -> None:
     path, at = last(trained), ("--at", "0,0.5,9")
     message = refused("dial", path, *FEW, *at)

@@ -13,13 +13,13 @@ import torch
 
 from arat_ray.api.data import Ask, data_of, refuse, unchecked
 from arat_ray.evaluation import accuracy
-from arat_ray.evaluation.accuracy import Report, SplitName
+from arat_ray.evaluation.accuracy import Other, Report, SplitName
 from arat_ray.evaluation.autoattack import Runner, one_after_another
 from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.evaluation.request import checkpoints_of, record, with_dials
 from arat_ray.results.schema import FITTED
 from arat_ray.storage import mirror, session
-from arat_ray.training import clean_branch
+from arat_ray.training import clean_branch, pairs
 from arat_ray.training.attacks import Attack
 from arat_ray.training.checkpoint import load
 from arat_ray.training.data.subset import Subset
@@ -48,6 +48,7 @@ def reports(
     averaged: bool,
     dials: Sequence[float] | None = None,
     fit: int | None = None,
+    other: Other | None = None,
     device: str | None,
     workers: int | None,
     address: str | None,
@@ -63,7 +64,8 @@ def reports(
     """Measure a checkpoint, or a study's complete trials, or those on its front; each comes when it is recorded.
 
     With `dials` it is measured at each of these settings between its norm branches, and not as deployed; `fit` is for
-    networks without a clean branch, which is trained in so many epochs.
+    networks without a clean branch, which is trained in so many epochs. With an `other` checkpoint the settings are
+    those of a soup or a mixture of both.
     `begin(number, of, checkpoint)` is called before each, which is measured within `around`; with `workers` on Ray,
     which is not loaded otherwise.
     """
@@ -78,7 +80,8 @@ def reports(
             batches = [f"{name.rpartition('/')[0]}/attacks/" for name in names]
             session.pull(study, [*names, *batches], log=tell)
             branches = [f"{name.rpartition('/')[0]}/{FITTED}*" for name in names] if fit else []
-            session.pull(study, branches, log=tell)
+            if branches:
+                session.pull(study, branches, log=tell)
             stack.enter_context(session.evaluating(study, [*batches, *branches], log=tell))
 
         if records:
@@ -94,7 +97,16 @@ def reports(
                     checkpoints[number] = clean_branch.fitted(
                         checkpoint, epochs=fit, averaged=averaged, device=local_device, say=note, progress=progress
                     )
-        if dials is not None:
+        if other is not None:
+            its_study, inside = session.study_of(other.path)
+            session.pull(its_study, [inside], log=tell)
+            (first,) = checkpoints
+            pair = pairs.Pair(other.way, load(first, mmap=True), load(other.path, mmap=True))
+            pairs.check(pair, (first, other.path), dials or ())
+            note(f"t = 0 is {first} and t = 1 {other.path}")
+            if other.way == "mix":
+                note("a mixture is two networks: twice the memory and the time of one, in use as well")
+        elif dials is not None:
             checkpoints = with_dials(checkpoints, dials, averaged=averaged, note=note)
         runner: Runner = one_after_another
         hardware = None
@@ -127,6 +139,7 @@ def reports(
                         batch_size=batch_size,
                         averaged=averaged,
                         dial=dial,
+                        other=other,
                         device=on,
                         records=records,
                         runner=runner,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -80,6 +80,7 @@ def measured(
     quiet: bool,
     dials: Sequence[float] | None = None,
     fit: int | None = None,
+    other: tuple[Literal["soup", "mix"], Path] | None = None,
     attack_name: str,
     epsilon: str | None,
     norm: str,
@@ -92,6 +93,7 @@ def measured(
 ) -> Iterator[Measured]:
     """What `api.measuring.reports` gives for the options as they were written; `quiet` keeps standard output free."""
     from arat_ray.api import measuring
+    from arat_ray.evaluation.accuracy import Other
     from arat_ray.evaluation.request import attack_from
 
     def begin(number: int, of: int, checkpoint: Path) -> None:
@@ -103,6 +105,7 @@ def measured(
         attack=attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode),
         dials=dials,
         fit=fit,
+        other=Other(*other) if other else None,
         batch_size=batch_size,
         averaged=not raw,
         tell=tell,

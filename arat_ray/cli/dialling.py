@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -28,6 +28,8 @@ POINTS = 11
     metavar="EPOCHS",
     help="Train a clean branch first, for a network that has none.",
 )
+@click.option("--soup", type=PATH, metavar="CHECKPOINT", help="From TARGET to this one: weights interpolated.")
+@click.option("--mix", type=PATH, metavar="CHECKPOINT", help="From TARGET to this one: probabilities mixed.")
 @how_to_measure
 @click.option("--plot", type=OUTPUT, help="Draw the curve: FILE.png, .pdf or .svg; its folder is made.")
 @click.option(
@@ -38,6 +40,8 @@ def dial(
     at: str | None,
     points: int | None,
     fit: int | None,
+    soup: Path | None,
+    mix: Path | None,
     plot: Path | None,
     as_json: bool,
     **how: Any,
@@ -53,6 +57,10 @@ def dial(
     --fit EPOCHS gives a network of another method a clean branch: copies of its norm layers, trained on clean images
     with the run's optimizer and seed, all else frozen. It is kept beside the checkpoint, as fitted-last.pt.
 
+    --soup and --mix go from one network to another, T from 0 to 1: fronts that a search has to beat. A soup
+    interpolates the weights of one architecture and estimates norm statistics anew; a mixture of probabilities is two
+    networks, and is attacked through both.
+
     \b
     Example: arat-ray dial results/quickstart/checkpoints/quickstart-00002/last.pt
              --attack pgd --epsilon 0.2 --split test --plot dial.png
@@ -60,9 +68,13 @@ def dial(
              --attack autoattack --epsilon 0.2 --split test
              arat-ray dial results/trades/checkpoints/trades-00000/last.pt --fit 3
              --attack pgd --epsilon 0.2 --split test
+             arat-ray dial results/layers/checkpoints/layers-00002/last.pt
+             --soup results/layers/checkpoints/layers-00007/last.pt --attack pgd --epsilon 8/255 --split test
     """
     if at is not None and points is not None:
         raise click.UsageError("choose one of --at and --points")
+    if sum(each is not None for each in (fit, soup, mix)) > 1:
+        raise click.UsageError("choose one of --fit, --soup and --mix")
     with user_errors():
         from arat_ray.frontier.dial import curves
         from arat_ray.report import dial as shows
@@ -71,10 +83,17 @@ def dial(
             from arat_ray.report.figure import check_suffix
 
             check_suffix(plot)
+        if (soup or mix) and target.is_dir():
+            raise ValueError(
+                f"--{'soup' if soup else 'mix'} goes from one checkpoint to another, and {target} is a folder"
+            )
         dials = _settings(at) if at is not None else _spread(points or POINTS)
+        other: tuple[Literal["soup", "mix"], Path] | None = None
+        if path := soup or mix:
+            other = ("soup" if soup else "mix", path)
         found: list[EvaluationRow] = []
         rows, studies = list[dict[str, Any]](), set()
-        for report, study in measured(target, quiet=as_json, dials=dials, fit=fit, **how):
+        for report, study in measured(target, quiet=as_json, dials=dials, fit=fit, other=other, **how):
             studies.add(study)
             found += report.rows()
             rows += rows_of(report)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,32 @@ from arat_ray.evaluation.ensembles import AttackPlan, Ensemble, plan_of
 from arat_ray.evaluation.records import Records, digest_of
 from arat_ray.frontier.dominance import wilson
 from arat_ray.results.rows import EvaluationRow, ExampleRow
-from arat_ray.training import checkpoint
+from arat_ray.training import checkpoint, pairs
 from arat_ray.training.attacks import Attack
 from arat_ray.training.data import fingerprint, splits
 from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.data.subset import Subset, choose
 from arat_ray.training.memory import keep_freed_memory
+from arat_ray.training.pairs import Way
 from arat_ray.units import duration
 
 SplitName = Literal["train", "validation", "test"]
+
+
+class Other(NamedTuple):
+    """Another checkpoint, towards which a soup or a mixture goes."""
+
+    way: Way
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """soup-layers-00003-last: the way, and the trial and checkpoint that it leads to."""
+        return f"{self.way}-{self.path.absolute().parent.name}-{self.path.stem}"
+
+    def digest(self, first: Path) -> str:
+        """Of both files, in their order."""
+        return hashlib.sha256(f"{sha256_of(first)} {sha256_of(self.path)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -74,7 +92,7 @@ class Report:
     """Of the file; of a network in memory that of its architecture and weights."""
     epoch: int | None
     weights: str | None
-    """swa or ema where an average was measured."""
+    """swa or ema where an average was measured; of two networks the label of the `Other`."""
     dial: float | None
     """The setting between the norm branches; None as deployed."""
     split: str | None
@@ -160,6 +178,7 @@ def evaluate(
     device: torch.device,
     averaged: bool = True,
     dial: float | None = None,
+    other: Other | None = None,
     records: Path | None = None,
     runner: Runner = one_after_another,
     hardware: str | None = None,
@@ -171,16 +190,21 @@ def evaluate(
     They are drawn by class, always the same, whatever the `seed`; or the first, as `subset` says.
 
     Where the run averaged weights that is the average; `averaged=False` measures the weights trained last, and `dial`
-    the network at that setting between the branches. Finished jobs are recorded in `records`, beside the checkpoint
-    where not given, and are not run again. `hardware` says what the `runner` runs jobs on, where that is not this
-    process.
+    the network at that setting between the branches, or between it and an `other` checkpoint. Finished jobs are
+    recorded in `records`, beside the checkpoint where not given, and are not run again. `hardware` says what the
+    `runner` runs jobs on, where that is not this process.
 
     `progress` gets a line after each batch, `say` one of each record that cannot be read. Raises ValueError for a file
     that is no checkpoint, a dial that it has not, missing data, and more images than there are.
     """
     state = checkpoint.load(path, device=device)
     chosen, indices, whole = _images(state, split, images, subset)
-    model = checkpoint.network(state, averaged=averaged, dial=dial).to(device)
+    if other is None:
+        model = checkpoint.network(state, averaged=averaged, dial=dial).to(device)
+    else:
+        assert dial is not None
+        pair = pairs.Pair(other.way, state, checkpoint.load(other.path, device=device))
+        model = pairs.network(pair, dial, averaged=averaged, device=device)
     report = evaluate_network(
         model,
         chosen,
@@ -199,9 +223,9 @@ def evaluate(
     return replace(
         report,
         checkpoint=path,
-        checkpoint_sha256=sha256_of(path),
+        checkpoint_sha256=sha256_of(path) if other is None else other.digest(path),
         epoch=state.epoch,
-        weights=state.weights if averaged else None,
+        weights=(state.weights if averaged else None) if other is None else other.label,
         dial=dial,
         split=split,
         subset=subset if len(indices) < whole else None,

@@ -12,6 +12,9 @@ from arat_ray.frontier.dominance import Floats, Mask, hypervolume, non_dominated
 from arat_ray.frontier.evaluations import NO_ATTACK
 from arat_ray.results.rows import EvaluationRow
 
+PAIRS = ("soup", "mix")
+"""How the labels begin of what lies between two networks."""
+
 
 class Share(NamedTuple):
     """An accuracy in [0, 1], and its 95 % interval."""
@@ -43,6 +46,8 @@ class Curve:
     epsilon: float | None
     split: str | None
     images: int
+    ends: tuple[str, str] = ("deployed", "clean branch")
+    """What the settings 0 and 1 are."""
     goals: tuple[str, ...] = ("clean_accuracy", "robust_accuracy")
 
     @property
@@ -74,8 +79,11 @@ def curves(rows: Sequence[EvaluationRow]) -> list[Curve]:
 
 def _curve(name: str, by_dial: dict[float, dict[bool, EvaluationRow]]) -> Curve:
     attacked = next(iter(by_dial.values()))[True]
+    trial, _, label = name.partition(" ")
+    way, _, other = label.partition("-")
     return Curve(
         name=name,
+        ends=(trial, other) if way in PAIRS else ("deployed", "clean branch"),
         settings=tuple(
             Setting(dial, _share(found[False]), _share(found[True]), found[True]["warnings"])
             for dial, found in sorted(by_dial.items())

@@ -226,7 +226,9 @@ def _of_trials(
             of_trial = _of_named(study, checkpoint, own, is_averaged=is_averaged)
             is_raw = is_averaged and checkpoint.endswith("/last.pt")
             names = {f"{FITTED}{name}" for name in (*AVERAGES, *([] if is_raw else [_stem(checkpoint)]))}
-            of_trial += [row for row in by_trial[trial] if row.dial is not None and row.checkpoint in names]
+            for name in names & {row.checkpoint for row in by_trial[trial]}:
+                rows_of_it = [row for row in by_trial[trial] if row.checkpoint == name and row.dial is not None]
+                of_trial += _of_file((study / checkpoint).with_name(f"{name}.pt"), rows_of_it)
             is_deployed = any(row.dial is None for row in of_trial)
             for row in of_trial:
                 if not (is_deployed and row.dial == 0):
@@ -240,13 +242,18 @@ def _of_named(study: Path, checkpoint: str, rows: list[Evaluation], *, is_averag
     if len(rows) == 1 and rows[0].checkpoint == stem and not is_averaged:
         return rows
     rows = [row for row in rows if row.checkpoint in (stem, *AVERAGES)]
-    if len({row.checkpoint_sha256 for row in rows}) > 1:
-        path = study / checkpoint
-        digest = sha256_of(path) if path.is_file() else rows[-1].checkpoint_sha256
-        rows = [row for row in rows if row.checkpoint_sha256 == digest]
+    rows = _of_file(study / checkpoint, rows)
     averages = [row for row in rows if row.checkpoint in AVERAGES]
     is_raw = is_averaged and stem == "last"  # best.pt may be older than the average
     return averages if averages or is_raw else rows
+
+
+def _of_file(path: Path, rows: list[Evaluation]) -> list[Evaluation]:
+    """Those of the file as it is; it is read only where there are several; without it the newest count."""
+    if len({row.checkpoint_sha256 for row in rows}) > 1:
+        digest = sha256_of(path) if path.is_file() else rows[-1].checkpoint_sha256
+        rows = [row for row in rows if row.checkpoint_sha256 == digest]
+    return rows
 
 
 def _is_fitted(row: Evaluation) -> bool:

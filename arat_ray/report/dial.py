@@ -22,7 +22,7 @@ def print_curve(curve: Curve, console: Console) -> None:
         table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
     table.add_column("")
     for setting, is_kept in zip(curve.settings, curve.on_front, strict=True):
-        words = ["deployed"] * (setting.dial == 0) + ["clean branch"] * (setting.dial == 1) + ["beaten"] * (not is_kept)
+        words = [end for t, end in enumerate(curve.ends) if setting.dial == t] + ["beaten"] * (not is_kept)
         table.add_row(f"{setting.dial:g}", _percent(setting.clean), _percent(setting.robust), ", ".join(words))
     console.print(table)
     kept = f"{curve.on_front.sum()} of {len(curve.settings)} settings"

@@ -237,11 +237,13 @@ class EvaluationRow(TypedDict, total=False):
     trial_id: str | None
     """Of the network's trial."""
     checkpoint: str | None
-    """last, best, swa or ema; fitted-last and so on where `dial --fit` gave it a clean branch."""
+    """last, best, swa or ema; fitted-last where `dial --fit` gave it a clean branch; soup-layers-00007-last and
+    mix-layers-00007-last of two networks, this trial's and another's."""
     checkpoint_sha256: str
     """Of the checkpoint's file."""
     dial: float | None
-    """Setting between the norm branches: 0 adversarial, 1 clean. Null: as deployed, not measured by `dial`."""
+    """Setting between the norm branches: 0 adversarial, 1 clean; of a soup or mixture the other's share. Null: as
+    deployed, not measured by `dial`."""
     split: str | None
     """Measured on."""
     attack: str

@@ -133,7 +133,7 @@ class Average:
         ]
         self.method = average
         if norms:
-            _estimate(average, norms, batches, attack, noise)
+            estimate(average, norms, batches, attack, noise)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values; `method` loads into a method of the same spec."""
@@ -159,7 +159,7 @@ def _learns(norm: _BatchNorm, live: nn.Module) -> bool:
     return norm.training and norm.track_running_stats and (not affine or any(value.requires_grad for value in affine))
 
 
-def _estimate(
+def estimate(
     method: Method,
     norms: list[_BatchNorm],
     batches: Iterable[tuple[Tensor, Tensor]],

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 
 from arat_ray.digests import sha256_of
 from arat_ray.results.schema import FITTED
-from arat_ray.training import checkpoint
+from arat_ray.training import checkpoint, trained_on
 from arat_ray.training.checkpoint import Checkpoint
-from arat_ray.training.data import fingerprint
 from arat_ray.training.data.batches import Batches
 from arat_ray.training.randomness import generator
 from arat_ray.training.split_norm import SplitNorm, branch, convert, has_norm
@@ -52,7 +51,7 @@ def fitted(
             return path
     began = time.monotonic()
     model = convert(method.model).to(device)
-    _train(model, _images(source, state, device), state, epochs, device=device, progress=progress)
+    _train(model, trained_on.images(state, device=device), state, epochs, device=device, progress=progress)
     seconds = time.monotonic() - began
     result = replace(
         state, method=method.state_dict(), average=None, optimizer={}, features={}, partway=None, fitted=asked
@@ -62,20 +61,6 @@ def fitted(
     share = f", {100 * seconds / spent:.2g} % of the {spent:.3g} s that its epochs took" if spent else ""
     say(f"{path}: a clean branch, {epochs} epochs of clean images in {seconds:.3g} s{share}")
     return path
-
-
-def _images(source: Path, state: Checkpoint, device: torch.device) -> Batches:
-    train = state.train_spec
-    splits = state.validate_spec.splits(train.dataset)
-    if found := list(fingerprint.changes(state.content or {}, dict(splits.content))):
-        raise ValueError(
-            f"--fit: the data has changed since {source}: {'; '.join(found)}; bring it back, or --data PATH"
-        )
-    if splits.validation_sha256 != state.validation_sha256:
-        raise ValueError(f"--fit: the training set has changed since {source}: other images would be held out now")
-    return Batches(
-        splits.train, train.dataset, policy=train.augmentation, channels_last=train.channels_last, device=device
-    )
 
 
 def _train(

@@ -79,6 +79,8 @@ def test_a_fitted_branch_competes_for_its_trial_and_is_named_by_its_own_file(stu
     assert (best["number"], best["dial"], best["checkpoint"]) == (2, 0.5, "checkpoints/t2/fitted-last.pt")
     assert front_of(study).settings == 4, "at 0 it is what is deployed"
     assert [each["number"] for each in load_front([study], asked=ASKED).trials] == [0, 2]
+    evaluated(study, "t2", clean=940, robust=180, dial=0.6, key="again", **(how | {"checkpoint_sha256": "fitted anew"}))
+    assert front_of(study).trials[0]["dial"] == 0.6, "what was fitted before is no more"
 
 
 def test_each_point_is_named_by_its_trial_and_setting_everywhere(study: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_mistakes_are_refused_before_anything_is_trained(source: Path, tmp_path:
     assert state.content is not None
     train = state.content["train"] | {"images": 7}
     checkpoint.save(replace(state, content={"train": train}), moved)
-    with pytest.raises(ValueError, match=r"--fit: the data has changed since .*: 7 train images then"):
+    with pytest.raises(ValueError, match=r"the data has changed since this checkpoint: 7 train images then"):
         fitted(moved)
     assert list(tmp_path.glob("fitted-*")) == []
 
