@@ -123,9 +123,7 @@ def test_waiting_doubles_until_its_longest(make: Make, tmp_path: Path) -> None:
     assert len(told) == 1
 
 
-def test_tick_writes_only_when_its_time_has_come(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tick_writes_only_when_its_time_has_come(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     record = opened(tmp_path, make(), flush_s=0.5)
