@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from arat_ray.report.serving import Server
 from tests.frontier.tables import evaluated
 from tests.report.reports import COMPLETE, HOSTILE, TRIALS, grow, write
 
+AXE = "4.14.1"
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium")
@@ -131,7 +133,7 @@ def test_how_far_a_goal_has_come_down_since_its_best_epoch(browser: Any, tmp_pat
     report.tab.context.close()
 
 
-def test_a_brush_filters_the_table_and_what_was_tried(opened: Opened) -> None:
+def test_a_brush_filters_every_panel_of_trials(opened: Opened) -> None:
     place = opened.tab.locator("#tradeoff path[data-trial='1']").bounding_box()
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
     opened.tab.mouse.move(x - 2, y - 2)  # on the point itself
@@ -140,9 +142,30 @@ def test_a_brush_filters_the_table_and_what_was_tried(opened: Opened) -> None:
     opened.tab.mouse.up()
     assert opened.text("#trials caption") == "1 of 1 trial"
     assert opened.tab.locator("#parallel path.parallel:not(.out)").count() == 1
+    assert opened.tab.locator("#tradeoff path.point[data-trial]:not(.out)").count() == 1
+    assert opened.tab.locator("#layers tbody tr").all_inner_texts() == [
+        f"last, {HOSTILE}\tyes\tyes\t1\t1\t80\t80\t50\t50"
+    ]
     assert opened.text("#shown").startswith("Shown: 1 of 8 trials")
     opened.tab.click("text=Show all trials")
     assert opened.text("#trials caption") == "8 of 8 trials"
+
+
+def test_the_keyboard_alone_reaches_everything_and_leaves_again(opened: Opened) -> None:
+    opened.tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    opened.tab.evaluate("window.visited = new Set()")
+    for _ in range(300):
+        opened.tab.keyboard.press("Tab")
+        if opened.tab.evaluate("document.activeElement === document.body"):
+            break
+        opened.tab.evaluate("visited.add(document.activeElement)")
+    missed = opened.tab.evaluate(
+        "[...document.querySelectorAll('button, input, select, summary, [tabindex=\\'0\\']')]"
+        ".filter((each) => each.checkVisibility() && !visited.has(each)).map((each) => each.outerHTML.slice(0, 100))"
+    )
+    assert missed == []
+    shown = opened.tab.evaluate("[...visited].map((each) => each.getAttribute('aria-label') ?? '')")
+    assert all(f"Show trial {number} of small" in shown for number in range(len(TRIALS)))
 
 
 def test_the_table_is_sorted_by_a_column(opened: Opened) -> None:
@@ -156,6 +179,30 @@ def test_hostile_text_is_shown_as_it_is(opened: Opened) -> None:
     assert f"the loss became nan {HOSTILE}" in opened.text("#failed")
     assert HOSTILE in opened.text("#trials")
     assert opened.tab.locator("img").count() == 0
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core, from npm, where that answers soon."""
+    folder = tmp_path_factory.mktemp("axe")
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", f"axe-core@{AXE}"]
+    try:
+        subprocess.run(command, cwd=folder, check=True, timeout=30, capture_output=True)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("needs npm and its registry")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_keeps_anybody_out(scheme: str, width: int, browser: Any, file: Path, axe: str) -> None:
+    report = Opened(browser, file, viewport={"width": width, "height": 740}, color_scheme=scheme)
+    report.tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    report.tab.evaluate(axe)
+    found = report.tab.evaluate("axe.run()")
+    assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+    assert len(found["passes"]) > 20
+    report.tab.context.close()
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ function layers() {
     sets.get(name).trials.push(trial);
   }
   const patterns = [...new Set([...sets.values()].flatMap((set) => set.patterns))].sort();
-  if (patterns.length < 2) {
-    byId("layers").replaceChildren(html("p", { class: "note" }, "The complete trials that are shown regularise no two sets of layers."));
+  if (!sets.size) {
+    byId("layers").replaceChildren(html("p", { class: "note" }, "No complete trial that is shown names layers that it regularises."));
     return;
   }
   const mean = (set, i) => set.trials.reduce((sum, trial) => sum + goalOf(trial, i), 0) / set.trials.length;
@@ -32,7 +32,7 @@ function layers() {
   const ends = goals.map((_, i) => extent(shown.flatMap((set) => [mean(set, i), goalOf(best(set, i), i)]), 0));
   const shaded = (value, i, content) => {
     const cell = html("td", { class: "number heat" }, content);
-    cell.style.setProperty("--heat", `${Math.round((100 * (value - ends[i][0])) / (ends[i][1] - ends[i][0]))}%`);
+    cell.style.setProperty("--heat", `${Math.round((100 * (value - ends[i][0])) / (ends[i][1] - ends[i][0] || 1))}%`);
     return cell;
   };
   const rows = shown.map((set) => html("tr", {}, html("th", { scope: "row" }, set.name || "none"),

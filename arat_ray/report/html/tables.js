@@ -40,7 +40,7 @@ function rows() {
       } }, String(trial.number))),
       ...columns.slice(1).map((column) => {
         const value = column.of(trial);
-        return html("td", { class: typeof value === "number" ? "number" : null }, text(value));
+        return html("td", { class: typeof value === "number" ? "number" : column.name === "state" ? "state" : null }, text(value));
       }));
     drawn.rows.set(trial, row);
     return row;

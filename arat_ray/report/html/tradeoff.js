@@ -173,7 +173,7 @@ function controls() {
   if (goals.length > 2) parts.push(select("x", goals.map(titled), state.x, (i) => { state.x = i; }),
     select("y", goals.map(titled), state.y, (i) => { state.y = i; }));
   if (conditions.length) parts.push(html("p", {}, select("Evaluations", [...conditions, "none"], state.beside, (i) => { state.beside = i; })));
-  parts.push(html("label", {}, html("input", { type: "checkbox", checked: state.all ? "" : null,
+  parts.push(html("label", { class: "check" }, html("input", { type: "checkbox", checked: state.all ? "" : null,
     onchange: (event) => { state.all = event.target.checked; tradeoff(); refilter(); } }), " far points too "),
   html("button", { type: "button", onclick: () => {
     state.ranges = goals.map(() => [null, null]);

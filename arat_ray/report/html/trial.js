@@ -49,7 +49,7 @@ function detail(chosen) {
   table(`Epochs of ${named(trial)}; accuracies are shares`, cells.map((name) => name.replaceAll("_", " ")),
     epochs.map((_, i) => cells.map((name) => curves[name][i]))))));
   const gaps = goals.map((goal, i) => [i, measuredOf(trial, i)]).filter(([, points]) => points.length);
-  if (gaps.length) parts.push(html("div", { class: "wide", role: "region", tabindex: 0, "aria-label": "Best and last epoch" }, table("Best and last epoch", ["", "best", "at epoch", "last", "at epoch", "gap"], gaps.map(([i, points]) => {
+  if (gaps.length) parts.push(html("div", { class: "wide", role: "region", tabindex: 0, "aria-label": "Best and last epoch" }, table("Best and last epoch", ["goal", "best", "at epoch", "last", "at epoch", "gap"], gaps.map(([i, points]) => {
     const best = points.reduce((first, point) => (point[1] > first[1] ? point : first)), last = points.at(-1);
     return [titled(goals[i]), best[1] * scaleOf(goals[i]), best[0], last[1] * scaleOf(goals[i]), last[0], gapOf(trial, i)];
   }))));
