@@ -15,7 +15,7 @@ from arat_ray.results.statuses import STATUSES
 @click.group(
     short_help="What the tables of a study say, as text.",
     cls=Sections,
-    sections={"Commands": ("show", "trials", "why", "verify", "rebuild")},
+    sections={"Commands": ("show", "trials", "why", "importance", "verify", "rebuild")},
 )
 def results() -> None:
     """What the tables of a study say, as text.
@@ -45,6 +45,35 @@ def why(study: Path, trial: str, as_json: bool) -> None:
             echo(json.dumps(found, indent=2))
         else:
             for line in reasons.lines(found):
+                echo(line)
+
+
+@results.command(short_help="How much each knob moves each goal and the front.")
+@click.argument("study", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def importance(study: Path, as_json: bool) -> None:
+    """How much each knob of a search moves each goal, and the front, with 90 % intervals; the most important first.
+
+    A model of the learning curves of all trials, whatever proposed them, says what the best value of a knob has over
+    the worst, the other knobs averaged over; of a choice of layers also what each layer's inclusion did.
+
+    \b
+    Example: arat-ray results importance results/layers
+             arat-ray results importance results/layers --json
+    """
+    with user_errors():
+        from arat_ray.frontier.importance import importance as of_knobs
+        from arat_ray.report import importance as report
+        from arat_ray.results import reader
+        from arat_ray.study import known_curves
+
+        bring(study)
+        curves, goals = known_curves.curves_of(study), reader.metadata(study).goals
+        found = of_knobs(curves, sets=known_curves.sets_of(known_curves.search_of(study)))
+        if as_json:
+            echo(json.dumps(report.as_json(found, goals), indent=2))
+        else:
+            for line in report.lines(found, goals, trials=sum(map(bool, curves.values.values()))):
                 echo(line)
 
 

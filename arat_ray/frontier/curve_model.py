@@ -50,14 +50,14 @@ class Rows:
         return Rows(self.x[keep], self.t[keep], self.trial[keep], self.y[keep], self.variance[keep])
 
 
-def standardised(rows: Rows) -> tuple[Rows, float, float]:
+def standardised(rows: Rows, *, floor: bool = True) -> tuple[Rows, float, float]:
     """The rows with mean 0 and deviation 1; that mean and that deviation.
 
-    How bad a bad trial is does not matter and must not set the scale: such values count as no worse than far below
-    the others of their epoch.
+    To a search it does not matter how bad a bad trial is, and must not set the scale: with a `floor` such values count
+    as no worse than far below the others of their epoch.
     """
     y = rows.y.copy()
-    for at in np.unique(rows.t):
+    for at in np.unique(rows.t) if floor else ():
         same = rows.t == at
         if same.sum() >= ENOUGH:
             low, middle, high = np.percentile(y[same], [25, 50, 75])
@@ -116,11 +116,11 @@ def distances(x: Floats, group: Ints) -> Floats:
     return apart
 
 
-def fit(rows: Rows, group: Ints) -> Floats:
+def fit(rows: Rows, group: Ints, *, floor: bool = True) -> Floats:
     """The hyperparameters of the highest posterior, by L-BFGS from the prior's mean."""
     if len(rows.y) > FIT_ROWS:
         rows = rows.take(np.sort(np.random.default_rng(0).choice(len(rows.y), FIT_ROWS, replace=False)))
-    rows, _, _ = standardised(rows)
+    rows, _, _ = standardised(rows, floor=floor)
     apart = distances(rows.x, group)
     mean, deviation = prior(len(apart))
     bounds = list(zip(mean - 4 * deviation, mean + 4 * deviation, strict=True))
@@ -147,9 +147,9 @@ def _sizes(rows: int) -> Iterator[int]:
 class CurveModel:
     """The posterior given rows and hyperparameters."""
 
-    def __init__(self, rows: Rows, group: Ints, theta: Floats) -> None:
+    def __init__(self, rows: Rows, group: Ints, theta: Floats, *, floor: bool = True) -> None:
         self.group, self.theta = group, theta
-        self.rows, self.mean, self.scale = standardised(rows)
+        self.rows, self.mean, self.scale = standardised(rows, floor=floor)
         self._factorise()
 
     def predict(self, x: Floats, t: float, trial: Ints) -> tuple[Floats, Floats]:
@@ -160,6 +160,17 @@ class CurveModel:
         explained = solve_triangular(self.factor, cross.T, lower=True, check_finite=False)
         variance = a + b + g + c - (explained**2).sum(axis=0)
         return self.mean + self.scale * (cross @ self.alpha), self.scale * np.sqrt(np.maximum(variance, 1e-8))
+
+    def drawn(self, x: Floats, t: float, count: int, draw: np.random.Generator) -> Floats:
+        """[S, N]: functions drawn from the posterior at knobs [N, D] and a time, without any trial's luck and noise."""
+        a, b, g = np.exp(self.theta[-5:-2])
+        cross = self._kernel(x, np.full(len(x), t), np.full(len(x), NEW))
+        explained = solve_triangular(self.factor, cross.T, lower=True, check_finite=False)
+        covariance = self._matern(x, x) * (a + b) + g - explained.T @ explained
+        covariance[np.diag_indices_from(covariance)] += JITTER * (1 + a + b + g)
+        factor = cholesky(covariance, lower=True, check_finite=False)
+        around = draw.standard_normal((count, len(x))) @ factor.T
+        return np.asarray(self.mean + self.scale * (cross @ self.alpha + around))
 
     def believing(self, x: Floats, t: float, trial: Ints) -> CurveModel:
         """The model if these trials turned out as predicted: surer there, the same elsewhere."""
@@ -187,12 +198,15 @@ class CurveModel:
         """[N, M]: covariances with the model's rows."""
         knobs = len(self.theta) - 6
         length, a, b, g, c, _ = np.exp(self.theta[knobs:])
-        lengths = np.exp(self.theta[:knobs])[self.group]
-        scaled, own = x / lengths, self.rows.x / lengths
-        squared = (scaled**2).sum(axis=1)[:, None] + (own**2).sum(axis=1)[None] - 2 * scaled @ own.T
-        squared = np.maximum(squared, 0.0)
-        r = np.sqrt(squared)
         kt = np.exp(-0.5 * (t[:, None] - self.rows.t[None]) ** 2 / length**2)
         same = (trial[:, None] == self.rows.trial[None]) & (trial[:, None] != NEW)
-        kx = (1 + ROOT5 * r + 5 / 3 * squared) * np.exp(-ROOT5 * r)
-        return np.asarray(kx * (a + b * kt) + g * kt + c * same)
+        return np.asarray(self._matern(x, self.rows.x) * (a + b * kt) + g * kt + c * same)
+
+    def _matern(self, x: Floats, other: Floats) -> Floats:
+        """[N, M]: kx of knobs [N, D] and [M, D]."""
+        lengths = np.exp(self.theta[:-6])[self.group]
+        x, other = x / lengths, other / lengths
+        squared = (x**2).sum(axis=1)[:, None] + (other**2).sum(axis=1)[None] - 2 * x @ other.T
+        squared = np.maximum(squared, 0.0)
+        r = np.sqrt(squared)
+        return np.asarray((1 + ROOT5 * r + 5 / 3 * squared) * np.exp(-ROOT5 * r))

@@ -39,8 +39,9 @@ class Curves:
     """The trials of one search: what each was given, measured, and whether it still runs.
 
     `last` is the epoch at which a trial ends; of earlier ones those in `keep` stay in the model, of others the latest
-    alone. `noise` gives the variances [G] of measured goals, `link` the scale on which they are modelled. A trial that
-    violates a constraint is none of the front; how likely one does, or fails, is learned from those that have ended.
+    alone. `noise` gives the variances [G] of measured goals, `link` the scale on which they are modelled; without a
+    `floor` it counts how bad bad trials are, which a search has no use for. A trial that violates a constraint is none
+    of the front; how likely one does, or fails, is learned from those that have ended.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Curves:
         reference: Sequence[float] | None = None,
         noise: Callable[[Floats], Floats] = no_noise,
         link: Link = IDENTITY,
+        floor: bool = True,
         seed: int = 0,
         fits: Fits | None = None,
     ) -> None:
         self.space, self.last, self.every, self.seed = space, last, every, seed
         self.keep = frozenset(keep) | {last}
-        self.noise, self.link, self._reference = noise, link, reference
+        self.noise, self.link, self.floor, self._reference = noise, link, floor, reference
         self.samples: dict[int, Sampled] = {}
         self.running: set[int] = set()
         self.complete: set[int] = set()
@@ -172,6 +174,12 @@ class Curves:
         mean, deviation = at_end(outlook.models, self.link, self.space.encode([sampled]), np.array([NEW]))
         return Proposal(sampled, gain, tuple(mean[0].tolist()), tuple(deviation[0].tolist()))
 
+    def drawn_at_end(self, samples: Sequence[Mapping[str, object]], count: int, draw: np.random.Generator) -> Floats:
+        """[S, N, G]: goals at the last epoch by functions drawn from the posterior, without luck and noise."""
+        x = self.space.encode(samples)
+        each = [model.drawn(x, 1.0, count, draw) for model in self._models()]
+        return np.stack([self.link.back(goal, np.zeros_like(goal))[0] for goal in each], axis=2)
+
     def outlook(self, *, without: int | None = None) -> Outlook:
         """What is expected if the running trials, but for one, end as expected."""
         if without not in self._outlooks:
@@ -223,7 +231,7 @@ class Curves:
                 before, noise = self._measured(arrived) if arrived else (y, variance)
                 self._fits[key] = self._fitted(arrived, before[:, goal], noise[:, goal])
             rows = self._rows(places, y[:, goal], variance[:, goal])
-            models.append(CurveModel(rows, self.space.group, self._fits[key]))
+            models.append(CurveModel(rows, self.space.group, self._fits[key], floor=self.floor))
         return models
 
     def _limits(self) -> list[CurveModel]:
@@ -249,7 +257,7 @@ class Curves:
     def _fitted(self, places: Sequence[Place], y: Floats, variance: Floats) -> Floats:
         if not places:
             return prior(len(self.space.knobs))[0]
-        return fit(self._rows(places, y, variance), self.space.group)
+        return fit(self._rows(places, y, variance), self.space.group, floor=self.floor)
 
     def _rows(self, places: Sequence[Place], y: Floats, variance: Floats) -> Rows:
         x = self.space.encode([self.samples[n] for n, _ in places])

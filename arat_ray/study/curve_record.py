@@ -3,13 +3,15 @@ event by event and in its order, and what will. So a resumed study goes on as an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from arat_ray.experiment.early_stopping import ExpectedGain
+from arat_ray.experiment.search import Domain
 from arat_ray.experiment.spec import Experiment, Sampled
+from arat_ray.frontier.dominance import Floats
 from arat_ray.frontier.knobs import Space
-from arat_ray.frontier.links import IDENTITY, LOGIT, no_noise, of_counts
+from arat_ray.frontier.links import IDENTITY, LOGIT, Link, no_noise, of_counts
 from arat_ray.results.reading import Reading
 from arat_ray.results.schema import ACCURACIES
 from arat_ray.results.segments import folder_of
@@ -36,19 +38,17 @@ def open_curves(experiment: Experiment, record: StudyRecord) -> Curves | None:
     from arat_ray.frontier.curves import Curves
 
     every = experiment.validation.every
-    keep = stopping.rungs(epochs) if stopping else _powers(every, epochs)
-    is_counted = all(goal in ACCURACIES for goal in experiment.maximize)
+    keep = stopping.rungs(epochs) if stopping else powers(every, epochs)
     curves = Curves(
-        space_of(experiment),
+        space_of(experiment.search),
         last=epochs,
         every=every,
         keep=keep,
         reference=[0.0] * len(experiment.maximize),
-        noise=of_counts(experiment.validation.images) if is_counted else no_noise,
-        link=LOGIT if is_counted else IDENTITY,
+        **of_goals(experiment.maximize, experiment.validation.images),
         seed=sampler.seed if sampler else 0,
     )
-    hearing = Hearing(experiment, curves)
+    hearing = Hearing(curves, experiment.maximize, choose=experiment.validation.choose)
     for line in Reading(folder_of(record.study)):
         if line.kind in HEARD:
             hearing(line.event)
@@ -56,7 +56,21 @@ def open_curves(experiment: Experiment, record: StudyRecord) -> Curves | None:
     return curves
 
 
-def _powers(first: int, before: int) -> list[int]:
+class OfGoals(TypedDict):
+    """How noisy goals are, and on which scale they are modelled, as arguments of `Curves`."""
+
+    noise: Callable[[Floats], Floats]
+    link: Link
+
+
+def of_goals(goals: Sequence[str], images: int) -> OfGoals:
+    """Accuracies are counts of so many validation images."""
+    if all(goal in ACCURACIES for goal in goals):
+        return OfGoals(noise=of_counts(images), link=LOGIT)
+    return OfGoals(noise=no_noise, link=IDENTITY)
+
+
+def powers(first: int, before: int) -> list[int]:
     """first, 3 first, 9 first, ... below a number."""
     found, epoch = [], first
     while epoch < before:
@@ -65,11 +79,10 @@ def _powers(first: int, before: int) -> list[int]:
     return found
 
 
-def space_of(experiment: Experiment) -> Space:
+def space_of(search: Mapping[str, Domain]) -> Space:
     """The knobs of a search and its conditions."""
     from arat_ray.study.curve_sampler import knob_of
 
-    search = experiment.search
     knobs = [knob_of(path, domain.distribution()) for path, domain in search.items()]
     return Space(knobs, lambda path, sampled: search[path].applies(sampled))
 
@@ -97,8 +110,8 @@ def default_of(experiment: Experiment) -> Sampled | None:
 class Hearing:
     """Tells curves what happens in a study, by the events of its record."""
 
-    def __init__(self, experiment: Experiment, curves: Curves) -> None:
-        self.experiment, self.curves = experiment, curves
+    def __init__(self, curves: Curves, goals: Sequence[str], *, choose: str) -> None:
+        self.curves, self.goals, self.choose = curves, goals, choose
         self._best: dict[int, tuple[float, list[float | None]]] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -115,14 +128,14 @@ class Hearing:
         elif kind == "ended" and what["status"] in HOW:
             number = number_of(what["trial_id"])
             if what["status"] == "complete":
-                curves.measured(number, curves.last, [what.get(goal) for goal in self.experiment.maximize])
+                curves.measured(number, curves.last, [what.get(goal) for goal in self.goals])
             curves.ended(number, HOW[what["status"]], event.get("violations"))
 
     def _goals(self, number: int, row: Mapping[str, Any]) -> list[float | None]:
         """What the trial would have reached, were this its last epoch; those of its best one where that counts."""
-        goals: list[float | None] = [row.get(f"validation_{goal}") for goal in self.experiment.maximize]
+        goals: list[float | None] = [row.get(f"validation_{goal}") for goal in self.goals]
         robust = row.get("validation_robust_accuracy")
-        if self.experiment.validation.choose == "last" or robust is None:
+        if self.choose == "last" or robust is None:
             return goals
         best = self._best.get(number)
         if best is None or robust > best[0]:

@@ -23,14 +23,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.frontier.curves import Curves, Fits, How
 from arat_ray.frontier.knobs import Knob, Sampled, Space
+from arat_ray.study.optuna_view import PROPOSAL
 
 STARTUP = 16
 """Quasi-random trials at the beginning."""
 RANDOM_SHARE = 0.1
 """Of later trials, those that are drawn at random: a model may be wrong where it has not looked."""
-PROPOSAL = "curves:proposal"
-"""Optuna's system attribute of a trial that says why it was proposed: `by` default, start, random or gain; for gain
-also the goals `expected` at its end and their `deviation`, as they are maximised, and the `gain` in hypervolume."""
 HOW: dict[TrialState, How] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",

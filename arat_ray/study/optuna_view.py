@@ -12,6 +12,10 @@ from optuna.storages.journal import BaseJournalBackend
 
 from arat_ray import whole_files
 
+PROPOSAL = "curves:proposal"
+"""Optuna's system attribute of a trial by which `curves` says why it proposed it: `by` default, start, random or gain;
+for gain also the goals `expected` at its end, as they are maximised, their `deviation`, and the `gain` in hypervolume.
+"""
 FILE = Path("journal") / "optuna.log"
 
 Entry = dict[str, Any]

@@ -4,7 +4,6 @@ worth its time, and a line for people."""
 from __future__ import annotations
 
 from arat_ray.study.budget import Watch
-from arat_ray.study.curve_sampler import CurveSampler
 from arat_ray.study.trials import StudyTrials
 from arat_ray.units import duration
 
@@ -17,10 +16,12 @@ def promise(study_trials: StudyTrials) -> float | None:
 
     None where the next trial is there already (interrupted, or given), and before the sampler's model begins.
     """
-    curves, sampler = study_trials.curves, study_trials.study.sampler
-    if curves is None or not isinstance(sampler, CurveSampler) or study_trials.has_more:
+    curves = study_trials.curves
+    if curves is None or not study_trials.experiment.proposes_by_gain or study_trials.has_more:
         return None
-    if len(curves.samples) < sampler.startup or len(curves) == 0:
+    from arat_ray.study.curve_sampler import STARTUP  # with scipy, which other searches do without
+
+    if len(curves.samples) < STARTUP or len(curves) == 0:
         return None
     return curves.propose().gain
 

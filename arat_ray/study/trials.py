@@ -19,8 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from arat_ray.experiment.spec import Experiment, Sampled, Sampler
 from arat_ray.study import curve_record
-from arat_ray.study.curve_sampler import PROPOSAL
-from arat_ray.study.optuna_view import FILE, OptunaView
+from arat_ray.study.optuna_view import FILE, PROPOSAL, OptunaView
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.samplers import make_sampler
 from arat_ray.study.state import Phase

@@ -18,7 +18,7 @@ PROBLEMS = [Surrogate, Crossing]
 @pytest.mark.parametrize("kind", PROBLEMS)
 def test_no_trial_lies_beyond_the_front_that_is_called_true(kind: type[Problem]) -> None:
     problem, draw = kind(), np.random.default_rng(0)
-    space, last = space_of(problem.experiment), problem.experiment.base.epochs
+    space, last = space_of(problem.experiment.search), problem.experiment.base.epochs
     ends = [problem.truth(space.sample(draw.random(len(space.knobs))), last) for _ in range(1500)]
     assert 0.85 < hypervolume(ends, [0, 0]) / problem.best < 1
 
