@@ -20,7 +20,7 @@ from arat_ray.frontier.expected_improvement import boxes
 from arat_ray.frontier.knobs import Sampled, Space
 from arat_ray.frontier.links import IDENTITY, Link, no_noise
 from arat_ray.frontier.outlook import Outlook, at_end, feasible
-from arat_ray.frontier.proposals import Proposal, best_of
+from arat_ray.frontier.proposals import NewTrial, best_of
 
 ROWS_AT_MOST = 400
 """That a model rests on: they bound the time of a proposal."""
@@ -71,7 +71,7 @@ class Curves:
         self._arrived: list[Place] = []
         self._fits: Fits = {} if fits is None else fits
         self._outlooks: dict[int | None, Outlook] = {}
-        self._proposals: dict[int | None, Proposal] = {}
+        self._proposals: dict[int | None, NewTrial] = {}
 
     # What is told ----------------------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Curves:
         mean, deviation = at_end(self._models(), self.link, x, np.array([number]))
         return mean[0], deviation[0]
 
-    def propose(self, *, without: int | None = None) -> Proposal:
+    def propose(self, *, without: int | None = None) -> NewTrial:
         """The new trial that is expected to add most, were the running ones, but for one, to end as expected.
 
         The same sample twice only where all are taken.
@@ -163,7 +163,7 @@ class Curves:
             ahead.begin(1 + max(ahead.samples), proposal.sampled)
         return gains
 
-    def _best_new(self, outlook: Outlook) -> Proposal:
+    def _best_new(self, outlook: Outlook) -> NewTrial:
         sampled, gain = best_of(
             self.space,
             lambda samples: outlook.gains(self.space.encode(samples), np.full(len(samples), NEW)),
@@ -172,7 +172,7 @@ class Curves:
             draw=np.random.default_rng([self.seed, len(self.samples), len(self._arrived)]),
         )
         mean, deviation = at_end(outlook.models, self.link, self.space.encode([sampled]), np.array([NEW]))
-        return Proposal(sampled, gain, tuple(mean[0].tolist()), tuple(deviation[0].tolist()))
+        return NewTrial(sampled, gain, tuple(mean[0].tolist()), tuple(deviation[0].tolist()))
 
     def drawn_at_end(self, samples: Sequence[Mapping[str, object]], count: int, draw: np.random.Generator) -> Floats:
         """[S, N, G]: goals at the last epoch by functions drawn from the posterior, without luck and noise."""

@@ -17,7 +17,7 @@ CLIMBS, CLIMBERS, AROUND = (0.08, 0.03), 4, 15
 """How far the best look around then, how many of them, and at how many points each."""
 
 
-class Proposal(NamedTuple):
+class NewTrial(NamedTuple):
     """A new trial, the hypervolume that it is expected to add, and mean and deviation [G] of its goals at its end."""
 
     sampled: Sampled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -85,7 +86,7 @@ def write_csv(listing: Listing, file: SupportsWrite[str]) -> None:
     """One line a row, all numbers in full."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(listing.columns)
-    writer.writerows([_plain(row[name]) for name in listing.columns] for row in listing.rows)
+    writer.writerows([_cell(row[name]) for name in listing.columns] for row in listing.rows)
 
 
 def as_json(listing: Listing) -> list[dict[str, Any]]:
@@ -183,6 +184,8 @@ def _shown(name: str, value: Any, status: str) -> str:
         return f"{100 * value:.1f}"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, list):
+        return ", ".join(f"{key} {each:.4g}" for key, each in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -192,7 +195,14 @@ def _cut(text: str) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """A map, of which Arrow makes pairs, by its keys, and a time as text."""
+    if isinstance(value, list):
+        return dict(value)
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(dict(value)) if isinstance(value, list) else _plain(value)
 
 
 def _json(value: Any) -> Any:

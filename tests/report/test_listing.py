@@ -104,3 +104,15 @@ def test_an_unknown_column_is_named_with_the_likely_one(study: Path) -> None:
         study, "--sort", "robust_acc", code=2
     )
     assert "did you mean 'method.beta'?" in trials(study, "--columns", "number,method.beat", code=2)
+
+
+def test_what_was_expected_of_a_proposed_trial_is_shown_by_goal(study: Path) -> None:
+    writer = StudyTables(study, params={"method.beta": pa.float64(), "batch_size": pa.int64()}, metadata=METADATA)
+    expected = {"clean_accuracy": 0.91, "robust_accuracy": 0.4}
+    row: dict[str, Any] = {"trial_id": "small-00004", "attempt": 1, "number": 4, "status": "running", "config": "{}"}
+    writer.trial({**row, "proposed_by": "gain", "proposed_expected": expected})
+    writer.flush()
+    column = ("--columns", "proposed_expected")
+    assert "clean_accuracy 0.91, robust_accuracy 0.4" in " ".join(trials(study, *column).split())
+    assert json.loads(trials(study, "--json"))[-1]["proposed_expected"] == expected
+    assert json.loads(list(csv.DictReader(io.StringIO(trials(study, "--csv"))))[-1]["proposed_expected"]) == expected
