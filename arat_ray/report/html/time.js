@@ -1,6 +1,7 @@
 // The search as it stood after some hours: what each trial had shown by then, and which of them made up the front
 
 const TICKS = 200;
+const PLAY_MS = 10000;
 const clock = { span: 0, timer: null };
 
 // Of a trial that had not ended, what was measured last; what lies between two known moments went on evenly
@@ -58,10 +59,11 @@ function pausePlay() {
 function play() {
   if (clock.timer !== null) { pausePlay(); return; }
   const steps = matchMedia("(prefers-reduced-motion: reduce)").matches ? 10 : 100;
-  clock.timer = setInterval(() => {
-    asOf(state.until + clock.span / steps);
+  const began = performance.now() - ((state.until ?? 0) / clock.span) * PLAY_MS;
+  clock.timer = setInterval(() => { // by the time that has passed, as many trials take longer to draw than a step
+    asOf((clock.span * Math.round(((performance.now() - began) / PLAY_MS) * steps)) / steps);
     if (state.until === null) pausePlay();
-  }, 10000 / steps);
+  }, PLAY_MS / steps);
   asOf(state.until ?? 0);
 }
 
