@@ -1,0 +1,182 @@
+"""Real searches through Ray: random, TPE with pareto_asha and curves with expected_gain, at equal device time.
+
+    python benchmarks/search/real.py --results results/real --seeds 5 --output benchmarks/search_real.md
+    python benchmarks/search/real.py --results results/real --seeds 5 --only curves --seed 3    # one study alone
+
+A study is one strategy and one seed of real.yaml: all begin with the same known point, and train until its budget, in
+whole trials' worth of epochs, is spent. Device time is counted in epochs, which cost the same in all trials and do not
+depend on what else a machine is doing. What counts is the hypervolume of the front among the trials that had ended by
+then: on validation images, and on test images of the members that validation chose. A study that is there is not run
+again, an interrupted one goes on; the report is made of those that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import arat_ray
+from arat_ray.experiment.config import load
+from arat_ray.experiment.early_stopping import EarlyStopping, ExpectedGain, ParetoAsha
+from arat_ray.experiment.spec import Experiment, Sampler
+from arat_ray.frontier.dominance import hypervolume, non_dominated
+from arat_ray.results import reader
+
+HERE = Path(__file__).parent
+STRATEGIES: Mapping[str, tuple[str, Literal["random", "tpe", "curves"], EarlyStopping | None]] = {
+    "random": ("random", "random", None),
+    "tpe": ("TPE + pareto_asha", "tpe", ParetoAsha(name="pareto_asha", min_epochs=1, reduction_factor=3)),
+    "curves": ("curves + expected_gain", "curves", ExpectedGain(name="expected_gain", min_epochs=1, rung_factor=3)),
+}
+"""In the report, its sampler, and its early stopping."""
+MOMENTS = {"after a tenth": 0.1, "after a third": 1 / 3, "at the end": 1.0}
+Floats = npt.NDArray[np.float64]
+
+
+class Run(NamedTuple):
+    """One study: its trials in the order in which they were complete."""
+
+    epochs: Floats
+    """[N]: trained by all trials when each was complete."""
+    validation: Floats
+    """[N, 2]"""
+    test: Floats
+    """[N, 2]"""
+    trials: int
+    """That ended within the budget, whole or stopped."""
+
+
+def experiment(strategy: str, seed: int) -> Experiment:
+    """real.yaml with a strategy's sampler and early stopping."""
+    _, sampler, stopping = STRATEGIES[strategy]
+    update = {"name": f"{strategy}-{seed}", "sampler": Sampler(name=sampler, seed=seed), "early_stopping": stopping}
+    return load(HERE / "real.yaml").model_copy(update=update)
+
+
+def study(strategy: str, seed: int, results: Path) -> Path:
+    """Run a study until its budget is spent, and measure its trials on the test images; where it is, as it is."""
+    asked = experiment(strategy, seed)
+    folder = results / asked.name
+    trials = budget = asked.budget.trials or 0
+    while (left := budget * asked.base.epochs - _trained(folder)) > 0:
+        if ended := _ended(folder):
+            trials = max(trials, ended + math.ceil(left * ended / _trained(folder)))
+        arat_ray.tune(asked, results=results, trials=trials, resume=folder.exists())
+        print(f"{asked.name}: {trials} trials, {_trained(folder)} epochs", flush=True)
+    if not reader.part_files(folder / "evaluations"):
+        attack = asked.validation.attack
+        arat_ray.Study(folder).evaluate(attack="pgd", epsilon=attack.epsilon, steps=20, split="test")
+    return folder
+
+
+def _trained(folder: Path) -> int:
+    return reader.read(folder, "epochs", ["epoch"]).num_rows if reader.part_files(folder / "epochs") else 0
+
+
+def _ended(folder: Path) -> int:
+    if not reader.part_files(folder / "trials"):
+        return 0
+    status = reader.read(folder, "trials", ["status"]).to_pylist()
+    return sum(row["status"] in ("complete", "pruned", "failed") for row in status)
+
+
+def read(folder: Path, budget: int) -> Run:
+    """What a study had reached; `budget` in epochs."""
+    trials = {row["trial_id"]: row for row in reader.read(folder, "trials").to_pylist()}
+    accuracies: dict[str, dict[bool, float]] = {}
+    for row in reader.read(folder, "evaluations").to_pylist():
+        accuracies.setdefault(row["trial_id"], {})[row["attack"] == "none"] = row["accuracy"]
+    order = reader.read(folder, "epochs", ["trial_id"]).to_pylist()[:budget]
+    last = {row["trial_id"]: i + 1 for i, row in enumerate(order)}
+    trained = Counter(row["trial_id"] for row in order)
+    ended = [name for name in last if trained[name] == trials[name]["epochs_done"]]
+    whole = sorted((name for name in ended if trials[name]["status"] == "complete"), key=lambda name: last[name])
+    return Run(
+        np.array([last[name] for name in whole], dtype=np.float64),
+        np.array([[trials[name]["clean_accuracy"], trials[name]["robust_accuracy"]] for name in whole]),
+        np.array([[accuracies[name][True], accuracies[name][False]] for name in whole]),
+        len(ended),
+    )
+
+
+def reached(run: Run, epochs: float) -> tuple[float, float]:
+    """Hypervolume of the front after so many epochs: on validation, and on the test images of its members."""
+    there = run.epochs <= epochs
+    if not there.any():
+        return 0.0, 0.0
+    front = non_dominated(run.validation[there])
+    return hypervolume(run.validation[there][front], [0, 0]), hypervolume(run.test[there][front], [0, 0])
+
+
+def when(run: Run, goal: float, budget: int) -> float:
+    """The share of the budget after which a hypervolume on validation was reached; infinite where it never was."""
+    moments = (epochs for epochs in run.epochs.tolist() if reached(run, epochs)[0] >= goal)
+    return next(moments, math.inf) / budget
+
+
+def report(runs: Mapping[str, Sequence[Run]], budget: int) -> Iterator[str]:
+    """The tables; `budget` in epochs."""
+    yield "# Real searches"
+    yield ""
+    yield (
+        f"`python benchmarks/search/real.py`; see there. Digits, the quick start's space, {budget} epochs of training "
+        "a study, two trials at once through Ray. Hypervolume above (0, 0): median over the seeds [lowest, highest]."
+    )
+    for title, which in (("On validation images", 0), ("On test images, PGD-20", 1)):
+        yield from ("", f"## {title}", "", f"| | seeds | {' | '.join(MOMENTS)} | trials |", f"|---{'|---' * 5}|")
+        for strategy, found in runs.items():
+            cells = [_cell([reached(run, part * budget)[which] for run in found]) for part in MOMENTS.values()]
+            trials = f"{np.median([run.trials for run in found]):.0f}"
+            yield f"| {STRATEGIES[strategy][0]} | {len(found)} | {' | '.join(cells)} | {trials} |"
+    if "random" in runs:
+        goal = float(np.median([reached(run, budget)[0] for run in runs["random"]]))
+        yield from (
+            "",
+            f"What random search has at its end, {goal:.4f} on validation, was reached after this share:",
+            "",
+        )
+        for strategy, found in runs.items():
+            shares = [f"{share:.2f}" if math.isfinite(share := when(run, goal, budget)) else "never" for run in found]
+            yield f"- {STRATEGIES[strategy][0]}: {', '.join(shares)}"
+
+
+def _cell(values: Sequence[float]) -> str:
+    return f"{np.median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=5, help="so many, from 0")
+    parser.add_argument("--seed", type=int, action="append", help="these instead; repeatable")
+    parser.add_argument("--only", action="append", choices=list(STRATEGIES), help="these alone; repeatable")
+    parser.add_argument("--no-run", action="store_true", help="report what is there")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    if not options.no_run:
+        for seed in options.seed or range(options.seeds):
+            for strategy in options.only or STRATEGIES:
+                study(strategy, seed, options.results)
+    asked = experiment("random", 0)
+    budget = (asked.budget.trials or 0) * asked.base.epochs
+    runs: dict[str, list[Run]] = {}
+    for strategy in STRATEGIES:
+        folders = sorted(options.results.glob(f"{strategy}-*"))
+        finished = [folder for folder in folders if reader.part_files(folder / "evaluations")]
+        if finished:
+            runs[strategy] = [read(folder, budget) for folder in finished]
+    lines = list(report(runs, budget))
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
