@@ -20,8 +20,9 @@ from arat_ray.frontier.knobs import Knob, Space
 
 DRAWS = 200
 """Functions that are drawn from the posterior of each goal."""
-SETTINGS = 64
-"""Of the other knobs."""
+SETTINGS, POINTS = 64, 2048
+"""Of the other knobs; and with all values of one at most, because the time grows with their cube: fewer settings where
+it has many values."""
 LEVELS = 7
 """Values of an interval, its ends among them."""
 INTERVAL = (5, 95)
@@ -58,14 +59,18 @@ class Importance(NamedTuple):
 def importance(
     curves: Curves, *, sets: Mapping[str, Mapping[Any, frozenset[str]]] | None = None, seed: int = 0
 ) -> list[Importance]:
-    """Of all knobs, those that move the front most first.
+    """Of all knobs that apply to any trial, those that move the front most first.
 
     `sets` has of each knob that chooses among sets the members of each choice.
     """
     found = []
     for knob in curves.space.knobs:
-        values, goals, volume = _drawn(curves, knob, np.random.default_rng(seed))
-        share = volume / volume.mean(axis=0).max()
+        count = len(knob.choices) if knob.choices is not None else LEVELS
+        settings = _settings(curves.space, knob.name)[: max(2, POINTS // count)]
+        if not len(settings):
+            continue
+        values, goals, volume = _drawn(curves, knob, count, settings, np.random.default_rng(seed))
+        share = volume / (volume.mean(axis=0).max() or 1.0)
         moved = [_moved(values, goals[:, :, goal]) for goal in range(goals.shape[2])]
         members = _members([(sets or {}).get(knob.name, {}).get(value, frozenset()) for value in values])
         inclusions = {
@@ -76,12 +81,12 @@ def importance(
     return sorted(found, key=lambda each: -each.front.by.effect)
 
 
-def _drawn(curves: Curves, knob: Knob, draw: np.random.Generator) -> tuple[list[Any], Floats, Floats]:
-    """The knob's values [L]; by drawn function [S] and value the goals [S, L, G], averaged over settings, and the
-    hypervolume [S, L] of their front."""
-    settings = _settings(curves.space, knob.name)
+def _drawn(
+    curves: Curves, knob: Knob, count: int, settings: Floats, draw: np.random.Generator
+) -> tuple[list[Any], Floats, Floats]:
+    """So many values [L] of the knob; by drawn function and value the goals [S, L, G], averaged over the settings
+    [B, K], and the hypervolume [S, L] of their front."""
     place = [each.name for each in curves.space.knobs].index(knob.name)
-    count = len(knob.choices) if knob.choices is not None else LEVELS
     ends = np.linspace(0, 1, count) if knob.choices is None else (np.arange(count) + 0.5) / count
     units = np.repeat(settings[None], count, axis=0)
     units[:, :, place] = ends[:, None]

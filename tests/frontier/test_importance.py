@@ -79,3 +79,15 @@ def test_the_knob_that_moves_the_front_most_comes_first_and_asking_again_says_th
     assert effects == sorted(effects, reverse=True)
     assert found[-1].knob != "layers"
     assert importance(known, sets=SETS) == found
+
+
+def test_many_values_take_no_more_memory_and_a_knob_that_applies_to_nothing_is_left_out() -> None:
+    knobs = [Knob(name="many", choices=tuple(range(300))), Knob(name="never", low=0.0, high=1.0)]
+    curves = Curves(Space(knobs, lambda name, sampled: name == "many"), reference=[0.0], floor=False)
+    for number in range(9):
+        curves.begin(number, {"many": number})
+        curves.measured(number, 1, [0.0])
+        curves.ended(number, "complete")
+    (found,) = importance(curves)
+    assert found.knob == "many"
+    assert np.isfinite(found.front.by).all()
