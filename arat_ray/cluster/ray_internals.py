@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray._private.node as node
 import ray._private.ray_constants as ray_constants
 import ray._private.services as services
-from ray._private import worker
+from ray._private import utils, worker
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.state import state
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray._raylet import (  # type: ignore[attr-defined]
+    DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    METRICS_AGENT_PORT_NAME,
+    METRICS_EXPORT_PORT_NAME,
+    GcsClient,
+    persist_port,
+)
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_list, _internal_kv_put
 
-__all__ = ["JOB_CONFIG_VARIABLE", "node", "ray_constants", "services"]
+__all__ = ["JOB_CONFIG_VARIABLE", "node", "persist_port", "ray_constants", "services", "utils"]
 
 JOB_CONFIG_VARIABLE = RAY_JOB_CONFIG_JSON_ENV_VAR
 """The environment variable with the configuration of the job that this process belongs to, as JSON."""
+AGENT_PORTS = (METRICS_AGENT_PORT_NAME, METRICS_EXPORT_PORT_NAME, DASHBOARD_AGENT_LISTEN_PORT_NAME)
+"""Ports of the dashboard's agent, which a raylet waits for."""
 psutil: Any = node.psutil  # Ray brings it along
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """One of Ray's names means something else in this block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def is_connected() -> bool:

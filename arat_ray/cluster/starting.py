@@ -22,8 +22,9 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from arat_ray.cluster import token
+from arat_ray.cluster.parts import left_out
 from arat_ray.cluster.ray_internals import node as ray_node
-from arat_ray.cluster.ray_internals import psutil, ray_constants, services
+from arat_ray.cluster.ray_internals import psutil, ray_constants, replaced, services
 from arat_ray.cluster.waiting import Waiting
 from arat_ray.text import plain
 
@@ -36,6 +37,7 @@ SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{LIMIT_S}",
     "RAY_enable_metrics_collection": "0",  # else a port of the machine gives them to everybody
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # addresses are 127.0.0.1, on Linux as well
+    "RAY_prestart_worker_first_driver": "0",  # those have another environment than trials: none would be used
 }
 """Of a Ray that runs on this machine alone. What the user has set counts."""
 OBJECT_STORE_BYTES = 100 << 20
@@ -89,7 +91,7 @@ def _started(options: dict[str, Any]) -> Path:
         folder = _folder()
         clear = functools.partial(_clear, end, folder)
         try:
-            with Waiting(what, give_up=clear), _settings(before):
+            with Waiting(what, give_up=clear), _settings(before), left_out(output=options["log_to_driver"]):
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -155,9 +157,9 @@ def _settings(before: set[int]) -> Iterator[None]:
     began = time.monotonic()
     with ExitStack() as changed:
         changed.enter_context(_variables(SETTINGS))
-        changed.enter_context(_replaced(services, "get_node", get_node))
-        changed.enter_context(_replaced(ray_node, "wait_for_persisted_port", wait_for_port))
-        changed.enter_context(_replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
+        changed.enter_context(replaced(services, "get_node", get_node))
+        changed.enter_context(replaced(ray_node, "wait_for_persisted_port", wait_for_port))
+        changed.enter_context(replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
         yield
 
 
@@ -180,16 +182,6 @@ def _variables(settings: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in new:
             os.environ.pop(name, None)
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _end_all_but(before: set[int]) -> None:

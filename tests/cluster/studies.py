@@ -38,6 +38,13 @@ EXPERIMENT: dict[str, Any] = {
     "resources": {"cpus_per_worker": 1, "concurrent_trials": 2},
 }
 COMMAND = (sys.executable, "-c", "from arat_ray.cli import main; main()")
+WRITING_AT_ONCE = """
+from arat_ray.study.record import StudyRecord
+StudyRecord.__init__.__kwdefaults__["flush_s"] = 0.1  # of 2 s: what is waited for in a table is seen as it happens
+from arat_ray.cli import main
+main()
+"""
+"""The command for tests that act in the middle of a trial: it would have ended before its tables tell of it."""
 
 
 def ray_processes() -> set[int]:
@@ -92,13 +99,19 @@ def without_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def tune_without_ray(file: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """`tune` where it is refused, or has nothing to do."""
-    return without_ray(*tune_command(file, *options)[len(COMMAND) :])
+    return without_ray(*tune_words(file, *options))
 
 
 def tune(file: Path, *options: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """`arat-ray tune FILE --results <beside it>/results OPTIONS`."""
-    return subprocess.run(tune_command(file, *options), capture_output=True, text=True, timeout=timeout, check=False)
+    command = [*COMMAND, *tune_words(file, *options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def tune_command(file: Path, *options: str) -> list[str]:
-    return [*COMMAND, "tune", str(file), "--results", str(file.parent / "results"), *options]
+    """The same for a driver that is watched, and so writes its tables at once."""
+    return [sys.executable, "-c", WRITING_AT_ONCE, *tune_words(file, *options)]
+
+
+def tune_words(file: Path, *options: str) -> list[str]:
+    return ["tune", str(file), "--results", str(file.parent / "results"), *options]

@@ -18,7 +18,16 @@ from arat_ray.results import reader
 from arat_ray.storage import objects
 from arat_ray.storage.address import Mirrored, mirror_of, parse, root
 from arat_ray.storage.mirror import TABLES, Mirror
-from tests.cluster.studies import COMMAND, EXPERIMENT, ray_processes, state_of, tune, wait_until, without_ray
+from tests.cluster.studies import (
+    COMMAND,
+    EXPERIMENT,
+    WRITING_AT_ONCE,
+    ray_processes,
+    state_of,
+    tune,
+    wait_until,
+    without_ray,
+)
 from tests.storage.conftest import Server, _server, address, server, there
 
 __all__ = ["_server", "address", "server"]
@@ -53,12 +62,10 @@ def epochs_there(study: Mirrored) -> int:
     return int(pq.ParquetFile(pa.BufferReader(part)).metadata.num_rows)
 
 
-PUSHING_OFTEN = """
+PUSHING_OFTEN = f"""
 from arat_ray.storage.pushing import Pushing
 Pushing.__init__.__kwdefaults__["every_s"] = 0.2  # seconds: then short trials are seen in the midst of their epochs
-from arat_ray.cli import main
-main()
-"""
+{WRITING_AT_ONCE}"""
 
 
 def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(

@@ -18,7 +18,7 @@ from arat_ray.cli import main
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
-from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
+from tests.cluster.studies import COMMAND, EXPERIMENT, WRITING_AT_ONCE, wait_until
 from tests.study.studies import study_of
 
 pytestmark = pytest.mark.ray
@@ -49,7 +49,9 @@ def trials(folder: Path) -> list[dict[str, Any]]:
 def test_a_front_is_trained_again_with_new_seeds_through_a_kill_and_an_extension(tmp_path: Path) -> None:
     study, folder = study_in(tmp_path), tmp_path / "small-confirm"
     killed = subprocess.Popen(
-        [*COMMAND, "confirm", str(study), "--seeds", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", WRITING_AT_ONCE, "confirm", str(study), "--seeds", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wait_until(lambda: any(row["epochs_done"] for row in trials(folder)), 120, "an epoch")
     killed.send_signal(signal.SIGKILL)

@@ -39,6 +39,7 @@ from tests.cluster.studies import (
     tune,
     tune_command,
     tune_without_ray,
+    tune_words,
     wait_until,
     without_ray,
 )
@@ -175,6 +176,8 @@ def test_ctrl_c_saves_exits_with_130_and_says_how_to_go_on(write: Write) -> None
     file = write(train=train, budget={"trials": 2})
     driver = subprocess.Popen(tune_command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(rows_so_far(file, "epochs")) >= 3, 240, "some epochs")
+    titles = [title(pid) for pid in ray_processes()]
+    assert not [each for each in titles if b"Dashboard" in each or b"IDLE" in each], "of no use to anybody"
     driver.send_signal(signal.SIGINT)
     _, stderr = driver.communicate(timeout=60)
     assert driver.returncode == INTERRUPTED
@@ -357,10 +360,12 @@ def test_a_worker_that_dies_is_another_attempt_and_goes_on_from_its_checkpoint(w
 
 def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_dies(write: Write) -> None:
     attack = EXPERIMENT["train"]["attack"] | {"steps": 3}
-    train = EXPERIMENT["train"] | {"sync_batch_norm": True, "epochs": 6, "attack": attack}
+    train = EXPERIMENT["train"] | {"sync_batch_norm": True, "epochs": 8, "attack": attack}
     file = write(train=train, resources={"workers": 2, "cpus_per_worker": 1}, budget={"trials": 3})
     driver = subprocess.Popen(tune_command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: {row["epochs_done"] for row in rows_so_far(file, "trials")} >= {6, 2}, 300, "a second trial")
+    wait_until(
+        lambda: any(row["number"] and row["epochs_done"] for row in rows_so_far(file, "trials")), 300, "another trial"
+    )
     workers = [pid for pid in ray_processes() if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
@@ -374,7 +379,7 @@ def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_die
     assert complete == {(number, 2 if number == lost["number"] else 1) for number in range(3)}
     assert {row["workers"] for row in found} == {2}
     epochs = [(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")]
-    assert sorted(epochs) == [(f"small-{number:05d}", epoch) for number in range(3) for epoch in range(1, 7)]
+    assert sorted(epochs) == [(f"small-{number:05d}", epoch) for number in range(3) for epoch in range(1, 9)]
     assert {row["validation_images"] for row in rows(file, "epochs")} == {500}
 
 
@@ -404,7 +409,7 @@ def test_a_ray_that_fails_and_then_is_slower_than_its_limits_starts_and_what_nev
     raylet.write_text(RAYLET.format(folder=file.parent, raylet=RAYLET_EXECUTABLE))
     raylet.chmod(0o755)
     refused = subprocess.run(
-        [sys.executable, "-c", SLOW, str(raylet), *tune_command(file)[len(COMMAND) :]],
+        [sys.executable, "-c", SLOW, str(raylet), *tune_words(file)],
         env=os.environ | {"RAY_raylet_start_wait_time_s": "1", "HOME": str(file.parent)},
         capture_output=True,
         text=True,

@@ -94,7 +94,9 @@ def started(home: Path, token: str) -> Iterator[Head | None]:
         env["PATH"] = f"{scripts}:{os.environ['PATH']}"
         said = Path(folder) / "said"
         with said.open("wb") as output:
-            ray = subprocess.Popen(command, env=os.environ | env, stdout=output, start_new_session=True)
+            ray = subprocess.Popen(
+                command, env=os.environ | env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         found = Head(f"http://127.0.0.1:{port}", token, home)
 
         def is_up() -> bool:
@@ -102,7 +104,9 @@ def started(home: Path, token: str) -> Iterator[Head | None]:
 
         try:
             wait_until(lambda: ray.poll() is not None or is_up(), 300, "the head")
-            yield found if ray.poll() is None else None
+            is_there = ray.poll() is None
+            yield found if is_there else None
+            assert not is_there or ray.poll() is None, f"the head has ended by itself: {said.read_text()}"
         finally:
             ray.terminate()  # it ends its processes one after another; the whole group at once takes it 30 s
             ray.wait(60)
