@@ -19,6 +19,7 @@ from arat_ray.report import view
 from arat_ray.results import reader
 from arat_ray.storage.address import Mirrored
 from arat_ray.storage.mirror import Mirror
+from arat_ray.text import plain
 
 TABLES = ("trials", "decisions", "epochs", "evaluations")
 DESCRIPTION = "study.json"
@@ -87,7 +88,7 @@ class Live:
             self._files, self._problem = files, None
             self._rests_until = time.monotonic() + REST * (time.monotonic() - began)
         except (ValueError, OSError) as error:
-            self._problem = f"{error}"
+            self._problem = plain(error)
             self._rests_until = time.monotonic() + BUCKET_S
 
     def _bring(self) -> None:

@@ -6,7 +6,7 @@ Of each trial the last attempt counts; its curves are the epochs of all attempts
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
         "trials": trials,
         "beside": beside,
         "dials": _dials(dialled),
-        "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point, ended),
+        "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point, timeline.spent(every)),
         "facts": list(facts.of(study, description, rows, every)),
     }
 
@@ -182,15 +182,15 @@ def _dials(rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def _hypervolumes(
-    competing: Sequence[Row], points: Any, reference: Sequence[float], ended: Mapping[str, float | None]
+    competing: Sequence[Row], points: Any, reference: Sequence[float], spent: Callable[[Any], Sequence[float | None]]
 ) -> list[list[float | None]]:
-    """After each competing trial, in the order in which they ended: their number, hypervolume, and hours."""
+    """After each competing trial, in the order in which they ended: their number, hypervolume, and what was spent."""
     ends = [row["ended_at"].timestamp() if row["ended_at"] else math.inf for row in competing]
     front, found = points[:0], []
     for count, i in enumerate(np.argsort(ends, kind="stable"), 1):
         front = np.concatenate([front, points[i : i + 1]])
         front = front[non_dominated(front)]
-        found.append([count, _rounded(hypervolume(front, reference)), ended[competing[i]["trial_id"]]])
+        found.append([count, _rounded(hypervolume(front, reference)), *map(_rounded, spent(competing[i]["ended_at"]))])
     return found
 
 

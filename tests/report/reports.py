@@ -44,7 +44,7 @@ def write(
 ) -> Path:
     """A study of such rows of `trials`, each with curves, one as given; the label of the odd ones is hostile."""
     study = folder / name
-    metadata = Metadata(study=name, goals=GOALS, reference_point=(0.0, 0.0), revision="4f2a")
+    metadata = Metadata(study=name, goals=GOALS, reference_point=(0.0,) * len(GOALS), revision="4f2a")
     params = {"method.layers": pa.string(), "method.weight": pa.float64()}
     writer = StudyTables(study, params=params, metadata=metadata, decisions=True)
     halving = Halving([1], reduction_factor=2)

@@ -15,6 +15,7 @@ from arat_ray.report.live import Live
 from arat_ray.report.page import page
 from arat_ray.report.serving import Server
 from tests.frontier.tables import evaluated
+from tests.report import reports
 from tests.report.reports import COMPLETE, HOSTILE, TRIALS, grow, write
 
 AXE = "4.14.1"
@@ -248,6 +249,15 @@ def test_the_slider_shows_front_and_hypervolume_as_they_were_known(opened: Opene
     assert opened.text("#summary").startswith("8 trials, 3 on the fronts")
 
 
+def test_the_hypervolume_is_drawn_over_hours_as_well(opened: Opened) -> None:
+    opened.tab.select_option("#over", label="device-hours of what had ended")
+    assert "over device-hours of what had ended: small comes to 0.44 after 3" in (
+        opened.tab.get_attribute("#hypervolume svg", "aria-label") or ""
+    )
+    titles = opened.tab.locator("#hypervolume title").all_text_contents()
+    assert titles[:3] == ["small: 0.36 at 0.01667", "small: 0.44 at 0.03333", "small: 0.44 at 0.05"]
+
+
 @pytest.mark.parametrize(("motion", "steps"), [("no-preference", 100), ("reduce", 10)])
 def test_playing_the_search_moves_less_where_that_is_asked_for(
     motion: str, steps: int, browser: Any, file: Path
@@ -278,7 +288,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
 
 
 def test_a_new_trial_comes_up_without_a_reload_and_takes_nothing_from_the_user(
-    served: tuple[Server, Path], browser: Any
+    served: tuple[Server, Path], browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, study = served
     tab = browser.new_context().new_page()
@@ -298,6 +308,10 @@ def test_a_new_trial_comes_up_without_a_reload_and_takes_nothing_from_the_user(
     assert tab.inner_text("#h-trial") == "Trial 1"
     assert tab.locator("#tradeoff path.point.front").count() == 3
     assert tab.inner_text("#summary").startswith("8 trials, 3 on the front")
+    shutil.rmtree(study)
+    monkeypatch.setattr(reports, "GOALS", ("robust_accuracy",))
+    write(study.parent, TRIALS[1])  # another one in its place
+    tab.wait_for_selector("#summary:has-text('1 trial, 1 on the front; best robust accuracy (%) 50')", timeout=5000)
     tab.context.set_offline(True)
     tab.wait_for_selector("#live:has-text('Not up to date')", timeout=3000)
     tab.context.set_offline(False)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -78,11 +79,14 @@ def test_a_curve_is_kept_as_steps_of_whole_numbers(values: list[float | None], p
 def test_intervals_and_hypervolume_are_those_of_the_front(tmp_path: Path) -> None:
     (study,) = view.of([write(tmp_path, *TRIALS)])["studies"]
     assert study["trials"][0]["intervals"][1] == pytest.approx([0.37007, 0.43070], abs=1e-4)
-    assert study["hypervolume"] == [
-        [1, 0.36, 0.0167],
-        [2, 0.44, 0.0333],
-        [3, 0.44, 0.05],
-    ]  # 0.9 x 0.4, and 0.8 x 0.1 more
+    device_hours = (0.016667, 0.033333, 0.05)  # a minute each; the hypervolume is 0.9 x 0.4, and 0.8 x 0.1 more
+    assert [point[:4] for point in study["hypervolume"]] == [
+        [count, value, hours, spent]
+        for count, value, hours, spent in zip(
+            (1, 2, 3), (0.36, 0.44, 0.44), (0.0167, 0.0333, 0.05), device_hours, strict=True
+        )
+    ]
+    assert {point[4] for point in study["hypervolume"]} == {None}  # nothing has a price
 
 
 def test_evaluations_stand_beside_what_the_search_measured(tmp_path: Path) -> None:
@@ -279,6 +283,19 @@ def test_how_far_each_trial_was_at_which_hour(tmp_path: Path) -> None:
     assert ends == {"a": 4.0, "of before": 4.0}
 
 
+def test_what_had_been_spent_is_that_of_the_attempts_that_had_ended() -> None:
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    rows: list[dict[str, Any]] = [
+        {"started_at": first, "ended_at": first + timedelta(hours=hours), "device_s": 3600.0, "cost_usd": usd}
+        for hours, usd in ((3, 1.5), (1, None), (2, 0.5))
+    ]
+    by = timeline.spent([*rows, {"started_at": first, "ended_at": None, "device_s": 7200.0, "cost_usd": None}])
+    assert by(first) == (0.0, 0.0, 0.0)
+    assert by(first + timedelta(hours=2)) == (2.0, 2.0, 0.5)
+    assert by(first + timedelta(hours=3)) == (3.0, 3.0, 2.0)
+    assert timeline.spent(rows[1:2])(None) == (0.0, 0.0, None)
+
+
 def test_what_can_be_drawn_of_little_is_drawn(tmp_path: Path) -> None:
     failed = view.of([write(tmp_path / "1", {"status": "failed", "error": "no memory"})])["studies"][0]
     assert (failed["hypervolume"], failed["trials"][0]["goals"]) == ([], [None, None])
@@ -286,7 +303,7 @@ def test_what_can_be_drawn_of_little_is_drawn(tmp_path: Path) -> None:
     assert half["trials"][0]["kind"] == "unfinished"
     nan = view.of([write(tmp_path / "4", {**TRIALS[0], "robust_accuracy": float("nan")}, TRIALS[1])])["studies"][0]
     assert [trial["kind"] for trial in nan["trials"]] == ["unfinished", "front"]
-    assert nan["hypervolume"] == [[1, 0.4, 0.0333]]
+    assert [point[:2] for point in nan["hypervolume"]] == [[1, 0.4]]
     study = write(tmp_path / "3", *TRIALS)
     (study / "study.json").unlink()
     assert "study.json" in view.of([study])["studies"][0]["trials"][0]["proposed"]

@@ -1,7 +1,7 @@
 // The page: what it knows, and how all of it is drawn, at first and again where something is new
 
 let view, goals, one, several, trials, params, conditions, columns;
-const state = { x: 0, y: 1, all: false, beside: 0, sort: null, down: false, rows: ROWS, chosen: null, ranges: [], kinds: new Set(KINDS), until: null };
+const state = { x: 0, y: 1, all: false, beside: 0, sort: null, down: false, rows: ROWS, chosen: null, ranges: [], kinds: new Set(KINDS), until: null, over: 0 };
 const drawn = { points: new Map(), parallel: new Map(), rows: new Map() };
 
 const named = (trial) => `trial ${trial.number}${several ? ` of ${trial.study.name}` : ""}`;
@@ -76,17 +76,26 @@ function summary() {
       : "This file holds the tables that it shows: arat-ray report --extract FILE -o FOLDER.");
 }
 
+// What the hypervolume is drawn over: the place of each in its points
+const OVER = [["complete trials", 0], ["hours", 2], ["device-hours of what had ended", 3], ["US dollars of what had ended", 4]];
+
 function hypervolume() {
   const complete = view.studies.filter((study) => study.hypervolume.length);
+  const there = OVER.filter(([, place]) => complete.some((study) => study.hypervolume.some((point) => point[place])));
+  const [name, place] = there[state.over] ?? OVER[0];
   const shown = complete.map((study) => study.hypervolume.filter((point) => state.until === null || point[2] <= state.until));
+  const drawnOver = (points) => points.filter((point) => point[place] !== null).map((point) => [point[place], point[1]]);
   const came = (study, i) => `${study.name} comes to ${shown[i].at(-1)?.[1] ?? 0} after ${shown[i].length}`;
   byId("hypervolume").replaceChildren(complete.length ? lines({ width: width(), height: 280, step: true,
-    label: `Hypervolume over complete trials: ${complete.map(came).join("; ")}`,
-    within: complete.flatMap((study) => study.hypervolume),
-    xLabel: "complete trials, in the order in which they ended", yLabel: "hypervolume",
+    label: `Hypervolume over ${name}: ${complete.map(came).join("; ")}`,
+    within: drawnOver(complete.flatMap((study) => study.hypervolume)), whole: place === 0,
+    xLabel: place ? name : "complete trials, in the order in which they ended", yLabel: "hypervolume",
     colours: complete.map((study) => view.studies.indexOf(study)),
-    series: complete.map((study, i) => ({ name: study.name, points: shown[i] })) })
+    series: complete.map((study, i) => ({ name: study.name, points: drawnOver(shown[i]) })) })
     : html("p", { class: "note" }, "No trial that may be on a front is complete yet."));
+  if (there.length > 1 && !byId("over")) byId("h-hypervolume").after(html("p", { class: "controls" }, html("label", {}, "over ",
+    html("select", { id: "over", onchange: (event) => { state.over = Number(event.target.value); hypervolume(); } },
+      ...there.map(([each], i) => html("option", { value: i }, each))))));
 }
 
 function failed() {

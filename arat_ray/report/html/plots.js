@@ -30,10 +30,10 @@ const marker = (shape, x, y, attributes, ...children) =>
 
 // Line plots with a table of their numbers for who cannot see them
 
-function lines({ label, xLabel, yLabel, series, colours, within, width = 420, height = 250, step = false }) {
+function lines({ label, xLabel, yLabel, series, colours, within, whole = true, width = 420, height = 250, step = false }) {
   const all = within ?? series.flatMap((each) => each.points);
   if (!all.length) return html("p", { class: "note" }, `${label}: nothing was measured.`);
-  const { at, parts } = frame({ width, height, xLabel, yLabel, whole: true,
+  const { at, parts } = frame({ width, height, xLabel, yLabel, whole,
     x: extent(all.map((point) => point[0]), 0.02), y: extent(all.map((point) => point[1])) });
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, parts);
   const legend = html("ul", { class: "legend" });
