@@ -165,20 +165,19 @@ def _beside(study: Path, rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def _dials(rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Under each of the conditions, of each network its settings of the dial, with clean and robust accuracy."""
-    found: dict[str, dict[tuple[str, str], dict[float, list[float]]]] = {}
+    """Under each of the conditions, of each network, soup and mixture its settings, with clean and robust accuracy."""
+    found: dict[str, dict[tuple[str, str, str], dict[float, list[float]]]] = {}
     for row in rows:
         if row.dial is not None:
             shares = [_rounded(count / row.images) for count in (row.clean_correct, row.correct)]
-            network = row.trial_id, row.checkpoint_sha256
+            network = row.trial_id, row.checkpoint, row.checkpoint_sha256
             found.setdefault(f"{row._replace(dial=None)}", {}).setdefault(network, {})[row.dial] = [row.dial, *shares]
-    return [
-        {
-            "how": how,
-            "curves": [{"trial": trial, "points": sorted(points.values())} for (trial, _), points in networks.items()],
-        }
-        for how, networks in found.items()
-    ]
+    return [{"how": how, "curves": list(map(_dial, networks.items()))} for how, networks in found.items()]
+
+
+def _dial(network: tuple[tuple[str, str, str], dict[float, list[float]]]) -> dict[str, Any]:
+    (trial, weights, _), points = network
+    return {"trial": trial, "weights": weights, "points": sorted(points.values())}
 
 
 def _hypervolumes(

@@ -100,7 +100,7 @@ def test_a_member_of_the_front_is_chosen_by_the_keyboard_alone(opened: Opened) -
 def test_settings_of_a_dial_are_points_that_a_line_joins(opened: Opened) -> None:
     titles = opened.tab.locator("#tradeoff path.dialled title").all_text_contents()
     assert titles == [
-        f"trial 1 of small, dial {dial}: clean accuracy (%) {clean}, robust accuracy (%) {robust}"
+        f"trial 1 of small, last, dial {dial}: clean accuracy (%) {clean}, robust accuracy (%) {robust}"
         for dial, clean, robust in (("0.5", 85, 38), ("1", 89, 30))
     ]
     assert (opened.tab.get_attribute("#tradeoff path.dial", "d") or "").count("L") == 1

@@ -104,12 +104,22 @@ def test_settings_of_a_dial_are_a_curve_of_their_network_and_nobodys_evaluation(
     evaluated(folder, "small-00001", clean=780, robust=420)
     for dial, clean, robust in ((1.0, 900, 100), (0.5, 850, 300)):
         evaluated(folder, "small-00001", clean=clean, robust=robust, dial=dial, key=f"{dial}")
+    mixed = {"checkpoint": "mix-small-00000-last", "checkpoint_sha256": "of two"}
+    evaluated(folder, "small-00001", clean=870, robust=350, dial=0.5, **mixed)
     (study,) = view.of([folder])["studies"]
     how = "autoattack linf 8/255, test split, 1,000 images"
     points = [[0.5, 0.85, 0.3], [1.0, 0.9, 0.1]]
-    assert study["dials"] == [{"how": how, "curves": [{"trial": "small-00001", "points": points}]}]
+    assert study["dials"] == [
+        {
+            "how": how,
+            "curves": [
+                {"trial": "small-00001", "weights": "last", "points": points},
+                {"trial": "small-00001", "weights": "mix-small-00000-last", "points": [[0.5, 0.87, 0.35]]},
+            ],
+        }
+    ]
     assert study["beside"] == [{"how": how, "points": {"small-00001": [0.78, 0.42]}}]
-    assert len(study["trials"][1]["evaluations"]) == 3
+    assert len(study["trials"][1]["evaluations"]) == 4
 
 
 def test_why_a_trial_was_proposed_and_what_to_type_about_it(tmp_path: Path) -> None:

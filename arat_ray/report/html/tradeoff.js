@@ -17,10 +17,10 @@ function besideOf(trial) {
   return [point[at[goals[state.x]]] * 100, point[at[goals[state.y]]] * 100];
 }
 
-// The curves of a trial's dial under the conditions that are chosen: settings, each with the values of the goals
+// The curves of a trial's dial, and of its soups and mixtures, under the conditions that are chosen
 function dialsOf(trial) {
   const found = trial.study.dials.find((each) => each.how === conditions[state.beside]);
-  return found && String(goals) === "clean_accuracy,robust_accuracy" ? found.curves.filter((each) => each.trial === trial.id).map((each) => each.points) : [];
+  return found && String(goals) === "clean_accuracy,robust_accuracy" ? found.curves.filter((each) => each.trial === trial.id) : [];
 }
 
 function range(of, all, beside) {
@@ -41,7 +41,7 @@ function tradeoff() {
     return;
   }
   const whole = trials.map((trial) => ({ ...trial, ...trial.final })).filter(isPlotted); // so that the axes stay in time
-  const dialled = whole.flatMap(dialsOf).flat().map(([, ...point]) => [point[state.x] * 100, point[state.y] * 100]);
+  const dialled = whole.flatMap(dialsOf).flatMap((each) => each.points).map(([, ...point]) => [point[state.x] * 100, point[state.y] * 100]);
   const beside = [...whole.map(besideOf).filter(Boolean), ...dialled];
   const ends = (axis) => whole.filter((trial) => trial.kind === "front" && trial.intervals[axis])
     .flatMap((trial) => trial.intervals[axis].map((end) => end * 100));
@@ -91,11 +91,11 @@ function tradeoff() {
       groups.lines.append(...own.slice(-2));
     }
     if (state.until === null) {
-      for (const points of dialsOf(trial)) {
+      for (const { weights, points } of dialsOf(trial)) {
         const places = points.map(([dial, ...point]) => [dial, at.x(point[state.x] * 100), at.y(point[state.y] * 100), point]);
         const curve = svg("path", { class: `dial ${colour}`, d: `M${places.map(([, x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}` });
         const dots = places.map(([dial, x, y, point]) => marker(DOT, x, y, { class: `point dialled ${colour}`, onclick: () => choose(trial) },
-          svg("title", {}, `${named(trial)}, dial ${text(dial)}: ${goals.map((goal, i) => `${titled(goal)} ${text(point[i], 100)}`).join(", ")}`)));
+          svg("title", {}, `${named(trial)}, ${weights}, dial ${text(dial)}: ${goals.map((goal, i) => `${titled(goal)} ${text(point[i], 100)}`).join(", ")}`)));
         own.push(curve, ...dots);
         groups.lines.append(curve, ...dots);
       }
