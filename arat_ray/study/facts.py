@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from arat_ray.experiment.spec import Experiment
@@ -108,13 +109,24 @@ def of_tables(study: Path, experiment: Experiment, record: str = "") -> tuple[Fa
         if not folder.is_dir():
             continue
         old = merging.read_what_is_whole(folder, schema(name, experiment, study), record)
-        if old.damaged:
-            damaged[name] = old.damaged
+        own = own_rows(old.table, experiment)
+        foreign = old.table.num_rows - own.num_rows
+        if old.damaged or foreign:
+            damaged[name] = old.damaged + [f"{foreign} rows of another study"] * bool(foreign)
         if name == "trials":
-            facts.trials = {(row["trial_id"], row["attempt"]): row for row in old.table.to_pylist()}
+            facts.trials = {(row["trial_id"], row["attempt"]): row for row in own.to_pylist()}
         else:
-            facts.tables[name] = merging.newest(old.table, TABLES[name].key)
+            facts.tables[name] = merging.newest(own, TABLES[name].key)
     return facts, damaged
+
+
+def own_rows(table: pa.Table, experiment: Experiment) -> pa.Table:
+    """The rows of a table of trials that are of this study, by their names: old parts do not say whose they are."""
+    if "evaluation_id" in table.column_names:
+        return table
+    names = table["trial_id"].to_pylist()
+    own = {name for name in set(names) if name.rpartition("-")[0] == experiment.name}
+    return table if len(own) == len(set(names)) else reader.keep(table, np.array([name in own for name in names]))
 
 
 def union(first: Facts, second: Facts) -> Facts:

@@ -231,7 +231,8 @@ def _replaced(
 ) -> Rebuilt:
     """Swap a table in where the old one is damaged, or differs; its rows are those of the record."""
     table = rewriting.table(known, name, experiment, study)
-    old = merging.read_what_is_whole(merging.before_rebuild(study / name), table.schema, record).table
+    found = merging.read_what_is_whole(merging.before_rebuild(study / name), table.schema, record).table
+    old = facts.own_rows(found, experiment)
     differs = merging.difference(old, table, TABLES[name].key)
     assert not differs.lost, f"{name}: a row of a readable part would be dropped"
     kept = None

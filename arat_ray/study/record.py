@@ -77,6 +77,7 @@ class StudyRecord:
             self._replay(reading)
             self.segments = Segments(folder, record=reading.record, lines=reading.lines, segment_bytes=segment_bytes)
             self._check_none_is_lost()
+            self.tables.belong_to(self.segments.record)
             self.tables.recall()
         except ValueError as error:
             raise ValueError(f"{folder}: {error}; {mend_with(study)}") from error

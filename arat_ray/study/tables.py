@@ -61,6 +61,12 @@ class StudyTables:
         if self._keeps_front:
             self.recall()
 
+    def belong_to(self, record: str) -> None:
+        """Have each part say so from the first one on, also where it is full before all rows are there."""
+        for table in (self.epochs, self.decisions, self.trials):
+            if table is not None:
+                table.mark = table.mark or f"{record}:0"
+
     @property
     def pending(self) -> int:
         """How many rows are not on disk yet."""

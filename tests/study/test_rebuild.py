@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -311,8 +313,6 @@ def test_with_each_line_of_the_record_damaged_and_a_table_too_a_study_is_mended_
 def test_a_deleted_part_in_between_is_told_and_made_again(study: Path) -> None:
     before = reader.read(study, "epochs")
     for number in range(3):  # as parts of eight rows would lie
-        import pyarrow.parquet as pq
-
         pq.write_table(before.slice(8 * number, 8), study / f"epochs/part-{number:05d}.parquet")
     (study / "epochs/part-00001.parquet").unlink()
     message = f"{study}/epochs/part-00001.parquet is missing; make it again with: arat-ray results rebuild {study}"
@@ -387,6 +387,20 @@ def test_a_part_of_the_same_study_begun_anew_is_told_and_costs_no_row(study: Pat
     message = f"{study / part} is made from another record than the one that study.json names; make it again with: arat"
     assert message in call("results", "show", study, code=2)
     assert "damaged or missing: part-00000.parquet" in call("results", "rebuild", study)
+    assert_equal(study, before)
+    assert "OK" in call("results", "verify", study)
+
+
+@pytest.mark.parametrize("name", ["trials", "epochs", "decisions"])
+def test_rows_of_another_study_in_a_part_that_does_not_say_so_are_told_and_kept_out(
+    study: Path, name: str
+) -> None:
+    before, part = all_rows(study), study / name / "part-00000.parquet"
+    foreign = pa.array([each.replace("small-", "other-") for each in reader.read(study, name)["trial_id"].to_pylist()])
+    table = reader.read(study, name)
+    pq.write_table(table.set_column(0, table.schema.field("trial_id"), foreign).replace_schema_metadata(None), part)
+    told = call("results", "rebuild", study)
+    assert f"{name}: {table.num_rows} rows; damaged or missing: {table.num_rows} rows of another study" in told
     assert_equal(study, before)
     assert "OK" in call("results", "verify", study)
 

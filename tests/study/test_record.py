@@ -17,6 +17,7 @@ import pytest
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.results.reading import Reading
+from arat_ray.results.table_folder import mark_of
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import trial_id
 from tests.disks import fill, small_disk
@@ -123,12 +124,22 @@ def test_waiting_doubles_until_its_longest(make: Make, tmp_path: Path) -> None:
     assert len(told) == 1
 
 
+def test_each_part_says_whose_it_is_also_where_the_first_rows_fill_more_than_one(make: Make, tmp_path: Path) -> None:
+    record = opened(tmp_path, make(), part_rows=2, flush_s=60.0)
+    begin(record)
+    report(record, range(5))
+    assert record.flush()
+    parts = reader.part_files(tmp_path / "epochs")
+    assert len(parts) == 3
+    assert {mark_of(reader.part_schema(part)).partition(":")[0] for part in parts} == {record.segments.record}
+
+
 def test_tick_writes_only_when_its_time_has_come(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     record = opened(tmp_path, make(), flush_s=0.5)
     begin(record)
-    for passed, is_written in ((0.4, False), (0.1, True)):
+    for passed, is_written in ((0.4, False), (0.2, True)):
         now[0] += passed
         record.tick()
         assert (record.pending == 0) == is_written
