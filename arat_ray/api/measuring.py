@@ -101,7 +101,7 @@ def reports(
             its_study, inside = session.study_of(other.path)
             session.pull(its_study, [inside], log=tell)
             (first,) = checkpoints
-            pair = pairs.Pair(other.way, load(first, mmap=True), load(other.path, mmap=True))
+            pair = pairs.TwoNetworks(other.way, load(first, mmap=True), load(other.path, mmap=True))
             pairs.check(pair, (first, other.path), dials or ())
             note(f"t = 0 is {first} and t = 1 {other.path}")
             if other.way == "mix":

@@ -203,7 +203,7 @@ def evaluate(
         model = checkpoint.network(state, averaged=averaged, dial=dial).to(device)
     else:
         assert dial is not None
-        pair = pairs.Pair(other.way, state, checkpoint.load(other.path, device=device))
+        pair = pairs.TwoNetworks(other.way, state, checkpoint.load(other.path, device=device))
         model = pairs.network(pair, dial, averaged=averaged, device=device)
     report = evaluate_network(
         model,

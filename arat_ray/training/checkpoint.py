@@ -51,7 +51,7 @@ class NotNowError(ValueError):
     """The disk did not give a checkpoint that may be well; another attempt may read it."""
 
 
-class DamagedError(ValueError):
+class NotACheckpointError(ValueError):
     """A file is no checkpoint, or not the one that was written."""
 
     def __init__(self, path: Path, why: str) -> None:
@@ -168,8 +168,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
 
     Only tensors and plain values are unpickled.
 
-    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version; a DamagedError
-    where it is none at all, NotNowError where the disk fails.
+    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version;
+    NotACheckpointError where it is none at all, NotNowError where the disk fails.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
@@ -187,7 +187,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         if isinstance(error, OSError) and error.errno is not None and not disk.is_lasting(error):
             raise NotNowError(f"{path}: cannot be read now ({error.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(path, reason) from error
+        raise NotACheckpointError(path, reason) from error
     raise ValueError(f"{path}: checkpoint format {version}, this version reads {FORMAT}")
 
 

@@ -25,7 +25,7 @@ NORM_IMAGES = 10_000
 """Training images on which a soup's norm statistics are estimated, at most; whole batches, as averages have it."""
 
 
-class Pair(NamedTuple):
+class TwoNetworks(NamedTuple):
     """Two checkpoints, and the way from the first (t = 0) to the second (t = 1)."""
 
     way: Way
@@ -33,7 +33,7 @@ class Pair(NamedTuple):
     b: Checkpoint
 
 
-def check(pair: Pair, names: Sequence[object], dials: Sequence[float]) -> None:
+def check(pair: TwoNetworks, names: Sequence[object], dials: Sequence[float]) -> None:
     """ValueError for networks that are not two of one kind, and for a setting that is not between them."""
     a, b = pair.a, pair.b
     if (a.shape, a.num_classes) != (b.shape, b.num_classes):
@@ -51,7 +51,7 @@ def check(pair: Pair, names: Sequence[object], dials: Sequence[float]) -> None:
             raise ValueError(f"dial {dial:g}: between two networks it goes from 0 to 1; choose settings there")
 
 
-def network(pair: Pair, t: float, *, averaged: bool, device: torch.device) -> nn.Module:
+def network(pair: TwoNetworks, t: float, *, averaged: bool, device: torch.device) -> nn.Module:
     """The network at t, in eval mode on `device`; at 0 and 1 the deployed network of a checkpoint, bit for bit."""
     a, b = (checkpoint.network(each, averaged=averaged).to(device) for each in pair[1:])
     if t in (0, 1):

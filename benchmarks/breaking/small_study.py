@@ -204,8 +204,8 @@ class _Session:
         saving = CheckpointWriter(path.parent, alive=self._alive)
         try:
             history = checkpoint.load(path).history if path.exists() else []
-        except (checkpoint.NotNowError, checkpoint.DamagedError) as error:
-            if isinstance(error, checkpoint.DamagedError):
+        except (checkpoint.NotNowError, checkpoint.NotACheckpointError) as error:
+            if isinstance(error, checkpoint.NotACheckpointError):
                 checkpoint.set_aside(path)
                 self.say(f"trial {number}: {error}, {checkpoint.SET_ASIDE}; it begins anew")
             self.recorder.retry(number, f"{error}")

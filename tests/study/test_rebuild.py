@@ -392,9 +392,7 @@ def test_a_part_of_the_same_study_begun_anew_is_told_and_costs_no_row(study: Pat
 
 
 @pytest.mark.parametrize("name", ["trials", "epochs", "decisions"])
-def test_rows_of_another_study_in_a_part_that_does_not_say_so_are_told_and_kept_out(
-    study: Path, name: str
-) -> None:
+def test_rows_of_another_study_in_a_part_that_does_not_say_so_are_told_and_kept_out(study: Path, name: str) -> None:
     before, part = all_rows(study), study / name / "part-00000.parquet"
     foreign = pa.array([each.replace("small-", "other-") for each in reader.read(study, name)["trial_id"].to_pylist()])
     table = reader.read(study, name)

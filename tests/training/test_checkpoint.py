@@ -114,7 +114,7 @@ def test_half_a_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.pt"
     whole = trained.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(checkpoint.DamagedError, match=r"half\.pt: not a checkpoint") as refused:
+    with pytest.raises(checkpoint.NotACheckpointError, match=r"half\.pt: not a checkpoint") as refused:
         checkpoint.load(path)
     from_another_process = pickle.loads(pickle.dumps(refused.value))
     assert (str(from_another_process), from_another_process.path) == (str(refused.value), path)

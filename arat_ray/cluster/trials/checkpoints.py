@@ -107,7 +107,7 @@ def _remove_useless(folder: Path, config: TrialConfig) -> None:
         return
     try:
         found = checkpoint.load(folder / LAST)
-    except checkpoint.DamagedError as error:
+    except checkpoint.NotACheckpointError as error:
         checkpoint.set_aside(error.path)
         logger.warning(plain(f"{error}, {checkpoint.SET_ASIDE}; the trial begins anew"))
         return

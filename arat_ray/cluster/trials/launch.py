@@ -22,7 +22,7 @@ from arat_ray.cluster.trials.worker_group import Agree, WorkerGroup
 from arat_ray.experiment.spec import Resources
 from arat_ray.results.rows import EpochRow
 from arat_ray.training import checkpoint
-from arat_ray.training.checkpoint import LAST, SET_ASIDE, DamagedError, NotNowError
+from arat_ray.training.checkpoint import LAST, SET_ASIDE, NotACheckpointError, NotNowError
 from arat_ray.training.checkpoint_writer import NeverSavedError
 from arat_ray.training.context import Context
 from arat_ray.training.loop import fit
@@ -133,7 +133,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
                 kept.flush()
                 given = preemption.notice or "the machine of one of its workers is taken away"
                 raise PreemptedError(f"{given}; {error}") from error
-            except DamagedError as error:
+            except NotACheckpointError as error:
                 if error.path != kept.folder / LAST:  # a network that the method starts from
                     raise
                 if rank == 0:
