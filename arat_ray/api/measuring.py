@@ -63,9 +63,9 @@ def reports(
 ) -> Iterator[Measured]:
     """Measure a checkpoint, or a study's complete trials, or those on its front; each comes when it is recorded.
 
-    With `dials` it is measured at each of these settings between its norm branches, and not as deployed; `fit` is for
-    networks without a clean branch, which is trained in so many epochs. With an `other` checkpoint the settings are
-    those of a soup or a mixture of both.
+    With `dials` it is measured at each of these settings between its norm branches, and not as deployed. `fit` trains a
+    clean branch in so many epochs for networks that all have none. With an `other` checkpoint
+    the settings are those of a soup or a mixture of both.
     `begin(number, of, checkpoint)` is called before each, which is measured within `around`; with `workers` on Ray,
     which is not loaded otherwise.
     """
