@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from arat_ray.evaluation.records import network_sha256
 from arat_ray.training import checkpoint, pairs
 from arat_ray.training.checkpoint import Checkpoint
-from arat_ray.training.pairs import Mixture, Pair, Way
+from arat_ray.training.pairs import Mixture, TwoNetworks, Way
 from tests.training.export.exports import untrained
 from tests.training.runs import make, run, validate
 
@@ -33,7 +33,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Checkpoin
 
 
 def at(two: tuple[Checkpoint, Checkpoint], way: Way, t: float) -> nn.Module:
-    return pairs.network(Pair(way, *two), t, averaged=True, device=CPU)
+    return pairs.network(TwoNetworks(way, *two), t, averaged=True, device=CPU)
 
 
 def images() -> Tensor:
@@ -99,11 +99,11 @@ def test_mistakes_are_refused_with_both_names(two: tuple[Checkpoint, Checkpoint]
     with pytest.raises(
         ValueError, match=r"--soup: a\.pt and b\.pt are of two architectures, .*width=2.*width=4.*--mix"
     ):
-        pairs.check(Pair("soup", two[0], wider), names, [0.5])
-    pairs.check(Pair("mix", two[0], wider), names, [0, 0.5, 1])
+        pairs.check(TwoNetworks("soup", two[0], wider), names, [0.5])
+    pairs.check(TwoNetworks("mix", two[0], wider), names, [0, 0.5, 1])
     with pytest.raises(ValueError, match=r"dial 1\.5: between two networks it goes from 0 to 1"):
-        pairs.check(Pair("mix", *two), names, [0.5, 1.5])
+        pairs.check(TwoNetworks("mix", *two), names, [0.5, 1.5])
     assert wider.content is None
     other = Checkpoint(**(vars(two[1]) | {"content": {"train": {"shape": [3, 32, 32], "classes": 10}}}))
     with pytest.raises(ValueError, match=r"--mix: a\.pt is for images \[1, 8, 8\] of 10 classes and b\.pt for \[3, 32"):
-        pairs.check(Pair("mix", two[0], other), names, [0.5])
+        pairs.check(TwoNetworks("mix", two[0], other), names, [0.5])
