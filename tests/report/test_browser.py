@@ -33,13 +33,19 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+def new_tab(browser: Any, **options: Any) -> Any:
+    context = browser.new_context(**options)
+    context.set_default_timeout(120_000)  # ms: what is waited for comes, on a busy machine too
+    return context.new_page()
+
+
 class Opened:
     """A report in a tab without a network, what its console said and what it asked for."""
 
     def __init__(self, browser: Any, file: Path, **options: Any) -> None:
         self.said: list[str] = []
         self.asked: list[str] = []
-        self.tab = browser.new_context(offline=True, **options).new_page()
+        self.tab = new_tab(browser, offline=True, **options)
         self.tab.on("console", lambda message: self.said.append(message.text))
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
         self.tab.on("dialog", self.refuse)
@@ -188,7 +194,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("axe")
     command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", f"axe-core@{AXE}"]
     try:
-        subprocess.run(command, cwd=folder, check=True, timeout=30, capture_output=True)
+        subprocess.run(command, cwd=folder, check=True, timeout=60, capture_output=True)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("needs npm and its registry")
     return (folder / "node_modules/axe-core/axe.min.js").read_text()
@@ -263,7 +269,8 @@ def test_playing_the_search_moves_less_where_that_is_asked_for(
     motion: str, steps: int, browser: Any, file: Path
 ) -> None:
     report = Opened(browser, file, reduced_motion=motion)
-    report.tab.clock.install()
+    report.tab.clock.install(time=0)
+    report.tab.clock.pause_at(1000)  # from here it goes only where it is told to
     report.tab.click("#play")
     report.tab.clock.run_for(2000)
     assert report.tab.evaluate("state.until / clock.span") == pytest.approx(0.2)
@@ -291,7 +298,7 @@ def test_a_new_trial_comes_up_without_a_reload_and_takes_nothing_from_the_user(
     served: tuple[Server, Path], browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, study = served
-    tab = browser.new_context().new_page()
+    tab = new_tab(browser)
     said: list[str] = []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
@@ -302,7 +309,7 @@ def test_a_new_trial_comes_up_without_a_reload_and_takes_nothing_from_the_user(
     tab.focus("#tradeoff path[data-trial='1']")
     tab.evaluate("window.isTheSame = true")
     grow(study, *TRIALS, {**COMPLETE, "clean_accuracy": 0.88, "robust_accuracy": 0.48})
-    tab.wait_for_selector("#trials button[aria-label='Show trial 7']", timeout=3000)
+    tab.wait_for_selector("#trials button[aria-label='Show trial 7']")
     assert tab.evaluate("window.isTheSame")
     assert tab.evaluate("document.activeElement.dataset.trial") == "1"
     assert tab.inner_text("#h-trial") == "Trial 1"
@@ -311,10 +318,10 @@ def test_a_new_trial_comes_up_without_a_reload_and_takes_nothing_from_the_user(
     shutil.rmtree(study)
     monkeypatch.setattr(reports, "GOALS", ("robust_accuracy",))
     write(study.parent, TRIALS[1])  # another one in its place
-    tab.wait_for_selector("#summary:has-text('1 trial, 1 on the front; best robust accuracy (%) 50')", timeout=5000)
+    tab.wait_for_selector("#summary:has-text('1 trial, 1 on the front; best robust accuracy (%) 50')")
     tab.context.set_offline(True)
-    tab.wait_for_selector("#live:has-text('Not up to date')", timeout=3000)
+    tab.wait_for_selector("#live:has-text('Not up to date')")
     tab.context.set_offline(False)
-    tab.wait_for_selector("#live:text('Live.')", timeout=3000)
+    tab.wait_for_selector("#live:text('Live.')")
     assert [each for each in said if "ERR_INTERNET_DISCONNECTED" not in each] == []
     tab.context.close()
