@@ -7,7 +7,14 @@ import os
 import signal
 import time
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the driver
-node = int(os.environ["RAY_RAYLET_PID"])
-while os.getppid() == node:
-    time.sleep(1)
+
+def wait() -> None:
+    """Until the node that has started this process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the driver
+    node = int(os.environ["RAY_RAYLET_PID"])
+    while os.getppid() == node:
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    wait()

@@ -138,9 +138,9 @@ def assert_front_is_attacked(study: Path) -> None:
     assert {(row["trial_id"], row["robust_accuracy"]) for row in front["trials"]} <= measured
 
 
-def damage_a_checkpoint(study: Path) -> str | None:
+def damage_a_checkpoint(study: Path, workers: set[int]) -> str | None:
     """Cut the checkpoint of a trial that has not ended in half, and say which, where there is one."""
-    wait_until(lambda: not ray_processes(), 90, "workers whose driver was killed to end: they still write")
+    wait_until(lambda: not any(map(title, workers)), 90, "workers whose driver was killed to end: they still write")
     for trial in state_of(study).unfinished():
         path = study / "checkpoints" / trial_id("small", trial.number) / checkpoint.LAST
         if path.exists():
@@ -157,13 +157,14 @@ def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row_though_a_check
         driver = subprocess.Popen(tune_command(file, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(is_time, 240, "enough epochs")
         assert driver.poll() is None
+        workers = ray_processes()
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     reported = {(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")}
     refused = tune_without_ray(file)
     assert refused.returncode == 2
     assert "interrupted study; go on with --resume" in refused.stderr
-    damaged = damage_a_checkpoint(file.parent / "results" / "small")
+    damaged = damage_a_checkpoint(file.parent / "results" / "small", workers)
     done = tune(file, "--resume")
     assert done.returncode == 0, done.stderr
     assert (damaged is not None) == ("last.pt.damaged; it begins anew" in done.stdout), done.stdout
