@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -24,23 +25,23 @@ class _Rungs(Spec):
     """The first rung; no trial stops before."""
 
     @property
+    @abstractmethod
     def factor(self) -> int:
         """How many times as late the next rung is."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def goes_on(self) -> float:
         """The share of the trials at a rung that is expected to go on."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def share(self) -> str:
         """The same in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rule(self, goals: str) -> str:
         """Which trials go on at a rung, for people."""
-        raise NotImplementedError
 
     def rungs(self, epochs: int) -> list[int]:
         """The epochs at which a run of `epochs` epochs may be stopped."""

@@ -22,8 +22,8 @@ from arat_ray.results.segments import Event, folder_of
 from arat_ray.results.statuses import ENDED, Status
 from arat_ray.study import description
 from arat_ray.study.record import event_of
-from arat_ray.study.recorder import described
 from arat_ray.study.state import number_of
+from arat_ray.study.trial_rows import described
 from arat_ray.training import checkpoint
 
 Key = tuple[str, int]

@@ -6,11 +6,10 @@ again, either how a trial has ended or one that has to go on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,49 +20,21 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier import decisions
 from arat_ray.frontier.decisions import Made
 from arat_ray.results.rows import EpochRow, TrialRow
-from arat_ray.results.schema import PARAM, goals_of
+from arat_ray.results.schema import goals_of
 from arat_ray.study.budget import Watch
 from arat_ray.study.judges import open_judge
 from arat_ray.study.progress import Progress
 from arat_ray.study.record import StudyRecord
-from arat_ray.study.state import TrialState, trial_id
+from arat_ray.study.trial_rows import described, proposed
 from arat_ray.training.checkpoint import BEST, LAST
-from arat_ray.training.identity import without_places
 from arat_ray.training.run import Train
 
 if TYPE_CHECKING:
     from arat_ray.frontier.curves import Curves
 
 
-PROPOSED = ("proposed_by", "proposed_expected", "proposed_deviation", "proposed_gain")
 COUNT_S = 1.0
 """How often what the running trials have spent is counted."""
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """The same for two runs that differ in nothing but in where their data lies."""
-    text = json.dumps(without_places(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def described(experiment: Experiment, number: int, sampled: Mapping[str, Any], train: Train) -> TrialRow:
-    """What the row of a trial says before it has run: what it is and how it is measured."""
-    config = train.model_dump(mode="json")
-    attack = experiment.validation.attack
-    row: TrialRow = {
-        "trial_id": trial_id(experiment.name, number),
-        "study": experiment.name,
-        "number": number,
-        "config": json.dumps(config, sort_keys=True),
-        "config_hash": config_hash(config),
-        "seed": train.seed,
-        "attack": attack.label,
-        "norm": attack.norm,
-        "epsilon": attack.epsilon,
-        "split": experiment.validation.split,
-        "workers": experiment.resources.workers,
-    }
-    return cast(TrialRow, {**row, **{f"{PARAM}{path}": value for path, value in sampled.items()}})
 
 
 @dataclass
@@ -133,7 +104,7 @@ class Recorder:
             "is_full_fidelity": False,
             "started_at": before.get("started_at") or datetime.now(UTC),
         }
-        row |= _proposed(known, self.experiment.maximize)
+        row |= proposed(known, self.experiment.maximize)
         spent = {} if is_new_attempt else before
         self.running[number] = Running(row, row, spent.get("train_s") or 0.0, spent.get("device_s") or 0.0)
         self._put_started(number)
@@ -340,20 +311,6 @@ class Recorder:
         device_s = trial.device_s_before + now * devices
         cost_usd = self.watch.attempt(trial.row["trial_id"], trial.row["attempt"], device_s)
         trial.row |= {"train_s": seconds, "device_s": device_s, "cost_usd": cost_usd}
-
-
-def _proposed(trial: TrialState, goals: Sequence[str]) -> TrialRow:
-    """Why a trial was proposed: as its row says, where it has one."""
-    if trial.row is not None:
-        before: Mapping[str, Any] = trial.row
-        return cast(TrialRow, {name: before[name] for name in PROPOSED if before.get(name) is not None})
-    why = trial.proposal
-    row: TrialRow = {"proposed_by": why["by"]} if why else {}
-    if "gain" in why:
-        row["proposed_expected"] = dict(zip(goals, why["expected"], strict=True))
-        row["proposed_deviation"] = dict(zip(goals, why["deviation"], strict=True))
-        row["proposed_gain"] = why["gain"]
-    return row
 
 
 def _unusable(goals: dict[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.storage import trust
 from arat_ray.study import single
-from arat_ray.study.recorder import config_hash
+from arat_ray.study.trial_rows import config_hash
 from arat_ray.training import checkpoint
 from arat_ray.training.checkpoint import Checkpoint
 from tests import moving
