@@ -9,6 +9,7 @@ workers as far as rounding allows.
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import pickle
@@ -52,7 +53,7 @@ class NotNowError(ValueError):
 
 
 class NotACheckpointError(ValueError):
-    """A file is no checkpoint, or not the one that was written."""
+    """A file is not what was written, by its own checksums, or no checkpoint at all."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(path, why)  # what it is made from again, where it comes from another process
@@ -168,8 +169,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
 
     Only tensors and plain values are unpickled.
 
-    Raises ValueError naming the file where there is none, or where it is no checkpoint of this version;
-    NotACheckpointError where it is none at all, NotNowError where the disk fails.
+    Raises ValueError naming the file where there is none, or where this version or this process cannot read it;
+    NotACheckpointError where the file itself is damaged, NotNowError where the disk fails.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
@@ -187,7 +188,8 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         if isinstance(error, OSError) and error.errno is not None and not disk.is_lasting(error):
             raise NotNowError(f"{path}: cannot be read now ({error.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NotACheckpointError(path, reason) from error
+        damaged = NotACheckpointError(path, reason)
+        raise (damaged if _is_damaged(path) else ValueError(f"{damaged}")) from error
     raise ValueError(f"{path}: checkpoint format {version}, this version reads {FORMAT}")
 
 
@@ -200,6 +202,19 @@ def _is_whole(path: Path) -> bool:
     """Whether the checksums of a file are those of what it holds; torch itself looks at none."""
     with zipfile.ZipFile(path) as file:
         return file.testzip() is None
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether what cannot be read is the file's own fault: no right, no memory or another version's is not.
+
+    One that is gone by now was set aside by another worker.
+    """
+    try:
+        return not _is_whole(path)
+    except OSError as error:
+        return error.errno in (errno.EINVAL, errno.ENOENT)  # EINVAL: it points to before its beginning
+    except (ValueError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error):
+        return True
 
 
 def _check(state: Checkpoint) -> None:

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -118,6 +119,22 @@ def test_half_a_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
         checkpoint.load(path)
     from_another_process = pickle.loads(pickle.dumps(refused.value))
     assert (str(from_another_process), from_another_process.path) == (str(refused.value), path)
+
+
+@pytest.mark.parametrize("obstacle", ["memory", "right", "version"])
+def test_a_whole_checkpoint_that_cannot_be_read_here_is_not_called_damaged(
+    obstacle: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(trained.read_bytes())
+    if obstacle == "version":
+        torch.save({**vars(checkpoint.load(trained)), "added_later": 1}, path)
+    else:
+        error = torch.OutOfMemoryError("CUDA out of memory") if obstacle == "memory" else PermissionError(13, "no")
+        monkeypatch.setattr(torch, "load", mock.Mock(side_effect=error))
+    with pytest.raises(ValueError, match=r"last\.pt: not a checkpoint of arat-ray \(.+\)") as refused:
+        checkpoint.load(path)
+    assert not isinstance(refused.value, checkpoint.NotACheckpointError)
 
 
 def test_the_deployed_network_is_plain_and_gives_the_adversarial_branchs_logits(trained: Path) -> None:
