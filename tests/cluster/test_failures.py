@@ -54,7 +54,7 @@ def assert_second_attempt(file: Path, *, epochs: int, why: str) -> None:
     ids=["one worker", "one of two workers"],
 )
 def test_a_stopped_worker_is_killed_and_its_trial_goes_on(write: Write, count: int, process: bytes) -> None:
-    resources = {"workers": count, "cpus_per_worker": 1, "timeout_minutes": 0.15}
+    resources = {"workers": count, "cpus_per_worker": 1, "timeout_minutes": 0.3}
     steps = {1: 10, 2: 2}[count]  # of the attack: two workers wait for each other at every layer
     train = SLOW | {"attack": SLOW["attack"] | {"steps": steps}, "epochs": 12}
     file = write(train=train, resources=resources, budget={"trials": 1})
