@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from arat_ray.experiment.constraints import DIAGNOSTICS, OF_EPOCHS, OF_TRIALS
 from arat_ray.experiment.errors import explain, shown
+from arat_ray.experiment.paths import MEMBER
 from arat_ray.experiment.probes import probes
 from arat_ray.experiment.spec import NEEDS_CURVES, PRICE, Experiment, Resources
 from arat_ray.results.schema import ACCURACIES
@@ -30,8 +31,31 @@ def problems(experiment: Experiment) -> list[str]:
         *_sampler_problems(experiment),
         *_budget_problems(experiment),
         *_constraint_problems(experiment),
+        *_dial_problems(experiment),
         *_early_stopping_problems(experiment),
     ]
+
+
+DIAL_GOAL = "dial_hypervolume"
+NO_DIALS = "is measured at settings of the dial; write `validate: {dials: [-0.5, -0.25, 0.5]}`"
+
+
+def _dial_problems(experiment: Experiment) -> Iterator[str]:
+    """A dial is measured where the goal needs it, and of runs that have one; what is sampled is looked at apart."""
+    if not _varies_methods(experiment) and (problem := _without_dial(experiment, experiment.base)):
+        yield problem
+    if DIAL_GOAL in experiment.maximize and not experiment.validation.dials:
+        yield f"maximize: {DIAL_GOAL} {NO_DIALS}"
+
+
+def _without_dial(experiment: Experiment, train: Train) -> str | None:
+    problem = train.lacks_branches if experiment.validation.dials else None
+    return problem and f"validate.dials: {problem}"
+
+
+def _varies_methods(experiment: Experiment) -> bool:
+    """Whether `train:` need not be a run of the search: its method is only an example."""
+    return any(path in ("method", "preset", MEMBER) for path in experiment.search)
 
 
 def _impossible(train: Train, resources: Resources) -> str | None:
@@ -112,6 +136,9 @@ def _sample_problems(experiment: Experiment, where: str, sampled: dict[str, Any]
         return
     if problem := _impossible(train, experiment.resources):
         yield f"with {shown_sample}: {problem}"
+    base_has_it = _varies_methods(experiment) or not _without_dial(experiment, experiment.base)
+    if base_has_it and (problem := _without_dial(experiment, train)):
+        yield f"with {shown_sample}: {problem}"
     if experiment.early_stopping is not None and train.epochs != experiment.base.epochs:
         yield (
             f"with {shown_sample}: a run of {train.epochs} epochs is not comparable with one of "
@@ -164,6 +191,8 @@ def _constraint_problems(experiment: Experiment) -> Iterator[str]:
             yield f"constraints: {column!r} is no number in trials or epochs{did_you_mean(column, known)}"
         elif column in DIAGNOSTICS and experiment.base.diagnostics is None:
             yield f"{where}: is measured by diagnostics only; write `train: {{diagnostics: {{every: 5}}}}`"
+        elif column.endswith(DIAL_GOAL) and not experiment.validation.dials:
+            yield f"{where}: {NO_DIALS}"
         elif column == "cost_usd" and experiment.resources.price is None:
             yield f"{where}: needs a price; write `resources: {{price: {{usd_per_device_hour: 2.5}}}}`"
         for name, limit in (("min", bound.min), ("max", bound.max)):

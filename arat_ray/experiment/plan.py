@@ -61,6 +61,9 @@ def describe(experiment: Experiment) -> Iterator[str]:
     first = "the first " if validation.subset == "first" else ""
     on = f"{first}{validation.images} {images} images"
     yield f"  measured every {validation.every} epochs on {on}: {validation.attack}"
+    if validation.dials:
+        settings = ", ".join(f"{t:g}" for t in validation.dials)
+        yield f"  and likewise at the settings {settings} of the dial, for dial_hypervolume above (0, 0)"
     options = {
         "averaging": train.averaging and train.averaging.name,
         "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",
@@ -222,7 +225,8 @@ def trial_flops(train: Train, validation: Validate, training_images: int, *, unt
     epochs = train.epochs if until is None else until
     measured = epochs // validation.every + (epochs == train.epochs and epochs % validation.every > 0)
     return forward_flops(train.model, train.dataset) * (
-        epochs * training_images * passes(train) + measured * validation.images * (1 + validation.attack.passes)
+        epochs * training_images * passes(train)
+        + measured * validation.images * (1 + validation.attack.passes) * (1 + len(validation.dials))
     )
 
 

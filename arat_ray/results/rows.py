@@ -40,8 +40,11 @@ class TrialRow(TypedDict, total=False):
     before the first measurement."""
     robust_accuracy: float | None
     """The same, right clean and under the attack. Unit: share. Null: before the first measurement."""
+    dial_hypervolume: float | None
+    """Area above (0, 0) that the network dominates with both accuracies at the settings `validate.dials` and as
+    deployed. Unit: share of the unit square. Null: before the first measurement, or there are no such settings."""
     images: int
-    """Validation images behind the two accuracies. Unit: images. Null: before the first measurement."""
+    """Validation images behind these numbers. Unit: images. Null: before the first measurement."""
     attack: str
     """Its short name, such as pgd-20."""
     norm: str
@@ -118,6 +121,14 @@ class EpochRow(TypedDict, total=False):
     """On the validation images. Unit: share. Null: not measured in this epoch."""
     validation_robust_accuracy: float
     """Likewise right clean and under the attack. Unit: share. Null: not measured in this epoch."""
+    validation_dial_hypervolume: float
+    """Area above (0, 0) that the network dominates with both accuracies at the settings `validate.dials` and as
+    deployed. Unit: share of the unit square. Null: not measured in this epoch, or there are no such settings."""
+    validation_dial_clean_accuracy: dict[str, float]
+    """Clean accuracy at each of these settings, by its number; 0 is deployed. A setting at which the network is not
+    defined is left out. Unit: share. Null: likewise."""
+    validation_dial_robust_accuracy: dict[str, float]
+    """Likewise right clean and under the attack. Unit: share. Null: likewise."""
     validation_images: int
     """Images behind them. Unit: images. Null: not measured in this epoch."""
     gradient_norm: float

@@ -20,6 +20,8 @@ from arat_ray.results.rows import ROWS, EpochRow, TrialRow
 
 SCHEMA_VERSION = 1
 ACCURACIES = ("clean_accuracy", "robust_accuracy")
+SHARES = (*ACCURACIES, "dial_hypervolume")
+"""Goals in [0, 1] that come from counts of validation images."""
 FITTED = "fitted-"
 """How weights are named that `dial --fit` gave a clean branch: fitted-last. At t = 0 they are what they were."""
 PARAM = "param_"

@@ -13,7 +13,7 @@ from arat_ray.frontier.dominance import Floats
 from arat_ray.frontier.knobs import Space
 from arat_ray.frontier.links import IDENTITY, LOGIT, Link, no_noise, of_counts
 from arat_ray.results.reading import Reading
-from arat_ray.results.schema import ACCURACIES
+from arat_ray.results.schema import SHARES
 from arat_ray.results.segments import folder_of
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import number_of
@@ -64,8 +64,8 @@ class OfGoals(TypedDict):
 
 
 def of_goals(goals: Sequence[str], images: int) -> OfGoals:
-    """Accuracies are counts of so many validation images."""
-    if all(goal in ACCURACIES for goal in goals):
+    """Accuracies are counts of so many validation images; an area of such shares is no noisier than a count."""
+    if all(goal in SHARES for goal in goals):
         return OfGoals(noise=of_counts(images), link=LOGIT)
     return OfGoals(noise=no_noise, link=IDENTITY)
 

@@ -15,7 +15,7 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import merging, reader
 from arat_ray.results.reading import Reading, record_of
 from arat_ray.results.rows import TrialRow
-from arat_ray.results.schema import ACCURACIES, TABLES
+from arat_ray.results.schema import GOALS, TABLES
 from arat_ray.results.segments import FOLDER, folder_of
 from arat_ray.storage.names import below
 from arat_ray.study import conversion, description, facts, mending, rewriting
@@ -27,7 +27,7 @@ from arat_ray.training import checkpoint
 from arat_ray.training.identity import without_places
 
 SHOWN_AT_MOST = 20
-COMPARED = ("loss_adversarial", "loss_clean", "learning_rate", *(f"validation_{name}" for name in ACCURACIES))
+COMPARED = ("loss_adversarial", "loss_clean", "learning_rate", *(f"validation_{name}" for name in GOALS))
 """Columns of `epochs` that are held against the history of a checkpoint."""
 
 

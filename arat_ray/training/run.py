@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import (
@@ -131,6 +131,13 @@ class Train(Spec):
             )
         return self
 
+    @property
+    def lacks_branches(self) -> str | None:
+        """Why the run trains no second norm branch, so that its network has no dial; None where it does."""
+        if not isinstance(self.method, AratSpec):
+            return f"method {self.method.name} trains no clean branch; use method arat, or leave it out"
+        return None if self.method.split_norm else "method.split_norm is false, so there is one branch; set it to true"
+
     def located(self) -> Self:
         """The same run, with its data where it is found on this machine."""
         return self.model_copy(update={"dataset": self.dataset.located()})
@@ -182,6 +189,9 @@ class Validate(Spec):
     """Chooses the images held out; apart from `train.seed`, so that all trials and seeds share one split."""
     attack: AttackSpec
     """The attack of the robust accuracy."""
+    dials: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
+    """Settings between the norm branches of ARAT that are measured as well, such as [-0.5, -0.25, 0.5], for the goal
+    `dial_hypervolume`; the deployed network is setting 0. Each costs as much as measuring the deployed one."""
     batch_size: int = Field(256, ge=1)
     """Images at a time; no part of the result."""
 
@@ -193,12 +203,21 @@ class Validate(Spec):
             raise ValueError("subset: first is for split: test; held-out images are drawn by class")
         return self
 
+    @field_validator("dials")
+    @classmethod
+    def _dials_differ(cls, dials: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 in dials or len(set(dials)) < len(dials):
+            raise ValueError("name each setting once, and not 0, which is the deployed network and measured anyway")
+        return dials
+
     @model_serializer(mode="wrap")
     def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What says nothing is not written out, so that runs from before there was such a key stay the same."""
         written: dict[str, Any] = write(self)
         if self.split == "validation":
             written.pop("subset", None)
+        if not self.dials:
+            written.pop("dials", None)
         return written
 
     @property

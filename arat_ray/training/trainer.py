@@ -5,6 +5,7 @@ Images live on the device as uint8; every worker holds them all and takes its ro
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +22,7 @@ from arat_ray.training.context import Context
 from arat_ray.training.data.batches import EVERYTHING, Batches
 from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.diagnostics import Features
+from arat_ray.training.dial_goal import dial_row
 from arat_ray.training.epoch_row import training_row
 from arat_ray.training.methods import Method
 from arat_ray.training.mid_epoch import EpochState, Partway, PreemptedError
@@ -38,6 +40,8 @@ class Trainer:
 
     def __init__(self, train: Train, validate: Validate, context: Context) -> None:
         self.train, self.validate, self.context = train, validate, context
+        if validate.dials and (problem := train.lacks_branches):
+            raise ValueError(f"validate.dials: {problem}")
         splits = validate.splits(train.dataset)
         self.validation_sha256, self.content = splits.validation_sha256, dict(splits.content)
         self.validation = _to(splits.validation, context.device)
@@ -101,10 +105,17 @@ class Trainer:
         return measured
 
     def measure(self, epoch: int) -> EpochRow:
-        """Clean and robust accuracy on the images to validate on, of the network that would be deployed now."""
-        model, seed = self._deployed(epoch).model, self.validate.seed
-        counts = self._count(model, self.validation, attack=self.validate.attack, seed=seed)
-        return counts.row()
+        """Clean and robust accuracy on the images to validate on, of the network that would be deployed now.
+
+        With settings of its dial, `validate.dials`, also there.
+        """
+        model, validate = self._deployed(epoch).model, self.validate
+        count = partial(self._count, images=self.validation, attack=validate.attack, seed=validate.seed)
+        counts = count(model)
+        row = counts.row()
+        if validate.dials:
+            row |= dial_row(model, validate.dials, counts, count=count, reduce=self.context.sum)
+        return row
 
     def save(
         self, epoch: int, *, is_best: bool = False, is_final: bool = False, partway: dict[str, Any] | None = None

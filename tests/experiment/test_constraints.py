@@ -105,3 +105,44 @@ def test_constraints_are_part_of_what_makes_results_comparable_where_there_are_a
     assert "constraints" not in load(path).identity()
     path.write_text(f"{GOOD}constraints: {{epoch_s: {{max: 60}}}}\n")
     assert load(path).identity()["constraints"] == {"epoch_s": {"min": None, "max": 60.0}}
+
+
+DIALS = ("validate: {every: 1", "validate: {dials: [-0.5, -0.25, 0.5], every: 1")
+
+
+def test_the_curve_of_a_dial_may_be_the_goal_and_costs_what_its_settings_cost(tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"{GOOD}maximize: [dial_hypervolume]\nconstraints: {{dial_hypervolume: {{min: 0.3}}}}\n".replace(*DIALS)
+    )
+    experiment = load(path)
+    told = "\n".join(plan.describe(experiment))
+    assert "likewise at the settings -0.5, -0.25, 0.5 of the dial, for dial_hypervolume above (0, 0)" in told
+    assert "maximising dial_hypervolume" in told
+    without = experiment.validation.model_copy(update={"dials": ()})
+    training = plan.trial_flops(experiment.base, without.model_copy(update={"images": 0}), 1000)
+    cost, before = (plan.trial_flops(experiment.base, each, 1000) for each in (experiment.validation, without))
+    assert cost - training == pytest.approx(4 * (before - training))
+
+
+ARAT = "{name: arat, invariance_weight: 1, layers: [bn3]}"
+BRANCHES = "  method.split_norm: {choice: [true, false]}"
+METHODS = f"  method: {{choice: {{trades: {{name: trades}}, arat: {ARAT}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("searched", "message"),
+    [
+        (BRANCHES, "method.split_norm is false, so there is one branch"),
+        (METHODS, "search.method: with method: 'trades': validate.dials: method trades trains no clean branch"),
+    ],
+    ids=["branches", "methods"],
+)
+def test_what_has_no_dial_is_refused_by_name(searched: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    start, _, end = GOOD.replace(*DIALS).partition("search:\n")
+    path.write_text(f"{start}search:\n{searched}\n{end[end.index('validate:') :]}")
+    with pytest.raises(ExperimentError) as error:
+        load(path)
+    (problem,) = error.value.problems
+    assert message in problem

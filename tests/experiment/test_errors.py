@@ -47,6 +47,11 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     "method": ("    layers:", "    layer:", "train.method: unknown key 'layer'; did you mean 'layers'?"),
     "domain": ("loguniform", "logunifrom", "invariance_weight: unknown key 'logunifrom'; did you mean 'loguniform'?"),
     "price": ("trials: 4", "trials: 4, usd: 5", "budget.usd: 5 needs a price; write `resources: {price: {usd_per"),
+    "goal without settings": (
+        "sampler:",
+        "maximize: [dial_hypervolume]\nsampler:",
+        "hypervolume is measured at settings of",
+    ),
     "stall": ("trials: 4", "stal: 4", "budget: unknown key 'stal'; did you mean 'stall'?"),
     "resources": ("workers: 1", "worker: 1", "resources: unknown key 'worker'; did you mean 'workers'?"),
     "type": ("epochs: 2", "epochs: many", "train.epochs: must be a whole number, not 'many'"),
