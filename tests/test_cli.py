@@ -443,7 +443,8 @@ MINE = ("--attack", "pgd", "--epsilon", "0.15", "--split", "train", "--images", 
 def test_pareto_and_compare_show_what_evaluate_measured(trained: Path, tmp_path: Path) -> None:
     clean, robust = json.loads(call("evaluate", trained, *MINE, "--steps", "3", "--json").stdout)
     chosen = ("--attack", "pgd-3", "--split", "train")
-    front = json.loads(call("pareto", trained, *chosen, "--json", "--plot", tmp_path / "front.svg").stdout)
+    drawn = call("pareto", trained, *chosen, "--json", "--plot", tmp_path / "front.svg")
+    front = json.loads(drawn.stdout)
     (trial,) = front["trials"]
     assert (trial["clean_accuracy"], trial["robust_accuracy"]) == (clean["accuracy"], robust["accuracy"])
     assert (trial["robust_accuracy_low"], trial["robust_accuracy_high"]) == (robust["ci_low"], robust["ci_high"])
@@ -454,7 +455,7 @@ def test_pareto_and_compare_show_what_evaluate_measured(trained: Path, tmp_path:
     )
     (row,) = csv.DictReader(io.StringIO(call("pareto", trained, *chosen, "--csv").output))
     assert (float(row["robust_accuracy"]), row["attack"], row["split"]) == (robust["accuracy"], "pgd-3", "train")
-    assert "1 of 1 complete trials evaluated, 1 on the front" in (tmp_path / "front.svg").read_text()
+    assert f"drew {tmp_path}/front.svg: 1 of 1 complete trials evaluated, 1 on the front" in drawn.stderr
 
     weak = json.loads(call("evaluate", last(trained), *MINE, "--steps", "1", "--json").stdout)[1]
     command = ("compare", trained / robust["evaluation_id"], trained / weak["evaluation_id"])

@@ -30,6 +30,7 @@ def load_front(
     mode: str | None = None,
     partial: bool = False,
     dials: bool = False,
+    seeds: bool = False,
 ) -> Front:
     """The trials of studies that no other trial beats in every goal, with 95 % intervals and the hypervolume.
 
@@ -37,8 +38,9 @@ def load_front(
     trials' validation; with `attack` and `split` those that `evaluate` measured, chosen among by `norm`, `epsilon` (in
     pixel units, such as "8/255"), `images` and `mode`. `partial` lets trials compete that have not reached their last
     epoch, and `dials`, with `attack` and `split`, each setting between the norm branches that `arat-ray dial` measured:
-    then each trial says its `dial`, None as deployed. Raises ValueError where nothing competes and where studies were
-    measured differently.
+    then each trial says its `dial`, None as deployed. With `seeds` trials that differ only in the seed are one, with
+    the means of their goals and `<goal>_sd`, their standard deviations. Raises ValueError where nothing competes and
+    where studies were measured differently.
 
     Example:
         >>> front = arat_ray.load_front("results/quickstart")
@@ -50,21 +52,40 @@ def load_front(
         session.pull(path, mirror.TABLES, log=tell)
     radius_ = None if epsilon is None else radius(str(epsilon))
     asked = Conditions(attack=attack, split=split, norm=norm, epsilon=radius_, images=images, mode=mode)
-    return pareto.load_front(paths, include_partial=partial, asked=asked, dials=dials)
+    return pareto.load_front(paths, include_partial=partial, asked=asked, dials=dials, over_seeds=seeds)
 
 
 @in_python()
-def plot_front(front: Front, path: AnyPath | None = None, *, title: str | None = None) -> Figure:
+def plot_front(
+    front: Front,
+    path: AnyPath | None = None,
+    *,
+    title: str | None = None,
+    size: str | None = None,
+    labels: Sequence[str] = (),
+    color_by: str | None = None,
+    reference: AnyPath | None = None,
+) -> Figure:
     """Draw a front of two goals: all trials, the front as a staircase, 95 % intervals; as a matplotlib figure.
 
-    With `path`, also into that file (.png, .pdf or .svg). Raises ValueError for other suffixes and numbers of goals.
+    With `path`, also into that file (.png, .pdf or .svg). `size` is in inches, such as "3.5x2.6", and `labels` name the
+    studies in the order in which they were loaded. Trials are coloured by their study, where there are several, or by
+    `color_by`: "study", "method", "layers" or a column of `trials`. `reference` draws published points that were
+    measured like the front: "published" for those that ship, or a CSV with the same columns. Raises ValueError for
+    other suffixes and numbers of goals, and where no such point was measured alike.
 
     Example:
         >>> arat_ray.plot_front(arat_ray.load_front("results/quickstart"), "front.png")
     """
-    from arat_ray.report import figure
+    from arat_ray.report import figure, looks
 
-    return figure.plot_front(front, None if path is None else as_path(path), title=title)
+    studies = [as_path(study) for study in front.studies]
+    points = [] if reference is None else looks.references_for(str(reference), front, studies)[0]
+    if len(studies) > 1 or labels or color_by:
+        look = looks.look(studies, title=title, labels=labels, size=size, by=color_by, references=points)
+    else:
+        look = looks.look([], title=title, size=size, references=points)
+    return figure.plot_front(front, None if path is None else as_path(path), look)
 
 
 @in_python()

@@ -59,8 +59,15 @@ def _asked(*, epsilon: str | None, **conditions: Any) -> Conditions:
 @click.argument("studies", nargs=-1, required=True, type=PATH)
 @_choosing_evaluations
 @click.option("--plot", type=OUTPUT, help="Draw the front: FILE.png, .pdf or .svg; its folder is made.")
+@click.option("--title", help="Of the figure.  [default: none, for a paper has captions]")
+@click.option("--label", "labels", multiple=True, metavar="TEXT", help="Name a study; once for each, in their order.")
+@click.option("--size", metavar="WxH", help="Of the figure, in inches.  [default: 5.6x4.4]")
+@click.option("--color-by", metavar="WHAT", help="study, method, layers, or a column of `trials`.")
+@click.option("--reference", metavar="FILE", help="Published points beside the front: `published`, or a CSV.")
+@click.option("--seeds", is_flag=True, help="Trials that differ only in the seed are one point: mean and deviation.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--latex", "as_latex", is_flag=True, help="Print as a table of LaTeX, with booktabs.")
 @click.option("--infeasible", is_flag=True, help="Show the trials that broke a constraint, and which, instead.")
 @click.option("--partial", is_flag=True, help="Let trials compete that have not reached their last epoch.")
 @click.option(
@@ -69,8 +76,15 @@ def _asked(*, epsilon: str | None, **conditions: Any) -> Conditions:
 def pareto(
     studies: tuple[Path, ...],
     plot: Path | None,
+    title: str | None,
+    labels: tuple[str, ...],
+    size: str | None,
+    color_by: str | None,
+    reference: str | None,
+    seeds: bool,
     as_csv: bool,
     as_json: bool,
+    as_latex: bool,
     infeasible: bool,
     partial: bool,
     dials: bool,
@@ -82,38 +96,59 @@ def pareto(
     with --attack and --split those that `arat-ray evaluate` measured, and trials without them do not compete. With
     --dial also the settings between the norm branches that `arat-ray dial` measured alike, each named by its T.
 
+    In the figure each of several studies has a colour and a front of its own. --reference draws those published points
+    that have the data set, split, attack, norm and epsilon of the front, and says which others differ in what.
+
     \b
     Example: arat-ray pareto results/quickstart --plot front.png
+             arat-ray pareto results/a results/b --label A --label B --plot front.pdf --size 3.5x2.6
+             arat-ray pareto results/cifar10 --attack autoattack --split test --reference published --latex
              arat-ray pareto results/quickstart --attack autoattack --split test
              arat-ray pareto results/quickstart --attack pgd --split validation --dial
     """
-    if as_csv and as_json:
-        raise click.UsageError("choose one of --csv and --json")
-    if infeasible and (plot or partial or dials or any(value is not None for value in conditions.values())):
+    if as_csv + as_json + as_latex > 1:
+        raise click.UsageError("choose one of --csv, --json and --latex")
+    drawn = {"--title": title, "--size": size, "--color-by": color_by}
+    beside = {"--label": labels or None, "--reference": reference}
+    if infeasible and (
+        plot or partial or dials or seeds or as_latex or any({**drawn, **beside, **conditions}.values())
+    ):
         raise click.UsageError("--infeasible lists trials and draws no front: it goes with --csv and --json alone")
     if infeasible:
         _print_infeasible(studies, as_csv=as_csv, as_json=as_json)
         return
+    for needs, given, there in (("--plot", drawn, plot), ("--plot or --latex", beside, plot or as_latex)):
+        if not there and (unused := [option for option, value in given.items() if value is not None]):
+            raise click.UsageError(f"{unused[0]} goes with {needs}")
     with user_errors():
         from arat_ray.frontier.pareto import load_front
-        from arat_ray.report import printing
-        from arat_ray.report.figure import check_suffix, plot_front
+        from arat_ray.report import figure, latex, looks, printing
 
         if plot:
-            check_suffix(plot)
+            figure.check_suffix(plot)
+        if size is not None:
+            looks.size_of(size)
         bring(*studies, names=FRONT)
         asked = _asked(**conditions)
-        front = load_front(studies, include_partial=partial, asked=asked, dials=dials)
+        front = load_front(studies, include_partial=partial, asked=asked, dials=dials, over_seeds=seeds)
+        references, left_out = looks.references_for(reference, front, studies) if reference else ([], [])
+        look = looks.look(studies, title=title, labels=labels, size=size, by=color_by, references=references)
         if as_json:
             echo(json.dumps(printing.as_json(front), indent=2, default=str))
         elif as_csv:
             printing.write_csv(front, PlainOut())
+        elif as_latex:
+            for line in latex.lines(front, labels=look.labels, references=references):
+                echo(line)
         else:
             printing.print_table(front, console())
+        is_piped = as_csv or as_json or as_latex
+        for why in left_out:
+            echo(f"reference points left out: {why}", err=is_piped)
         if plot:
             with writing_to(plot):
-                plot_front(front, plot)
-            echo(f"drew {plot}", err=as_csv or as_json)
+                figure.plot_front(front, plot, look)
+            echo(f"drew {plot}: {figure.caption(front, look)}", err=is_piped)
 
 
 def _print_infeasible(studies: tuple[Path, ...], *, as_csv: bool, as_json: bool) -> None:

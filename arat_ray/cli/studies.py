@@ -232,9 +232,10 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
         printing.print_table(front, console())
         if len(front.goals) == 2:
             from arat_ray.report.figure import plot_front
+            from arat_ray.report.looks import Look
 
             try:
-                plot_front(front, folder / "front.png")
+                plot_front(front, folder / "front.png", Look(title=folder.name))
                 echo(f"drew {shown(folder)}/front.png")
             except OSError as error:
                 echo(f"{folder}/front.png cannot be written ({error.strerror}); nothing else is lost", err=True)

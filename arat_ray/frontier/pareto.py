@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from arat_ray import text
-from arat_ray.frontier import evaluations
+from arat_ray.frontier import evaluations, repeats
 from arat_ray.frontier.dominance import Floats, hypervolume, non_dominated, wilson
 from arat_ray.frontier.evaluations import Conditions
 from arat_ray.results import reader
@@ -58,7 +58,9 @@ class Front:
     `<goal>_high` (Wilson, 95 %; None for a goal that is not an accuracy) and `params`, without the null ones.
     `images` is None where the trials differ. The accuracies are those of the trials' validation, or of the evaluations
     that were asked for; then `coverage` says how many trials have one. Where settings of dials compete, each trial has
-    `dial`, None as deployed, and may be there several times.
+    `dial`, None as deployed, and may be there several times. With `over_seeds` each stands for all trials that differ
+    from it only in the seed: its goals are their means, `<goal>_sd` their standard deviations (None of one run),
+    `seeds` theirs, and there are no intervals.
     """
 
     goals: tuple[str, ...]
@@ -77,16 +79,24 @@ class Front:
     infeasible: int = 0  # complete trials that broke a constraint
     searched: Searched | None = None  # where `coverage` is, and no dials compete: they were not in the search
     ahead: int = 0  # trials before their last epoch that would be on the front, did they compete
+    over_seeds: bool = False
+    studies: tuple[str, ...] = ()
 
 
 def load_front(
-    studies: Sequence[Path], *, include_partial: bool = False, asked: Conditions | None = None, dials: bool = False
+    studies: Sequence[Path],
+    *,
+    include_partial: bool = False,
+    asked: Conditions | None = None,
+    dials: bool = False,
+    over_seeds: bool = False,
 ) -> Front:
     """The front over all trials of these studies; of each trial the last attempt counts.
 
     Only complete trials of full fidelity that broke no constraint compete; `include_partial` lets the last values of
     trials in that are not complete. The accuracies are the trials' own or, where `asked`, those of the evaluations, and
-    trials without one do not compete. With `dials` each measured setting of a trial's dial competes beside it.
+    trials without one do not compete. With `dials` each measured setting of a trial's dial competes beside it, and with
+    `over_seeds` trials that differ only in the seed are one point, their mean.
     ValueError where studies differ in goals, reference point, attack or split, and where nothing competes.
     """
     if not studies:
@@ -126,10 +136,17 @@ def load_front(
         _refuse_mixed(condition, studies, [each[condition].unique().to_pylist() for each in tables])
 
     points = _points(table, goals)
-    mask = non_dominated(points)
     origin = np.repeat([f"{study}" for study in studies], [each.num_rows for each in tables])
+    alike = repeats.of(studies, table, origin.tolist(), points) if over_seeds else None
+    if alike:
+        table, origin, points = reader.take(table, alike.first), origin[alike.first], alike.means
+    mask = non_dominated(points)
     rows = reader.keep(table, mask).to_pylist()
     trials = [_trial(row, study, goals) for row, study in zip(rows, origin[mask].tolist(), strict=True)]
+    if alike:
+        trials = [
+            _mean(trial, alike, row, goals) for trial, row in zip(trials, np.flatnonzero(mask).tolist(), strict=True)
+        ]
     trials.sort(key=lambda trial: [-trial[goal] for goal in goals])
     images = table["images"].unique().to_pylist()
     return Front(
@@ -144,8 +161,10 @@ def load_front(
         coverage=Coverage(_evaluated(tables), competing, not include_partial) if asked else None,
         settings=sum(len(each) - each["dial"].null_count for each in tables) if dials else 0,
         infeasible=infeasible[True],
-        searched=_searched(studies, before, trials, goals) if asked and not dials else None,
-        ahead=0 if asked else _ahead(points[mask], unfinished),
+        searched=_searched(studies, before, trials, goals) if asked and not dials and not alike else None,
+        ahead=0 if asked or alike else _ahead(points[mask], unfinished),
+        over_seeds=over_seeds,
+        studies=tuple(f"{study}" for study in studies),
     )
 
 
@@ -236,6 +255,15 @@ def _trial(row: Mapping[str, Any], study: str, goals: Sequence[str]) -> dict[str
         trial |= {f"{goal}_low": low, f"{goal}_high": high}
     params = {name.removeprefix("param_"): value for name, value in row.items() if name.startswith("param_")}
     return trial | {"params": {name: value for name, value in params.items() if value is not None}}
+
+
+def _mean(trial: dict[str, Any], alike: repeats.Repeats, row: int, goals: Sequence[str]) -> dict[str, Any]:
+    """The trial as the one that stands for all with its configuration."""
+    params = {name: value for name, value in trial["params"].items() if name != "seed"}
+    found = {**trial, "seeds": alike.seeds[row], "params": params}
+    for goal, mean, sd in zip(goals, alike.means[row].tolist(), alike.sds[row].tolist(), strict=True):
+        found |= {goal: mean, f"{goal}_low": None, f"{goal}_high": None, f"{goal}_sd": None if np.isnan(sd) else sd}
+    return found
 
 
 def _points(table: pa.Table, goals: Sequence[str]) -> Floats:

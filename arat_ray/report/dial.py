@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from arat_ray.report.figure import attack_label
+from arat_ray.report.labels import attack_label
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,8 @@ import numpy as np
 
 from arat_ray.frontier.confirm import Confirmation
 from arat_ray.frontier.dominance import Floats
-from arat_ray.report.figure import FRONT, GREY, OTHER, TEXT, goal_label, style
+from arat_ray.report.figure_style import FRONT, GREY, OTHER, TEXT, style
+from arat_ray.report.labels import goal_label
 from arat_ray.text import line
 
 if TYPE_CHECKING:

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from arat_ray.report.figure import FRONT, GREY, OTHER, TEXT, goal_label, style
+from arat_ray.report.figure_style import COLOURS, TEXT, style
+from arat_ray.report.labels import goal_label
 from arat_ray.text import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from arat_ray.frontier.dial import Curve
-
-# With orange and blue the rest of Okabe and Ito (2008) that is seen on white.
-COLOURS = (FRONT, OTHER, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", GREY)
 
 
 def plot_curves(curves: Sequence[Curve], path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from arat_ray.frontier.evaluations import CONDITIONS, Conditions, with_autoattack
 from arat_ray.frontier.evaluations import command as measuring
 from arat_ray.frontier.pareto import Front, at_setting
-from arat_ray.report.figure import attack_label
+from arat_ray.report.labels import attack_label
 from arat_ray.results.schema import goal_text, short_param
 from arat_ray.text import command, line
 
@@ -45,7 +45,8 @@ def as_json(front: Front) -> dict[str, Any]:
 def write_csv(front: Front, file: SupportsWrite[str]) -> None:
     """One line a trial of the front, all its numbers in full."""
     params = list(dict.fromkeys(name for trial in front.trials for name in trial["params"]))
-    goals = [f"{goal}{suffix}" for goal in front.goals for suffix in ("", "_low", "_high")]
+    suffixes = ("", "_sd") if front.over_seeds else ("", "_low", "_high")
+    goals = [f"{goal}{suffix}" for goal in front.goals for suffix in suffixes]
     fixed = [
         "study",
         "trial_id",
@@ -77,7 +78,10 @@ def print_table(front: Front, console: Console) -> None:
     table = Table(title=title)
     table.add_column("trial")
     for goal in front.goals:
-        table.add_column(f"{goal.replace('_', ' ')} (95 %)", justify="right", no_wrap=True)
+        how = "mean +- sd" if front.over_seeds else "95 %"
+        table.add_column(f"{goal.replace('_', ' ')} ({how})", justify="right", no_wrap=True)
+    if front.over_seeds:
+        table.add_column("seeds", justify="right")
     before = _robust_in_search(front)
     if before:
         table.add_column("in the search", justify="right", no_wrap=True)
@@ -89,6 +93,7 @@ def print_table(front: Front, console: Console) -> None:
         table.add_row(
             f"{trial['trial_id']}{at_setting(trial)}",
             *(_interval(trial, goal) for goal in front.goals),
+            *([str(len(trial["seeds"]))] if front.over_seeds else []),
             *([f"{100 * before[row]:.1f}"] if before else []),
             *("" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values),
         )
@@ -164,6 +169,8 @@ def _measured(front: Front) -> str:
 def _interval(trial: Mapping[str, Any], goal: str) -> str:
     low, high = trial[f"{goal}_low"], trial[f"{goal}_high"]
     value = goal_text(goal, trial[goal], unit="")
+    if (sd := trial.get(f"{goal}_sd")) is not None:
+        return f"{value} +- {goal_text(goal, sd, unit='')}"
     return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
 
 

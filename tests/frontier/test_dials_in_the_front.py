@@ -15,7 +15,7 @@ from arat_ray.frontier.evaluations import Conditions
 from arat_ray.frontier.pareto import Front, load_front
 from arat_ray.frontier.pick import pick
 from arat_ray.report import printing
-from arat_ray.report.figure import plot_front
+from arat_ray.report.figure import caption, plot_front
 from tests.frontier.tables import evaluated
 from tests.frontier.test_pareto import accuracies, write
 
@@ -100,9 +100,8 @@ def test_each_point_is_named_by_its_trial_and_setting_everywhere(study: Path, tm
     assert lines[-2].endswith("3 of 4 complete trials evaluated, with 3 settings of their dials")
     figure = plot_front(front, tmp_path / "front.svg")
     assert {"0", "1 at t = 1"} <= {each.get_text() for each in figure.axes[0].texts}
-    text = (tmp_path / "front.svg").read_text()
-    for words in (">setting of a dial<", "3 of 4 trials, 3 settings of dials, 5 on the front"):
-        assert words in text, words
+    assert ">setting of a dial<" in (tmp_path / "front.svg").read_text()
+    assert caption(front).startswith("3 of 4 trials, 3 settings of dials, 5 on the front")
     plain = io.StringIO()
     printing.write_csv(load_front([study], asked=ASKED), plain)
     assert ",dial," not in plain.getvalue()

@@ -10,7 +10,9 @@ import pytest
 
 from arat_ray.frontier.dominance import non_dominated, wilson
 from arat_ray.frontier.pareto import Coverage, Front, Others
-from arat_ray.report.figure import attack_label, plot_front
+from arat_ray.report.figure import caption, plot_front
+from arat_ray.report.labels import attack_label
+from arat_ray.report.looks import Look
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 MAGIC = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
@@ -55,11 +57,10 @@ def test_each_suffix_gives_a_file_of_its_kind(tmp_path: Path, suffix: str) -> No
 
 
 def test_the_figure_says_under_which_conditions_it_holds(tmp_path: Path) -> None:
-    plot_front(make_front(SMALL), tmp_path / "front.svg", title="Which layers?")
+    plot_front(make_front(SMALL), tmp_path / "front.svg", Look(title="Which layers?"))
     text = (tmp_path / "front.svg").read_text()
     for words in (
         "Which layers?",
-        "3 trials, 2 on the front; hypervolume 0.4321 above (0, 0)",
         "Robust accuracy (%), PGD-20, Linf, 8/255 (0.031)",
         "Clean accuracy (%)",
         "validation split, n = 1,000 images",
@@ -68,9 +69,19 @@ def test_the_figure_says_under_which_conditions_it_holds(tmp_path: Path) -> None
         assert words in text
 
 
-def test_the_figure_of_evaluations_says_how_many_trials_have_one(tmp_path: Path) -> None:
-    plot_front(make_front(SMALL, coverage=Coverage(3, 1200, True)), tmp_path / "front.svg")
-    assert "3 of 1,200 complete trials evaluated, 2 on the front; hypervolume" in (tmp_path / "front.svg").read_text()
+def test_what_a_caption_says_is_not_baked_in(tmp_path: Path) -> None:
+    plot_front(make_front(SMALL), tmp_path / "front.svg")
+    text = (tmp_path / "front.svg").read_text()
+    assert "layers" not in text
+    assert "hypervolume" not in text
+    assert caption(make_front(SMALL)) == (
+        "3 trials, 2 on the front; hypervolume 0.4321 above (0, 0); bars: 95 % Wilson intervals"
+    )
+
+
+def test_the_caption_of_evaluations_says_how_many_trials_have_one() -> None:
+    front = make_front(SMALL, coverage=Coverage(3, 1200, True))
+    assert "3 of 1,200 complete trials evaluated, 2 on the front; hypervolume" in caption(front)
 
 
 def test_every_point_under_the_staircase_and_no_other_is_dominated(tmp_path: Path) -> None:
@@ -89,9 +100,8 @@ def test_every_point_under_the_staircase_and_no_other_is_dominated(tmp_path: Pat
         assert area.contains_point((x, y)) == is_dominated
 
 
-def test_trials_far_from_the_front_are_counted_instead_of_drawn(tmp_path: Path) -> None:
-    plot_front(make_front([*SMALL, [0.1, 0.1]]), tmp_path / "front.svg")
-    assert "1 outside the axes" in (tmp_path / "front.svg").read_text()
+def test_trials_far_from_the_front_are_counted_instead_of_drawn() -> None:
+    assert "1 outside the axes" in caption(make_front([*SMALL, [0.1, 0.1]]))
 
 
 @pytest.mark.parametrize("points", [[[0.8, 0.5]], [[0.8, 0.5], [0.8, 0.5]], [[1.0, 0.0], [0.9, 0.0]]])
