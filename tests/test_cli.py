@@ -402,6 +402,25 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_computed(tmp_path
     assert not (tmp_path / "results").exists()
 
 
+def test_a_profile_says_where_the_time_goes_and_leaves_a_trace(tmp_path: Path) -> None:
+    result = call("train", write(tmp_path, epochs=4), "--results", tmp_path, "--profile")
+    assert result.exit_code == 0, result.output
+    assert "profile: a step takes " in result.output
+    assert "backward " in result.output
+    written = json.loads((tmp_path / "small" / "profile" / "profile.json").read_text())
+    assert written["steps_timed"] > 0
+    assert (written["trace"] is None) != (tmp_path / "small" / "profile" / "trace.json.gz").exists()
+    again = call("train", write(tmp_path, epochs=4), "--results", tmp_path, "--profile").output
+    assert "is complete already: nothing is left to profile" in again
+
+
+def test_a_profile_of_several_workers_is_refused_before_ray_starts(tmp_path: Path) -> None:
+    message = refused(
+        "train", write(tmp_path, extra="resources: {workers: 2}\n"), "--results", tmp_path / "results", "--profile"
+    )
+    assert "a profile is taken of one process, but resources.workers is 2; set it to 1" in message
+
+
 def test_a_run_leaves_a_row_for_each_epoch_and_a_complete_trial(trained: Path) -> None:
     assert reader.read(trained, "epochs")["epoch"].to_pylist() == [1, 2]
     (trial,) = reader.read(trained, "trials").to_pylist()

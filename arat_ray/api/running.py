@@ -34,14 +34,16 @@ def train(
     resume: bool = False,
     data: AnyPath | None = None,
     address: str | None = None,
+    profile: bool = False,
     progress: bool = False,
 ) -> Study:
     """One training run of an experiment's `train:`, without a search; lands in `results`/<name>/.
 
     One worker trains in this process and without Ray; with `resources.workers` above 1 Ray starts, or the cluster at
     `address` is joined. A run that is complete is not repeated; `resume=True` goes on with an interrupted one. `data`
-    says where the data lies, if it is not where the experiment names it. `progress=True` shows each epoch; else that
-    goes to `logging`.
+    says where the data lies, if it is not where the experiment names it. `profile=True` measures where a step's time
+    goes, into the folder's `profile/`, and changes no result. `progress=True` shows each epoch; else that goes to
+    `logging`.
 
     Raises ValueError for an experiment, a folder, data or a device that cannot serve it, NotSavedError where rows could
     not be written, and KeyboardInterrupt with everything saved.
@@ -57,7 +59,9 @@ def train(
         folder = as_path(results) / ready.name
         try:
             with session.writing(folder, log=tell, names=written_by(ready)):
-                ended = run(ready, file, folder, resume=resume, address=address, console=console(progress))
+                ended = run(
+                    ready, file, folder, resume=resume, address=address, profile=profile, console=console(progress)
+                )
         finally:
             torch.set_num_threads(threads)
     if isinstance(ended, Path):
@@ -136,12 +140,17 @@ def run(
     *,
     resume: bool,
     address: str | None,
+    profile: bool = False,
     verbose: bool = False,
     console: Console,
 ) -> Path | Outcome:
     """Train `train:` once: here, for the path of the checkpoint; or, with several workers, on Ray."""
     if experiment.resources.workers == 1:
-        return single.run(experiment, file, folder, resume=resume, console=console)
+        return single.run(experiment, file, folder, resume=resume, profile=profile, console=console)
+    if profile:
+        raise ValueError(
+            f"a profile is taken of one process, but resources.workers is {experiment.resources.workers}; set it to 1"
+        )
     from arat_ray.cluster import study
 
     return study.run(

@@ -54,11 +54,15 @@ def validate(file: Path, data: str | None) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @DATA
 @click.option("--address", help="Ray cluster to join when the run takes several workers.")
+@click.option("--profile", is_flag=True, help="Say where a step's time goes; a trace lands in <name>/profile/.")
 @click.option("-v", "--verbose", is_flag=True, help="Let Ray log, when the run takes several workers.")
-def train(file: Path, results: Path, resume: bool, data: str | None, address: str | None, verbose: bool) -> None:
+def train(
+    file: Path, results: Path, resume: bool, data: str | None, address: str | None, profile: bool, verbose: bool
+) -> None:
     """One training run of `train:`, without a search; lands in RESULTS/<name>/.
 
-    One worker trains in this process, more train through Ray.
+    One worker trains in this process, more train through Ray. --profile measures a few steps by their parts and
+    records a few more with torch's profiler; the run computes the same.
 
     Example: arat-ray train search_spaces/quickstart.yaml --results runs
     """
@@ -76,7 +80,14 @@ def train(file: Path, results: Path, resume: bool, data: str | None, address: st
         echo(f"{experiment.name}: {experiment.base.epochs} epochs, into {shown(folder)}")
         try:
             ended = running.run(
-                experiment, file, folder, resume=resume, address=address, verbose=verbose, console=console()
+                experiment,
+                file,
+                folder,
+                resume=resume,
+                address=address,
+                profile=profile,
+                verbose=verbose,
+                console=console(),
             )
         except KeyboardInterrupt:
             echo(f"interrupted; go on with: {go_on}", err=True)

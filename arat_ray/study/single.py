@@ -18,8 +18,9 @@ from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.state import trial_id
 from arat_ray.training.checkpoint import BEST, LAST
-from arat_ray.training.context import Context
+from arat_ray.training.context import Context, no_part
 from arat_ray.training.loop import fit
+from arat_ray.training.profiling import Profile
 from arat_ray.training.timing import describe
 from arat_ray.units import duration
 
@@ -37,8 +38,12 @@ class _NoTrials:
     def put_back(self, number: int) -> None: ...
 
 
-def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, console: Console) -> Path:
+def run(
+    experiment: Experiment, source: Path, folder: Path, *, resume: bool, profile: bool = False, console: Console
+) -> Path:
     """Train `train:` as trial 0 of its own study; the path of the checkpoint that it reports.
+
+    With `profile` some of its steps are measured (`training.profiling`), into the study's folder `profile/`.
 
     Raises ValueError for a folder, data or a device that cannot serve it, KeyboardInterrupt with everything saved, and
     NotSavedError where it ends and rows could not be written.
@@ -88,22 +93,40 @@ def run(experiment: Experiment, source: Path, folder: Path, *, resume: bool, con
         folder, experiment, source, kind="train", resume=resume, content=content, warn=warn
     ) as record:
         if _is_complete(folder):
-            terminal.report(console, f"{folder} is complete already")
+            rest = ": nothing is left to profile; give another --results" if profile else ""
+            terminal.report(console, f"{folder} is complete already{rest}")
             return chosen
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
         recorder = Recorder(experiment, record, _NoTrials(), progress)
         recorder.start(0, {}, train)
+        profiled = Profile(device) if profile else None
+        context = Context(checkpoints, report, device, alive=alive, part=profiled or no_part)
         try:
-            fit(train.located(), validate, Context(checkpoints, report, device, alive=alive))
+            fit(train.located(), validate, context)
             recorder.end(0)
         except ValueError as error:
             recorder.end(0, str(error))
             raise
         finally:
             saved = recorder.close("interrupted")
+            if profiled is not None:
+                _write_profile(profiled, folder / "profile", console)
         if not saved:
             raise NotSavedError(f"some rows could not be written to {folder}: `--resume` measures them again")
     return chosen
+
+
+def _write_profile(profiled: Profile, folder: Path, console: Console) -> None:
+    """What a profile says, also of a run that was interrupted; a disk that does not take it ends no run."""
+    try:
+        report = profiled.write(folder)
+    except OSError as error:
+        terminal.report(console, f"the profile could not be written: {error}", style="bold red")
+        return
+    for text in report.lines():
+        terminal.report(console, f"profile: {text}")
+    if report.trace:
+        terminal.report(console, f"profile: {folder / report.trace} opens in https://ui.perfetto.dev")
 
 
 def _is_complete(folder: Path) -> bool:

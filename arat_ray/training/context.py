@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def _warn(trouble: str | None) -> None:
         warnings.warn(trouble, stacklevel=4)  # Python shows a warning once
 
 
+def no_part(name: str) -> AbstractContextManager[None]:
+    """Parts of a run that nobody measures."""
+    return nullcontext()
+
+
 @dataclass(frozen=True)
 class Context:
     """Where a loop runs and whom it reports to.
@@ -31,6 +37,8 @@ class Context:
 
     `leaves()` is asked on every worker before each step. Where it is True, which must be on all of them at once, the
     state is saved in the middle of the epoch and `fit` raises PreemptedError.
+
+    `part(name)` is entered around each epoch, each step in it and each part of a step (`profiling.PARTS`).
     """
 
     folder: Path
@@ -40,6 +48,7 @@ class Context:
     world_size: int = 1
     alive: Callable[[str | None], None] = _warn
     leaves: Callable[[], bool] = lambda: False
+    part: Callable[[str], AbstractContextManager[None]] = no_part
 
     @property
     def rows(self) -> slice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,17 +36,22 @@ class TrainingStep:
 
         x [N, C, H, W] and y [N] are this worker's share of the batch; `watch` takes the time of the attack.
         """
-        train = self.train
-        with watch.running(), self._precision():
+        train, part = self.train, self.context.part
+        with part("attack"), watch.running(), self._precision():
             x, x_adv = (x, x) if train.attack is None else self.method.perturb(x, y, train.attack, noise)
-        with self._perturbed_weights(x, x_adv, y) if perturbs_weights else nullcontext():
-            with self._precision():
+        with ExitStack() as stack:
+            if perturbs_weights:
+                with part("weight perturbation"):
+                    stack.enter_context(self._perturbed_weights(x, x_adv, y))
+            with part("forward"), self._precision():
                 losses: Losses = self.replica(x, x_adv, y)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
-            if train.gradient_clipping is not None:
-                nn.utils.clip_grad_norm_(self.method.parameters(), train.gradient_clipping)
-            self.optimizer.step()
+            with part("backward"):
+                self.optimizer.zero_grad(set_to_none=True)
+                losses.total.backward()
+            with part("optimiser"):
+                if train.gradient_clipping is not None:
+                    nn.utils.clip_grad_norm_(self.method.parameters(), train.gradient_clipping)
+                self.optimizer.step()
         with torch.no_grad():
             right = [
                 losses.clean.new_full((), math.nan, dtype=torch.float64)  # filled there: a copy would be waited for

@@ -87,16 +87,20 @@ class Trainer:
             state.resume(self.partway, self.method)
             self.partway = None
         rate, awp = 0.0, train.weight_perturbation
-        for step, indices in enumerate(self._shuffled(epoch)[state.first_step :], state.first_step):
-            if context.leaves():
-                self._leave(state, step)
-            rate = self._set_learning_rate(epoch, step)
-            x, y = self.images.batch(indices, state.augment)
-            perturbs_weights = awp is not None and epoch > awp.warmup_epochs
-            state.sums[:-1] += self.step(x, y, state.noise, state.watch, perturbs_weights=perturbs_weights)
-            if self.average:
-                self.average.update(self.method, step=(epoch - 1) * self.steps + step + 1)
-            self.alive()
+        with context.part("epoch"):
+            for step, indices in enumerate(self._shuffled(epoch)[state.first_step :], state.first_step):
+                if context.leaves():
+                    self._leave(state, step)
+                rate = self._set_learning_rate(epoch, step)
+                with context.part("step"):
+                    with context.part("data"):
+                        x, y = self.images.batch(indices, state.augment)
+                    perturbs_weights = awp is not None and epoch > awp.warmup_epochs
+                    state.sums[:-1] += self.step(x, y, state.noise, state.watch, perturbs_weights=perturbs_weights)
+                    if self.average:
+                        with context.part("average"):
+                            self.average.update(self.method, step=(epoch - 1) * self.steps + step + 1)
+                self.alive()
         state.sums[-1] = sum((~value.isfinite()).any() for value in self.method.parameters())
         row = training_row(state, train, steps=self.steps, rate=rate, balance=self.method.balance)
         measured = self._diagnose(epoch)
