@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-ATTACKS = {"pgd": "arat_ray.training.attacks.pgd:Pgd"}
+ATTACKS = {"pgd": "arat_ray.training.attacks.pgd:Pgd", "pgd-any": "arat_ray.training.attacks.pgd_any:PgdAny"}
 """The menu of the attacks that train, validate and evaluate: `name:` in YAML, and where its spec stands."""
 SHORTHANDS = {"fgsm": "pgd"}
 """Words of the command line for an attack of the menu with fixed values."""

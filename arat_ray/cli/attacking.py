@@ -38,8 +38,8 @@ _OPTIONS = (
     DATA,
     click.option("--front", is_flag=True, help="Of a study, only the trials on its front."),
     click.option("--norm", type=Word(["linf", "l2"]), default="linf", show_default=True, help="Of the radius."),
-    click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd.  [default: 20]"),
-    click.option("--step-size", help="Of pgd, in pixel units.  [default: epsilon / 4]"),
+    click.option("--steps", type=click.IntRange(min=1), help="Iterations of pgd and pgd-any.  [default: 20]"),
+    click.option("--step-size", help="Of pgd and pgd-any, in pixel units.  [default: epsilon / 4]"),
     click.option("--images", type=click.IntRange(min=1), help="Only so many.  [default: all]"),
     click.option(
         "--subset",

@@ -111,6 +111,10 @@ class Train(Spec):
                 "method {name} needs `attack:` (name, norm, epsilon, step_size, steps)",
                 {"name": repr(self.method.name)},
             )
+        if self.attack is not None and self.attack.measures_only:
+            raise ValueError(
+                f"attack.name {self.attack.name!r} is for `validate:` and `arat-ray evaluate`; train with pgd"
+            )
         noisy = isinstance(self.method, AratSpec) and self.method.noisy_center
         if noisy and self.attack is not None and self.attack.norm != "linf":
             raise ValueError("method.noisy_center is defined for attack.norm linf only; set noisy_center: false")

@@ -61,9 +61,9 @@ def test_an_attack_on_the_menu_trains_validates_and_evaluates_and_makes_a_front(
 
 
 def test_it_is_in_the_help_and_what_it_does_not_take_is_refused(tmp_path: Path) -> None:
-    assert "autoattack-10-steps, pgd, coin or fgsm." in " ".join(arat_ray("evaluate", "--help").stdout.split())
+    assert "autoattack-10-steps, pgd, pgd-any, coin or fgsm." in " ".join(arat_ray("evaluate", "--help").stdout.split())
     refused = arat_ray("evaluate", tmp_path, "--attack", "coin", "--epsilon", "0.1", "--split", "test", "--steps", "3")
-    assert "--steps and --step-size are for pgd; what coin does is in its name" in refused.stderr
+    assert "--steps and --step-size are for pgd, pgd-any; what coin does is in its name" in refused.stderr
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -260,7 +260,7 @@ def test_a_row_without_its_clean_accuracy_is_no_evaluation(tmp_path: Path) -> No
         ("pgd20", "did you mean 'pgd-20'?"),
         ("pgd-0", "did you mean 'pgd-20'?"),
         ("sqare", "did you mean 'square'?"),
-        ("cw", "known: apgd, autoattack, autoattack-10-steps, fgsm, pgd, pgd-20, square"),
+        ("cw", "known: apgd, autoattack, autoattack-10-steps, fgsm, pgd, pgd-20, pgd-any, square"),
     ],
 )
 @pytest.mark.parametrize("split", ["test", None])

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from arat_ray.attack_names import ATTACKS, SHORTHANDS
 from arat_ray.training.attacks.base import Adversary, Attack, Logits, Loss, check_pixel_units
 from arat_ray.training.attacks.pgd import Pgd
+from arat_ray.training.attacks.pgd_any import PgdAny
 
 SPECS: dict[str, type[Attack]] = {name: resolve_name(home) for name, home in ATTACKS.items()}
 
@@ -29,8 +30,6 @@ def _is_pgd_unless_named(given: Any) -> Any:
 
 if TYPE_CHECKING:
     AttackSpec = Attack  # nothing may ask which one it has
-elif len(SPECS) == 1:
-    AttackSpec = Pgd
 else:
     AttackSpec = Annotated[
         Union[tuple(SPECS.values())],  # noqa: UP007
@@ -39,4 +38,15 @@ else:
     ]
 """What `attack:` may be in YAML."""
 
-__all__ = ["SPECS", "Adversary", "Attack", "AttackSpec", "Logits", "Loss", "Pgd", "check_pixel_units", "spec_of"]
+__all__ = [
+    "SPECS",
+    "Adversary",
+    "Attack",
+    "AttackSpec",
+    "Logits",
+    "Loss",
+    "Pgd",
+    "PgdAny",
+    "check_pixel_units",
+    "spec_of",
+]

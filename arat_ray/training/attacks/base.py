@@ -45,6 +45,8 @@ class Attack(Spec):
 
     version: ClassVar[str] = "arat-ray"
     """Whose code attacks."""
+    measures_only: ClassVar[bool] = False
+    """Whether no method can train against it."""
     name: str
     norm: Norm
     """Of the ball around each image."""

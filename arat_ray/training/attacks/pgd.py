@@ -23,13 +23,9 @@ NORMAL_START = 0.001
 USUAL_STEPS = 20
 
 
-class Pgd(Attack):
-    """Projected gradient ascent on a loss, the cross-entropy by default, within a ball of radius epsilon around x.
+class GradientSteps(Attack):
+    """What the attacks have in common that step along a gradient's sign (linf) or direction (l2)."""
 
-    `start` is uniform in the ball, normal (x + 0.001 N(0, 1)) or the center, x itself.
-    """
-
-    name: Literal["pgd"] = "pgd"
     step_size: Pixels = Field(gt=0)
     """Length of a step, in pixel units."""
     steps: int = Field(ge=1)
@@ -39,17 +35,8 @@ class Pgd(Attack):
 
     @classmethod
     def asked(cls, word: str, given: Mapping[str, Any]) -> Self:
-        """pgd: 20 steps of a quarter of the radius, unless they are given; fgsm: one whole step from x itself."""
-        epsilon = given["epsilon"]
-        if word == "fgsm":
-            return cls.model_validate({**given, "step_size": epsilon, "steps": 1, "start": "center"})
-        return cls.model_validate({"step_size": epsilon / 4, "steps": USUAL_STEPS, **given})
-
-    @property
-    def label(self) -> str:
-        """As in papers: PGD-20 takes 20 steps, FGSM one whole one from x itself."""
-        is_fgsm = self.steps == 1 and self.start == "center" and self.step_size == self.epsilon
-        return "fgsm" if is_fgsm else counted("pgd", self.steps)
+        """20 steps of a quarter of the radius, unless they are given."""
+        return cls.model_validate({"name": word, "step_size": given["epsilon"] / 4, "steps": USUAL_STEPS, **given})
 
     @property
     def passes(self) -> int:
@@ -58,6 +45,42 @@ class Pgd(Attack):
     @property
     def starts_at_x(self) -> bool:
         return self.start == "center"
+
+    def _start(self, x: Tensor, noise: Noise | None) -> Tensor:
+        """Where the ascent begins, in [0, 1] and in the ball; without noise at x itself."""
+        if noise is None or self.start == "center":
+            return x
+        return self.project(x + self._offset(x, noise), x)
+
+    def _offset(self, x: Tensor, noise: Noise) -> Tensor:
+        return NORMAL_START * noise.normal(x) if self.start == "normal" else self.uniform(x, noise)
+
+    def _step(self, gradient: Tensor) -> Tensor:
+        if self.norm == "linf":
+            return self.step_size * gradient.sign()
+        return self.step_size * gradient / l2(gradient)
+
+
+class Pgd(GradientSteps):
+    """Projected gradient ascent on a loss, the cross-entropy by default, within a ball of radius epsilon around x.
+
+    `start` is uniform in the ball, normal (x + 0.001 N(0, 1)) or the center, x itself.
+    """
+
+    name: Literal["pgd"] = "pgd"
+
+    @classmethod
+    def asked(cls, word: str, given: Mapping[str, Any]) -> Self:
+        """As ever; fgsm: one whole step from x itself."""
+        if word != "fgsm":
+            return super().asked(word, given)
+        return cls.model_validate({**given, "step_size": given["epsilon"], "steps": 1, "start": "center"})
+
+    @property
+    def label(self) -> str:
+        """As in papers: PGD-20 takes 20 steps, FGSM one whole one from x itself."""
+        is_fgsm = self.steps == 1 and self.start == "center" and self.step_size == self.epsilon
+        return "fgsm" if is_fgsm else counted("pgd", self.steps)
 
     def __call__(
         self, logits: Logits, x: Tensor, y: Tensor, *, noise: Noise | None, loss: Loss | None = None
@@ -68,7 +91,7 @@ class Pgd(Attack):
         """
         x = x.detach()
         climb = loss or (lambda scores: F.cross_entropy(scores, y, reduction="sum"))
-        x_adv = x if noise is None or self.start == "center" else self.project(x + self._start(x, noise), x)
+        x_adv = self._start(x, noise)
         for _ in range(self.steps):
             x_adv = x_adv.detach().requires_grad_()
             with torch.enable_grad():
@@ -76,11 +99,3 @@ class Pgd(Attack):
             (gradient,) = torch.autograd.grad(height, x_adv)
             x_adv = self.project(x_adv.detach() + self._step(gradient), x)
         return x_adv
-
-    def _start(self, x: Tensor, noise: Noise) -> Tensor:
-        return NORMAL_START * noise.normal(x) if self.start == "normal" else self.uniform(x, noise)
-
-    def _step(self, gradient: Tensor) -> Tensor:
-        if self.norm == "linf":
-            return self.step_size * gradient.sign()
-        return self.step_size * gradient / l2(gradient)
