@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 from collections.abc import Callable, Iterator
-from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -24,6 +20,7 @@ from arat_ray.training.averaging import Average, Averaging, Ema, Swa
 from arat_ray.training.methods import METHODS, Losses, Method, MethodSpec, Task
 from arat_ray.training.models import Tiny
 from arat_ray.training.randomness import Noise, generator
+from tests.training.two_workers import both, group
 
 SHAPE = (1, 8, 8)
 BATCH = 6
@@ -31,7 +28,6 @@ NEEDED: dict[str, dict[str, Any]] = {
     "arat": {"invariance_weight": 5, "layers": ["bn2", "avgpool"], "balance": {"name": "fixed", "adversarial": 0.3}},
     "arrest": {"standard_epochs": 1},
 }
-LIMIT = timedelta(minutes=3)
 ATTACK = Pgd(norm="linf", epsilon=0.2, step_size=0.1, steps=2)
 
 
@@ -331,24 +327,18 @@ def test_the_memory_layout_of_the_network_is_kept() -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def one_worker(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=LIMIT)
-    method = build("pgd_at")
-    averaged = average(method)
-    averaged.update(method, step=1)
-    mine = [(x[rank::2], y[rank::2]) for x, y in batches()]
-    averaged.estimate_norms(method, mine, None, noise())
-    torch.save(statistics(averaged.method), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def one_worker(rank: int, folder: Path) -> None:
+    with group(rank, folder):
+        method = build("pgd_at")
+        averaged = average(method)
+        averaged.update(method, step=1)
+        mine = [(x[rank::2], y[rank::2]) for x, y in batches()]
+        averaged.estimate_norms(method, mine, None, noise())
+        torch.save(statistics(averaged.method), folder / f"{rank}.pt")
 
 
 def test_workers_agree_on_the_mean_of_their_statistics(tmp_path: Path) -> None:
-    workers = [get_context("spawn").Process(target=one_worker, args=(rank, os.fspath(tmp_path))) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(180)
-        assert worker.exitcode == 0
+    assert both(one_worker, tmp_path) == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     halves = [x[rank::2] for rank in range(2) for x, _ in batches()]
     expected = independent(build("pgd_at"), {"adversarial": halves})

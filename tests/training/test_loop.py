@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from arat_ray.training.epoch_row import DivergenceError
 from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
 from tests.training.runs import Row, assert_same_bits
+from tests.training.two_workers import both, group
 
 PGD = {"name": "pgd", "norm": "linf", "epsilon": 0.2, "step_size": 0.05, "steps": 2}
 ARAT = {"name": "arat", "invariance_weight": 3, "layers": ["bn3"]}
@@ -171,37 +169,22 @@ def test_a_plainly_trained_network_is_accurate_and_not_robust(tmp_path: Path) ->
     assert rows[-1]["validation_robust_accuracy"] < 0.03
 
 
-WORKER = """
-import json, sys
-from datetime import timedelta
-from pathlib import Path
-import torch
-import torch.distributed as dist
-from arat_ray.training.context import Context
-from arat_ray.training.loop import fit
-from arat_ray.training.run import Train, Validate
+def worker(rank: int, folder: Path, spec: Train) -> None:
+    rows: list[Row] = []
 
-train, validate, folder, rank = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2,
-                        timeout=timedelta(seconds=120))
-rows = []
-fit(Train.model_validate(train), Validate.model_validate(validate),
-    Context(folder, lambda row, replayed: bool(rows.append(row)), rank=rank, world_size=2))
-(folder / f"rows-{rank}.json").write_text(json.dumps(rows))
-dist.destroy_process_group()
-"""
+    def report(row: Row, replayed: bool) -> bool:
+        rows.append(row)
+        return False
+
+    with group(rank, folder):
+        fit(spec, VALIDATE, Context(folder, report, rank=rank, world_size=2))
+    (folder / f"rows-{rank}.json").write_text(json.dumps(rows))
 
 
 def train_on_two(spec: Train, folder: Path) -> list[Row]:
     """The same run on two processes; their rows, which must agree."""
     folder.mkdir()
-    arguments = [json.dumps(each.model_dump(mode="json")) for each in (spec, VALIDATE)]
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, *arguments, str(folder), str(rank)], env=os.environ.copy())
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=240) for worker in workers] == [0, 0]
+    assert both(worker, folder, spec) == [0, 0]
     first, second = ([*json.loads((folder / f"rows-{rank}.json").read_text())] for rank in range(2))
     for mine, theirs in zip(first, second, strict=True):
         assert mine["validation_clean_accuracy"] == theirs["validation_clean_accuracy"]

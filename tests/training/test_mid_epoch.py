@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from arat_ray.training import checkpoint
 from arat_ray.training.context import Context
 from arat_ray.training.loop import fit
 from arat_ray.training.mid_epoch import PreemptedError
-from arat_ray.training.run import Train
+from arat_ray.training.run import Train, Validate
 from tests.training.runs import TIMES, Row, few_digits, make, run, validate
+from tests.training.two_workers import both, group
 
 ARAT = {"name": "arat", "invariance_weight": 1, "layers": ["bn3"]}
 
@@ -99,29 +98,18 @@ def test_what_was_done_before_leaving_is_in_the_checkpoint_and_not_done_again(tm
     assert checkpoint.load(tmp_path / "last.pt").partway is None
 
 
-WORKER = """
-import itertools, json, sys
-from datetime import timedelta
-from pathlib import Path
-import torch
-import torch.distributed as dist
-from arat_ray.training.context import Context
-from arat_ray.training.loop import fit
-from arat_ray.training.mid_epoch import PreemptedError
-from arat_ray.training.run import Train, Validate
+LEFT = 7
+"""The exit code of a worker that was told to leave."""
 
-train, validate, folder, rank = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2,
-                        timeout=timedelta(seconds=120))
-steps = itertools.count()
-try:
-    fit(Train.model_validate(train), Validate.model_validate(validate),
-        Context(folder, lambda row, replayed: False, rank=rank, world_size=2, leaves=lambda: next(steps) == 7))
-except PreemptedError:
-    dist.destroy_process_group()
-    sys.exit(7)
-"""
+
+def worker(rank: int, folder: Path, spec: Train, measured: Validate) -> None:
+    steps = itertools.count()
+    context = Context(folder, lambda row, replayed: False, rank=rank, world_size=2, leaves=lambda: next(steps) == 7)
+    with group(rank, folder):
+        try:
+            fit(spec, measured, context)
+        except PreemptedError:
+            sys.exit(LEFT)
 
 
 def test_one_worker_goes_on_where_two_left_up_to_rounding(tmp_path: Path) -> None:
@@ -131,9 +119,7 @@ def test_one_worker_goes_on_where_two_left_up_to_rounding(tmp_path: Path) -> Non
     whole = run(spec, measured, tmp_path / "whole")
     folder = tmp_path / "parts"
     folder.mkdir()
-    arguments = [json.dumps(each.model_dump(mode="json")) for each in (spec, measured)]
-    two = [subprocess.Popen([sys.executable, "-c", WORKER, *arguments, str(folder), str(rank)]) for rank in range(2)]
-    assert [worker.wait(timeout=240) for worker in two] == [7, 7]
+    assert both(worker, folder, spec, measured) == [LEFT, LEFT]
     state = checkpoint.load(folder / "last.pt")
     assert state.partway is not None
     assert (state.epoch, state.partway["step"]) == (1, 2)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
 from arat_ray.training.context import Context
 from arat_ray.training.rehearsal import ROUNDING, Rehearsal, rehearse
 from tests.training.runs import make, validate
+from tests.training.two_workers import group, started
 
 RUNS = {
     "plain": {},
@@ -24,23 +22,18 @@ RUNS = {
 
 
 def worker(rank: int, folder: Path) -> dict[str, Rehearsal]:
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(minutes=3))
-    try:
+    with group(rank, folder):
         context = Context(folder / "nothing", lambda row, replayed: False, rank=rank, world_size=2)
         return {
             name: rehearse(make(**fields), validate(400), context, seconds=0.1)  # type: ignore[arg-type]
             for name, fields in RUNS.items()
         }
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rehearsal]:
     folder = tmp_path_factory.mktemp("workers")
-    other = multiprocessing.get_context("spawn").Process(target=worker, args=(1, folder), daemon=True)
-    other.start()
+    other = started(worker, 1, folder)
     mine = worker(0, folder)
     other.join(60)
     assert not (folder / "nothing").exists()

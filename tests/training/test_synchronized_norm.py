@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from arat_ray.training import split_norm
 from arat_ray.training.models import Tiny, Vit
 from arat_ray.training.split_norm import SplitNorm, attack_norm, convert, is_norm, synchronize
+from tests.training.two_workers import group, started
 
 CPU = torch.device("cpu")
 
@@ -69,13 +67,9 @@ def outcome(layer: nn.Module, case: str, rows: slice) -> dict[str, Any]:
 
 def worker(rank: int, folder: Path) -> dict[str, Any]:
     """Each case's outcome with this worker's rows; kept as a file, too."""
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(minutes=3))
-    try:
+    with group(rank, folder):
         layers = {case: synchronize(norm_layer(case), CPU) for case in CASES}
         outcomes = {case: outcome(layers[case], case, ROWS[rank]) for case in CASES}
-    finally:
-        dist.destroy_process_group()
     torch.save(outcomes, folder / f"{rank}.pt")
     return outcomes
 
@@ -84,8 +78,7 @@ def worker(rank: int, folder: Path) -> dict[str, Any]:
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """Each case's outcome in this process and in another."""
     folder = tmp_path_factory.mktemp("workers")
-    other = multiprocessing.get_context("spawn").Process(target=worker, args=(1, folder), daemon=True)
-    other.start()
+    other = started(worker, 1, folder)
     mine = worker(0, folder)
     other.join(60)
     return [mine, torch.load(folder / "1.pt")]
