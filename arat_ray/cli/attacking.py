@@ -96,10 +96,6 @@ def measured(
     from arat_ray.evaluation.accuracy import Other
     from arat_ray.evaluation.request import attack_from
 
-    def begin(number: int, of: int, checkpoint: Path) -> None:
-        if of > 1:
-            echo(f"{number}/{of} {shown(checkpoint)}", err=quiet)
-
     yield from measuring.reports(
         target,
         attack=attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode),
@@ -108,15 +104,27 @@ def measured(
         other=Other(*other) if other else None,
         batch_size=batch_size,
         averaged=not raw,
-        tell=tell,
-        note=lambda text: echo(text, err=True),
-        progress=_Line(),
-        begin=begin,
-        ask=ask,
-        around=lambda: _going_on(batch_size),
-        ray_ended=_end_with_ray,
+        **as_shown(quiet=quiet, batch_size=batch_size),
         **how,
     )
+
+
+def as_shown(*, quiet: bool, batch_size: int) -> dict[str, Any]:
+    """How `api.measuring.reports` shows a measurement on a terminal, asks there, and leaves what was finished."""
+
+    def begin(number: int, of: int, checkpoint: Path) -> None:
+        if of > 1:
+            echo(f"{number}/{of} {shown(checkpoint)}", err=quiet)
+
+    return {
+        "tell": tell,
+        "note": lambda text: echo(text, err=True),
+        "progress": _Line(),
+        "begin": begin,
+        "ask": ask,
+        "around": lambda: _going_on(batch_size),
+        "ray_ended": _end_with_ray,
+    }
 
 
 def rows_of(report: Report) -> list[dict[str, Any]]:

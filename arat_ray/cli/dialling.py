@@ -87,7 +87,7 @@ def dial(
             raise ValueError(
                 f"--{'soup' if soup else 'mix'} goes from one checkpoint to another, and {target} is a folder"
             )
-        dials = _settings(at) if at is not None else _spread(points or POINTS)
+        dials = settings_of(at) if at is not None else spread(points or POINTS)
         other: tuple[Literal["soup", "mix"], Path] | None = None
         if path := soup or mix:
             other = ("soup" if soup else "mix", path)
@@ -114,7 +114,7 @@ def dial(
             echo(f"drew {plot}", err=as_json)
 
 
-def _settings(words: str) -> list[float]:
+def settings_of(words: str) -> list[float]:
     """The settings of --at, each once, in ascending order. ValueError for what is no finite number."""
     found = set()
     for word in words.split(","):
@@ -128,5 +128,5 @@ def _settings(words: str) -> list[float]:
     return sorted(found)
 
 
-def _spread(points: int) -> list[float]:
+def spread(points: int) -> list[float]:
     return [number / (points - 1) for number in range(points)]

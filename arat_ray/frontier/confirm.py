@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from arat_ray.frontier import confirmed_dials, evaluations
 from arat_ray.frontier.attainment import level, surfaces
+from arat_ray.frontier.confirmed_dials import MeanCurve, Point, mean_curve
 from arat_ray.frontier.dominance import Floats, non_dominated
 from arat_ray.results import reader
 from arat_ray.results.statuses import ENDED
@@ -75,6 +77,8 @@ class Confirmation:
     unfinished: int
     members: list[Member]
     surfaces: list[Floats] = field(default_factory=list)
+    dials: list[MeanCurve] = field(default_factory=list)
+    """Of the members whose runs were measured at settings of their dials, alike; the best first goal first."""
 
     @property
     def optimism(self) -> Values:
@@ -139,7 +143,30 @@ def load(study: Path, folder: Path) -> Confirmation:
         unfinished=len(ended) - len(seeds),
         members=members,
         surfaces=surfaces(points) if len(goals) == 2 else [],
+        dials=_curves(folder, members, complete),
     )
+
+
+def _curves(folder: Path, members: Sequence[Member], complete: Sequence[Mapping[str, Any]]) -> list[MeanCurve]:
+    """The curve of each member whose runs were measured at settings of their dials, as they were in the search."""
+    runs = {row["trial_id"]: row for row in complete}
+    same = ("attack", "norm", "epsilon", "split", "images")
+    rows = [
+        row
+        for row in evaluations.read(folder, dialled=True)
+        if (run := runs.get(row.trial_id)) and all(getattr(row, name) == run[name] for name in same)
+    ]
+    if not any(row.dial is not None for row in rows):
+        return []
+    table = reader.read(folder, "trials", ["trial_id", "attempt", "checkpoint", "config"])
+    table = reader.keep(table, reader.latest_attempt(table))
+    points: dict[int, dict[int, dict[float, Point]]] = {}
+    for (trial_id, dial), alike in evaluations.of_trials(folder, table, rows).items():
+        run, newest = runs[trial_id], alike[-1]
+        curve = points.setdefault(run["param_member"], {}).setdefault(run["param_seed"], {})
+        curve[dial or 0.0] = newest.clean_correct / newest.images, newest.correct / newest.images
+    found = (mean_curve(member.number, points.get(member.number, {})) for member in members)
+    return [curve for curve in found if curve and len(curve.settings) > 1]
 
 
 def summaries(
@@ -198,6 +225,7 @@ def as_json(confirmation: Confirmation) -> dict[str, Any]:
         **{name: getattr(confirmation, name) for name in conditions},
         "confirmed": [member.number for member in confirmation.confirmed],
         "members": members,
+        "dials": [confirmed_dials.as_json(curve) for curve in confirmation.dials],
         "surfaces": {str(percent): confirmation.surface(percent).tolist() for percent in PERCENTS},
     }
 

@@ -150,7 +150,7 @@ def in_place(
     fitting = []
     for study, table in zip(studies, trials, strict=True):
         rows = read(study, dialled=dials)
-        fitting.append(_of_trials(study, table, [row for row in rows if asked.fits(row)]))
+        fitting.append(of_trials(study, table, [row for row in rows if asked.fits(row)]))
         if not fitting[-1]:
             raise ValueError(
                 f"{study}: no checkpoint that its trials name was evaluated with {asked}; there is {listed(rows)}; "
@@ -210,7 +210,7 @@ def _refuse_mixed(rows: Sequence[Evaluation], asked: Conditions) -> None:
         )
 
 
-def _of_trials(
+def of_trials(
     study: Path, trials: pa.Table, rows: Iterable[Evaluation]
 ) -> dict[tuple[str, float | None], list[Evaluation]]:
     """By trial_id and dial, the evaluations of the network that the trial deploys, the oldest first."""

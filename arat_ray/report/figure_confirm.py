@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from arat_ray.frontier.confirm import Confirmation
+from arat_ray.frontier.confirmed_dials import MeanCurve
 from arat_ray.frontier.dominance import Floats
 from arat_ray.report.figure_style import FRONT, GREY, OTHER, TEXT, style
 from arat_ray.report.labels import goal_label
+from arat_ray.results.schema import ACCURACIES
 from arat_ray.text import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+DIAL = "#009E73"
 
 
 def plot_confirmation(confirmation: Confirmation, path: Path) -> None:
@@ -54,7 +59,9 @@ def _draw(axes: Axes, confirmation: Confirmation) -> None:
         )
     )
     surfaces = [100 * points for points in confirmation.surfaces]
-    corners = np.concatenate([means - stds, means + stds, selected, *surfaces])
+    curves = [_curve(each) for each in confirmation.dials] if goals == ACCURACIES else []
+    ends = [curve.points + sign * curve.bars[:, :, side] for curve in curves for sign, side in ((-1, 0), (1, 1))]
+    corners = np.concatenate([means - stds, means + stds, selected, *surfaces, *ends])
     low, high = corners.min(axis=0), corners.max(axis=0)
     margin = 0.06 * np.maximum(high - low, 0.5)
     (left, bottom), (right, top) = low - margin, high + margin
@@ -72,6 +79,22 @@ def _draw(axes: Axes, confirmation: Confirmation) -> None:
     median = _height(100 * confirmation.surface(50), x, bottom)
     axes.step(x, median, where="pre", color=OTHER, linewidth=1.2, label="at least half of the seeds")
 
+    for curve in curves:
+        axes.errorbar(
+            curve.points[:, 0],
+            curve.points[:, 1],
+            xerr=curve.bars[:, 0].T,
+            yerr=curve.bars[:, 1].T,
+            fmt="D-",
+            color=DIAL,
+            markersize=3,
+            markerfacecolor="white",
+            linewidth=0.9,
+            ecolor=(DIAL, 0.35),
+            elinewidth=0.7,
+            zorder=3,
+            label=None if curve is not curves[0] else "dials over the seeds, 95 %",
+        )
     for (x0, y0), (x1, y1) in zip(selected, means, strict=True):
         axes.plot([x0, x1], [y0, y1], color=GREY, linewidth=0.6, linestyle=":", zorder=3)
     axes.scatter(
@@ -105,6 +128,20 @@ def _draw(axes: Axes, confirmation: Confirmation) -> None:
         at = (float(point[0]), float(point[1]))
         axes.annotate(str(member.number), at, (4, 4), textcoords="offset points", fontsize=7, color=TEXT, zorder=5)
     axes.legend(loc="lower left", fontsize=7, handletextpad=0.4, framealpha=0.8, edgecolor="none")
+
+
+class _Curve(NamedTuple):
+    points: Floats  # [S, 2], in percent
+    bars: Floats  # [S, 2, 2]: of each axis how far down and up the interval reaches
+
+
+def _curve(curve: MeanCurve) -> _Curve:
+    means = [(each.clean, each.robust) for each in curve.settings]
+    bars = [
+        [((m.value - m.low), (m.high - m.value)) if m.low is not None and m.high is not None else (0, 0) for m in each]
+        for each in means
+    ]
+    return _Curve(100 * np.array([[m.value for m in each] for each in means]), 100 * np.array(bars, dtype=np.float64))
 
 
 def _height(points: Floats, x: Floats, bottom: float) -> Floats:

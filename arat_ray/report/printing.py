@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from arat_ray.frontier.evaluations import CONDITIONS, Conditions, with_autoattack
 from arat_ray.frontier.evaluations import command as measuring
 from arat_ray.frontier.pareto import Front, at_setting
+from arat_ray.report import confirmed_dials
 from arat_ray.report.labels import attack_label
 from arat_ray.results.schema import goal_text, short_param
 from arat_ray.text import command, line
@@ -198,6 +199,8 @@ def print_confirmation(confirmation: Confirmation, console: Console) -> None:
     console.print(table)
     for conclusion in _conclusions(confirmation):
         say(console, conclusion)
+    if confirmation.dials:
+        confirmed_dials.print_curves(confirmation.dials, console)
 
 
 def _mean(member: Member, goal: str) -> str:

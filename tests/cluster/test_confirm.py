@@ -92,4 +92,16 @@ def test_a_front_is_trained_again_with_new_seeds_through_a_kill_and_an_extension
     again = CliRunner().invoke(main, ["confirm", str(study), "--seeds", "2"])  # all is there: without Ray
     assert again.exit_code == 0, again.output
     assert "optimism: what was selected lies " in again.output
+
+    dial = ["confirm", str(study), "--seeds", "2", "--dial", "--at", "0,0.5"]
+    curves = CliRunner().invoke(main, [*dial, "--json"])  # every run at two settings more, without Ray
+    assert curves.exit_code == 0, curves.output
+    measured = [row for row in reader.read(folder, "evaluations").to_pylist() if row["attack"] != "none"]
+    assert Counter(row["dial"] for row in measured) == {0.0: 4, 0.5: 4}
+    for curve in json.loads(curves.stdout)["dials"]:
+        own = [row["trial_id"] for row in rows if row["param_member"] == curve["number"]]
+        at_half = [row["accuracy"] for row in measured if row["trial_id"] in own and row["dial"] == 0.5]
+        assert curve["settings"][1]["robust"]["value"] == pytest.approx(fmean(at_half))
+    assert CliRunner().invoke(main, dial).exit_code == 0  # from the finished batches
+    assert len(reader.read(folder, "evaluations")) == 16
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
