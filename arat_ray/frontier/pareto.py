@@ -25,6 +25,8 @@ class Others(NamedTuple):
     studies: list[str]
     trial_ids: list[str]
     points: Floats
+    dials: Sequence[float | None] = ()
+    """The setting of each, None as deployed; empty where no settings compete."""
 
 
 class Coverage(NamedTuple):
@@ -156,7 +158,12 @@ def load_front(
         **{name: table[name][0].as_py() for name in ("attack", "norm", "epsilon", "split")},
         images=images[0] if len(images) == 1 else None,
         trials=trials,
-        others=Others(origin[~mask].tolist(), reader.keep(table, ~mask)["trial_id"].to_pylist(), points[~mask]),
+        others=Others(
+            origin[~mask].tolist(),
+            reader.keep(table, ~mask)["trial_id"].to_pylist(),
+            points[~mask],
+            reader.keep(table, ~mask)["dial"].to_pylist() if dials else (),
+        ),
         counts=dict(counts),
         coverage=Coverage(_evaluated(tables), competing, not include_partial) if asked else None,
         settings=sum(len(each) - each["dial"].null_count for each in tables) if dials else 0,

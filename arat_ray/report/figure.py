@@ -14,6 +14,7 @@ from arat_ray.frontier.dominance import Floats
 from arat_ray.frontier.pareto import Front, Searched, at_setting
 from arat_ray.frontier.references import Reference
 from arat_ray.report import figure_groups
+from arat_ray.report.figure_dial import draw_settings
 from arat_ray.report.figure_style import FRONT, GREY, OTHER, TEXT, style
 from arat_ray.report.labels import attack_label, goal_label, study_name
 from arat_ray.report.looks import PLAIN, Look
@@ -129,6 +130,7 @@ def _draw_one(axes: Axes, front: Front, points: Floats, low: Floats, high: Float
         zorder=1,
         rasterized=len(others) > 2000,  # a vector file of 10,000 dots is slow to open
     )
+    draw_settings(axes, front, points, others)
     is_setting = np.array([trial.get("dial") is not None for trial in front.trials])
     bars = np.abs(np.stack([low, high]) - points)
     name = line(next(iter(look.labels.values()), "front"))

@@ -10,6 +10,7 @@ import numpy as np
 from arat_ray.frontier.confirm import Confirmation
 from arat_ray.frontier.confirmed_dials import MeanCurve
 from arat_ray.frontier.dominance import Floats
+from arat_ray.report.figure_dial import SETTINGS
 from arat_ray.report.figure_style import FRONT, GREY, OTHER, TEXT, style
 from arat_ray.report.labels import goal_label
 from arat_ray.results.schema import ACCURACIES
@@ -17,9 +18,6 @@ from arat_ray.text import line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-DIAL = "#009E73"
 
 
 def plot_confirmation(confirmation: Confirmation, path: Path) -> None:
@@ -86,11 +84,11 @@ def _draw(axes: Axes, confirmation: Confirmation) -> None:
             xerr=curve.bars[:, 0].T,
             yerr=curve.bars[:, 1].T,
             fmt="D-",
-            color=DIAL,
+            color=SETTINGS,
             markersize=3,
             markerfacecolor="white",
             linewidth=0.9,
-            ecolor=(DIAL, 0.35),
+            ecolor=(SETTINGS, 0.35),
             elinewidth=0.7,
             zorder=3,
             label=None if curve is not curves[0] else "dials over the seeds, 95 %",

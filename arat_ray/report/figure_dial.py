@@ -12,10 +12,14 @@ from arat_ray.report.figure_style import COLOURS, TEXT, style
 from arat_ray.report.labels import goal_label
 from arat_ray.text import line
 
+SETTINGS = COLOURS[2]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from arat_ray.frontier.dial import Curve
+    from arat_ray.frontier.dominance import Floats
+    from arat_ray.frontier.pareto import Front
 
 
 def plot_curves(curves: Sequence[Curve], path: Path) -> None:
@@ -68,3 +72,27 @@ def _draw(axes: Axes, curve: Curve, colour: str) -> None:
         if is_kept or setting.dial in (0, 1):
             name = f"{setting.dial:.3g}"
             axes.annotate(name, at, (4, 4), textcoords="offset points", fontsize=7, color=TEXT, zorder=5)
+
+
+def draw_settings(axes: Axes, front: Front, points: Floats, others: Floats) -> None:
+    """A line through the settings of each trial's dial, of points [F, 2] on the front and others [M, 2]."""
+    keys = [(trial["study"], trial["trial_id"], trial.get("dial")) for trial in front.trials]
+    keys += zip(front.others.studies, front.others.trial_ids, front.others.dials, strict=False)
+    curves: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for (study, trial_id, dial), (x, y) in zip(keys, np.concatenate([points, others]).tolist(), strict=False):
+        curves.setdefault((study, trial_id), []).append((dial or 0.0, x, y))
+    dials = {key: sorted(settings) for key, settings in curves.items() if len(settings) > 1}
+    label = "settings of dials" if len(dials) > 1 else "".join(f"dial of {trial_id}" for _, trial_id in dials)
+    for number, settings in enumerate(dials.values()):
+        _, x, y = zip(*settings, strict=True)
+        axes.plot(
+            x,
+            y,
+            "D-",
+            label=line(label) if number == 0 else None,
+            color=SETTINGS,
+            markerfacecolor="white",
+            markersize=3.6,
+            linewidth=0.9,
+            zorder=3,
+        )

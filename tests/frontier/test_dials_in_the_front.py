@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -51,6 +52,7 @@ def test_settings_of_all_trials_compete_beside_what_is_deployed(study: Path) -> 
     assert front.coverage == (3, 4, True)
     assert front.settings == 3, "the setting 0 is what is deployed, and counts once"
     assert front.others.points.tolist() == [[0.7, 0.3]]
+    assert list(front.others.dials) == [None]
     assert front.searched is None
     assert front.trials[0]["warnings"] == "masked"
 
@@ -101,6 +103,9 @@ def test_each_point_is_named_by_its_trial_and_setting_everywhere(study: Path, tm
     figure = plot_front(front, tmp_path / "front.svg")
     assert {"0", "1 at t = 1"} <= {each.get_text() for each in figure.axes[0].texts}
     assert ">setting of a dial<" in (tmp_path / "front.svg").read_text()
+    drawn = [np.asarray(each.get_xydata()).round(9).tolist() for each in figure.axes[0].lines]
+    assert [[80, 40], [84, 39], [88, 30]] in drawn
+    assert [[70, 30], [90, 20]] in drawn, "with what is beaten"
     assert caption(front).startswith("3 of 4 trials, 3 settings of dials, 5 on the front")
     plain = io.StringIO()
     printing.write_csv(load_front([study], asked=ASKED), plain)
