@@ -97,6 +97,7 @@ def study(tmp_path: Path) -> Path:
         ["doctor"],
         ["results", "why"],
         ["results", "rebuild"],
+        ["results", "export"],
         ["report"],
         ["watch"],
         ["cluster", "check"],
@@ -132,6 +133,11 @@ def test_tables_as_text_load_nothing_heavy(verb: list[str], study: Path) -> None
 
 def test_a_report_is_written_without_anything_heavy(study: Path) -> None:
     assert loaded(RUN, "report", str(study), "-o", str(study.parent / "report.html")) == set()
+
+
+def test_a_study_is_exported_without_anything_heavy(study: Path) -> None:
+    words = ["results", "export", str(study), "--to", "csv", "--output", str(study.parent / "out")]
+    assert loaded(RUN, *words) == set()
 
 
 def test_pick_chooses_and_prints_without_anything_heavy(study: Path) -> None:
@@ -307,6 +313,7 @@ def test_onnx_is_imported_where_it_is_written_only() -> None:
         ("frontier", ("torch", "pydantic", "optuna", "matplotlib")),
         ("report", ("torch", "pydantic", "optuna")),
         ("storage", ("torch", "pydantic", "optuna")),
+        ("tracking", ("torch", "pydantic", "optuna")),
         ("launchers", ("torch", "optuna")),
         ("training", ("optuna",)),
         ("evaluation", ("optuna",)),

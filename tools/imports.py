@@ -21,7 +21,7 @@ FLOORS = (
     {"base"},
     {"storage", "results"},
     {"frontier"},
-    {"report", "training"},
+    {"report", "tracking", "training"},
     {"evaluation"},
     {"experiment"},
     {"study", "launchers"},

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import click
 
-from arat_ray.cli.common import PATH, PlainOut, Word, bring, console, echo, tell, user_errors
+from arat_ray.cli.common import HERE, PATH, PlainOut, Word, bring, console, echo, tell, user_errors
 from arat_ray.cli.groups import Sections
 from arat_ray.results.statuses import STATUSES
+from arat_ray.tracking.tools import DEFAULT, TOOLS, look
 
 
 @click.group(
     short_help="What the tables of a study say, as text.",
     cls=Sections,
-    sections={"Commands": ("show", "trials", "why", "importance", "verify", "rebuild")},
+    sections={"Commands": ("show", "trials", "why", "importance", "export", "verify", "rebuild")},
 )
 def results() -> None:
     """What the tables of a study say, as text.
@@ -148,6 +149,29 @@ def trials(
             listing.write_csv(found, PlainOut())
         else:
             listing.print_table(found, console())
+
+
+@results.command(short_help="To TensorBoard, MLflow, Weights & Biases or CSV.")
+@click.argument("study", type=PATH)
+@click.option("--to", type=Word(TOOLS), required=True, help="What it is to be looked at with.")
+@click.option("--output", type=HERE, help=f"The folder to write to.  [default: {DEFAULT}/TO]")
+def export(study: Path, to: str, output: Path | None) -> None:
+    """Bring a study to where you look at others: a run for each trial, from the tables, without a network.
+
+    A run has what was sampled, the whole configuration, the measurements by epoch, the goals, the evaluations, and how
+    it ended. Doing it again adds what is new and nothing twice, also while the study runs. csv writes a file for each
+    table. The others are extras: pip install 'arat-ray[tensorboard]', [mlflow] or [wandb].
+
+    \b
+    Example: arat-ray results export results/layers --to tensorboard
+             arat-ray results export s3://bucket/studies/layers --to mlflow --output runs
+    """
+    with user_errors():
+        from arat_ray.tracking.exporting import Exporter
+
+        exporter = Exporter(study, to, output)
+        bring(study)
+        echo(f"look at it with: {look(to, exporter())}")
 
 
 @results.command(short_help="Whether a study is whole: record, tables, checkpoints.")

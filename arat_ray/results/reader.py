@@ -240,7 +240,7 @@ def _read_rows(study: Path, table: str, columns: Sequence[str], name: str, value
             mask = np.concatenate(masks)
             if mask.any():
                 tables.append(keep(_read_columns(file, wanted), mask))
-    return pa.concat_tables(tables) if tables else wanted.empty_table()
+    return pa.concat_tables(tables) if tables else pa.Table.from_batches([], wanted)
 
 
 def _schema(parts: Sequence[Path], table: str) -> pa.Schema:
