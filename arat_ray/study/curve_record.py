@@ -1,5 +1,5 @@
 """The learning curves of a study for its sampler and its early stopping, told by the study's record: what has happened,
-event by event and in its order, and what will. So a resumed study goes on as an uninterrupted one."""
+line by line and in its order, and what will. So a resumed study goes on as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from arat_ray.experiment.spec import Experiment, Sampled
 from arat_ray.frontier.dominance import Floats
 from arat_ray.frontier.knobs import Space
 from arat_ray.frontier.links import IDENTITY, LOGIT, Link, no_noise, of_counts
-from arat_ray.results.reading import Reading
 from arat_ray.results.schema import SHARES
-from arat_ray.results.segments import folder_of
-from arat_ray.study.record import StudyRecord
+from arat_ray.results.segments import Line
 from arat_ray.study.state import number_of
 from arat_ray.study.warm_start import translate
 
@@ -26,12 +24,14 @@ if TYPE_CHECKING:  # most searches model no curves, and do without scipy
 KEEP_FACTOR = 3
 """Without early stopping, how many times as late the next epoch is that stays in the model."""
 HEARD = (b"learned", b"asked", b"epoch", b"ended")
+MEASURED = b'"validation_images":'
+"""In the line of an epoch after which something was measured."""
 HOW: dict[str, How] = {"complete": "complete", "pruned": "stopped", "failed": "failed"}
 """By the status of a trial that has ended; an interrupted one has not."""
 
 
-def open_curves(experiment: Experiment, record: StudyRecord) -> Curves | None:
-    """The curves of a study, told what has happened and what will; None for one that has no use for them."""
+def hearing_of(experiment: Experiment) -> Hearing | None:
+    """What tells the curves of a study what happens in it; None for one that has no use for them."""
     sampler, stopping, epochs = experiment.sampler, experiment.early_stopping, experiment.base.epochs
     if not (sampler and sampler.name == "curves") and not isinstance(stopping, ExpectedGain):
         return None
@@ -48,12 +48,7 @@ def open_curves(experiment: Experiment, record: StudyRecord) -> Curves | None:
         **of_goals(experiment.maximize, experiment.validation.images),
         seed=sampler.seed if sampler else 0,
     )
-    hearing = Hearing(curves, experiment.maximize, choose=experiment.validation.choose)
-    for line in Reading(folder_of(record.study)):
-        if line.kind in HEARD:
-            hearing(line.event)
-    record.listeners.append(hearing)
-    return curves
+    return Hearing(curves, experiment.maximize, choose=experiment.validation.choose)
 
 
 class OfGoals(TypedDict):
@@ -130,6 +125,11 @@ class Hearing:
             if what["status"] == "complete":
                 curves.measured(number, curves.last, [what.get(goal) for goal in self.goals])
             curves.ended(number, HOW[what["status"]], event.get("violations"))
+
+    def again(self, line: Line) -> None:
+        """The same of a line that is read; epochs after which nothing was measured are not even parsed."""
+        if line.kind in HEARD and (line.kind != b"epoch" or MEASURED in line.text):
+            self(line.event)
 
     def _goals(self, number: int, row: Mapping[str, Any]) -> list[float | None]:
         """What the trial would have reached, were this its last epoch; those of its best one where that counts."""

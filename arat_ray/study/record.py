@@ -2,8 +2,8 @@
 
 An event is taken in one order: into the state, which refuses what cannot follow; into the tables, which refuse what
 they cannot hold; into the record, which is on disk before them. Opening a study reads its record through the same state
-and brings the tables up to date, so that starting, resuming, extending a study and taking one up from a bucket are one
-code path.
+once, brings the tables up to date and tells the learning curves, where the study has a use for them, so that starting,
+resuming, extending a study and taking one up from a bucket are one code path.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results.reading import Reading, Segment
 from arat_ray.results.schema import TABLES
 from arat_ray.results.segments import SEGMENT_BYTES, Event, Line, Segments, folder_of
-from arat_ray.study import description
+from arat_ray.study import curve_record, description
+from arat_ray.study.curve_record import Hearing
 from arat_ray.study.state import Change, ImpossibleError, StudyState
 from arat_ray.study.tables import StudyTables
 from arat_ray.text import command
@@ -72,9 +73,11 @@ class StudyRecord:
             front=self.state.front,
         )
         folder = folder_of(study)
-        reading = Reading(folder)
+        reading, hearing = Reading(folder), curve_record.hearing_of(experiment)
+        self.curves = None if hearing is None else hearing.curves
+        """What all trials have measured, for a sampler and a rule of early stopping that model it."""
         try:
-            self._replay(reading)
+            self._replay(reading, hearing)
             self.segments = Segments(folder, record=reading.record, lines=reading.lines, segment_bytes=segment_bytes)
             self._check_none_is_lost()
             self.tables.belong_to(self.segments.record)
@@ -82,7 +85,7 @@ class StudyRecord:
         except ValueError as error:
             raise ValueError(f"{folder}: {error}; {mend_with(study)}") from error
         self._flushed_at = time.monotonic()
-        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = [] if hearing is None else [hearing]
         """They hear of each event that is taken from now on."""
 
     def begin(self, start: Mapping[str, Any]) -> None:
@@ -153,18 +156,19 @@ class StudyRecord:
         for table, row in changes:
             take[table](row)
 
-    def _replay(self, reading: Reading) -> None:
-        """Bring the state, and the tables, to where the record ends.
+    def _replay(self, reading: Reading, hearing: Hearing | None) -> None:
+        """Bring the state, the tables and the curves to where the record ends.
 
         Rows that a table has are not made again: of epochs and decisions by their count, of trials by the mark. Epochs
-        of trials that have ended are not even looked at, because their last event says all that the state needs.
+        of trials that have ended are not even looked at, because their last event says all that the state needs; but
+        for those that the curves are to hear of.
         """
         decisions = self.tables.decisions
         self._beyond = {"epochs": self.tables.epochs.stored, "decisions": decisions.stored if decisions else 0}
         made = int(self.tables.trials.mark.partition(":")[2] or 0)
-        held: dict[bytes, list[Line]] = {}  # the attempts at trials that have not ended
+        held: dict[bytes, list[Line]] = {}  # the attempts at trials that have not ended, and their epochs
         began: dict[bytes, int] = {}  # in which segment
-        over: set[bytes] = set()  # those that have ended
+        passed: set[int] = set()  # segments whose epochs were not looked at
 
         def take(line: Line, segment: int) -> None:
             if line.kind not in OF_ATTEMPTS:
@@ -175,31 +179,39 @@ class StudyRecord:
             held.setdefault(name, []).append(line)
             if line.kind == b"ended" and STOPPED not in line.text:
                 for each in held.pop(name):
-                    self._apply_again(each, made)
-                over.add(name)
+                    if each.kind != b"epoch":
+                        self._apply_again(each, made)
+
+        def take_epoch(line: Line) -> None:
+            if (name := _trial(line)) in held:
+                held[name].append(line)
+            else:  # which is refused: it has ended, or was never started
+                self._apply_again(line, made)
+            self._beyond["epochs"] -= 1
+            if self._beyond["epochs"] < 0:
+                self.tables.epoch(event_of(line)["epoch"])
 
         for segment in reading.segments():
-            if segment.is_whole and _at_most(segment, self._beyond["epochs"]):
+            if hearing is None and segment.is_whole and _at_most(segment, self._beyond["epochs"]):
                 lines, epochs = reading.others_of(segment, b"epoch")
                 self._beyond["epochs"] -= epochs
+                passed.add(segment.number)
                 for line in lines:
                     take(line, segment.number)
                 continue
             for line in reading.lines_of(segment):
-                if line.kind != b"epoch":
+                if line.kind == b"epoch":
+                    take_epoch(line)
+                else:
                     take(line, segment.number)
-                    continue
-                if _trial(line) in over:  # which is refused
-                    self._apply_again(line, made)
-                self._beyond["epochs"] -= 1
-                if self._beyond["epochs"] < 0:
-                    self.tables.epoch(event_of(line)["epoch"])
-        if not held:
-            return
-        for segment in (again := Reading(reading.folder)).segments(after=min(began[name] for name in held) - 1):
-            for line in again.lines_of(segment):
-                if line.kind == b"epoch" and (name := _trial(line)) in held:
-                    held[name].append(line)
+                if hearing is not None:
+                    hearing.again(line)
+        first = min((began[name] for name in held), default=0)
+        if held and passed and max(passed) >= first:
+            for segment in (again := Reading(reading.folder)).segments(after=first - 1):
+                for line in again.lines_of(segment) if segment.number in passed else ():
+                    if line.kind == b"epoch" and (name := _trial(line)) in held:
+                        held[name].append(line)
         for lines in held.values():
             for line in sorted(lines, key=lambda line: line.number):
                 self._apply_again(line, made)

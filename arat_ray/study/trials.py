@@ -70,7 +70,7 @@ class StudyTrials:
         self._waiting = [trial.number for trial in record.state.unfinished()]
         self._points = self._points_to_come()
         self._next_number = 1 + max(record.state.trials, default=-1)
-        self.curves = curve_record.open_curves(experiment, record)
+        self.curves = record.curves
         self._sampler = self.study.sampler = make_sampler(
             experiment.sampler,
             after=self._next_number,
