@@ -1,4 +1,4 @@
-"""Parts: the Parquet files of a table, put in place whole, with a checksum on every page."""
+"""Parts: the Parquet files of a table, put in place whole, with a checksum on every page and on the footer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def part_name(number: int) -> str:
 
 def write_part(path: Path, table: pa.Table) -> None:
     """Put a part in place whole; OSError where that fails, and then what was there stays."""
-    sink, table = pa.BufferOutputStream(), reader.sealed(table)
+    sink = pa.BufferOutputStream()
     pq.write_table(
         table,
         sink,
@@ -48,7 +48,7 @@ def write_part(path: Path, table: pa.Table) -> None:
         write_page_checksum=True,
     )
     with whole_files.replaced(path) as file:
-        file.write(sink.getvalue())
+        file.write(reader.sealed(sink.getvalue().to_pybytes()))
     sync(path.parent)
 
 

@@ -27,7 +27,7 @@ from arat_ray.text import command, did_you_mean
 
 MARK = b"record"
 """The key of a part's metadata that says from which record its table is made, and up to which line: `ID:LINE`."""
-SEAL = b"columns_crc32"
+SEAL, SEAL_BYTES = b"crc32:", 14
 _PART = re.compile(r"part-(\d+)\.parquet")
 
 
@@ -64,14 +64,14 @@ def read_part(part: Path) -> pa.Table:
 
 def part_schema(part: Path) -> pa.Schema:
     """Columns and metadata of one part; ValueError where it is damaged."""
-    with whole(part):
-        return pq.read_schema(part)
+    with whole(part), opened(part) as file:
+        return file.schema_arrow
 
 
-def has_rows(part: Path) -> bool:
-    """Whether a part has any; ValueError where it is damaged."""
-    with whole(part):
-        return bool(pq.read_metadata(part).num_rows)
+def rows_in(part: Path) -> int:
+    """How many rows a part has, by its footer; ValueError where it is damaged."""
+    with whole(part), opened(part) as file:
+        return int(file.metadata.num_rows)
 
 
 def is_of(part: Path, record: str) -> bool:
@@ -95,27 +95,30 @@ def damaged_parts(folder: Path, record: str = "") -> list[str]:
     return found
 
 
-def opened(part: Path, **options: Any) -> pq.ParquetFile:
-    """A part to read from, which refuses pages and columns whose checksum is another; an error of Arrow."""
-    file = pq.ParquetFile(part, page_checksum_verification=True, **options)
-    if (seal := (file.schema_arrow.metadata or {}).get(SEAL)) and seal != _seal(file.metadata.schema.to_arrow_schema()):
-        raise pa.ArrowInvalid("the checksum of its columns is another")
-    return file
+@contextmanager
+def opened(part: Path, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A part to read from, which refuses pages, and a footer, whose checksum is another; an error of Arrow."""
+    with pa.OSFile(f"{part!s}") as source:
+        end = source.read_at(8, max(source.size() - 8, 0))
+        at = source.size() - 8 - int.from_bytes(end[:4], "little")  # where the footer begins
+        seal = source.read_at(SEAL_BYTES, at - SEAL_BYTES) if at >= SEAL_BYTES else b""
+        if seal.startswith(SEAL) and seal != _seal(source.read_at(source.size() - at, at)):
+            raise pa.ArrowInvalid("the checksum of its footer is another")
+        yield pq.ParquetFile(source, page_checksum_verification=True, **options)
 
 
-def sealed(table: pa.Table) -> pa.Table:
-    """A table whose metadata holds a checksum of its columns and of all other metadata.
+def sealed(content: bytes) -> bytes:
+    """A file of Parquet with a checksum of its footer right before that, where nobody looks who does not know of it.
 
-    Parquet has none for the footer, where the names of columns are.
+    Parquet has one for each page, and none for the footer, which holds the names of columns, the numbers of rows and
+    the smallest and largest values, by which other readers leave out what they need not read.
     """
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: _seal(table.schema)})
+    at = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    return b"".join([content[:at], _seal(content[at:]), content[at:]])
 
 
-def _seal(schema: pa.Schema) -> bytes:
-    known = {key: value for key, value in (schema.metadata or {}).items() if key != SEAL}
-    fields = [(field.name, str(field.type).partition("<")[0], field.nullable) for field in schema]
-    text = f"{fields}{sorted(known.items())}"
-    return b"%08x" % zlib.crc32(text.encode())
+def _seal(footer: bytes) -> bytes:
+    return SEAL + b"%08x" % zlib.crc32(footer)
 
 
 def schema(study: Path, table: str = "trials") -> pa.Schema:
@@ -244,8 +247,7 @@ def _read_rows(study: Path, table: str, columns: Sequence[str], name: str, value
 
 
 def _schema(parts: Sequence[Path], table: str) -> pa.Schema:
-    with whole(parts[-1]):
-        return of_today(pq.read_schema(parts[-1]), table)
+    return of_today(part_schema(parts[-1]), table)
 
 
 def _selected(parts: Sequence[Path], table: str, columns: Sequence[str] | None) -> pa.Schema:

@@ -38,7 +38,7 @@ def is_of_before(study: Path) -> bool:
         return False
     parts = reader.part_files(study / "trials")
     try:
-        return any(_logs(study)) or (any(map(reader.has_rows, parts)) and not mark_of(reader.schema(study)))
+        return any(_logs(study)) or (any(map(reader.rows_in, parts)) and not mark_of(reader.schema(study)))
     except ValueError:  # it is damaged, and not known to have had a record
         return True
 
