@@ -33,23 +33,16 @@ def read_what_is_whole(folder: Path, schema: pa.Schema, record: str = "") -> Old
 
     ValueError where one has other columns, which would be dropped.
     """
-    parts = {reader.part_number(part): part for part in reader.part_files(folder)}
-    tables, damaged = [schema.empty_table()], []
-    for number in range(1 + max((n for n in parts if n is not None), default=0)):
-        if number not in parts:
-            damaged.append(part_name(number))
-            continue
-        try:
-            part = reader.read_part(parts[number])
-            is_whole = reader.is_of(parts[number], record)
-        except ValueError:
-            is_whole = False
-        if not is_whole:
-            damaged.append(part_name(number))
+    tables, damaged = [schema.empty_table()], list[str]()
+    for path, part in reader.each_part(folder, record):
+        if part is None:
+            damaged.append(path.name)
             continue
         if unknown := [field.name for field in part.schema if field not in list(schema)]:
-            raise ValueError(f"{parts[number]} has columns of another version of arat-ray: {', '.join(unknown)}")
+            raise ValueError(f"{path} has columns of another version of arat-ray: {', '.join(unknown)}")
         tables.append(with_columns(part, schema))
+    if not damaged and len(tables) == 1:
+        damaged = [part_name(0)]  # there is none at all
     return Old(pa.concat_tables(tables), damaged)
 
 

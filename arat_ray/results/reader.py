@@ -80,19 +80,21 @@ def is_of(part: Path, record: str) -> bool:
     return not (record and mark) or mark.partition(":")[0] == record
 
 
+def each_part(folder: Path, record: str = "") -> Iterator[tuple[Path, pa.Table | None]]:
+    """The parts of a table, one after another; None where one cannot be read whole, is missing, or is made from another
+    `record`."""
+    last = max((part_number(part) or 0 for part in part_files(folder)), default=-1)
+    for number in range(1 + last):
+        part = folder / f"part-{number:05d}.parquet"
+        try:
+            yield part, read_part(part) if is_of(part, record) else None
+        except (ValueError, FileNotFoundError):
+            yield part, None
+
+
 def damaged_parts(folder: Path, record: str = "") -> list[str]:
     """Of a table, the parts that cannot be read whole, are missing, or are made from another `record`."""
-    parts = {part_number(part): part for part in part_files(folder)}
-    found = []
-    for number in range(1 + max((number for number in parts if number is not None), default=-1)):
-        try:
-            read_part(parts[number])
-            is_whole = is_of(parts[number], record)
-        except (ValueError, KeyError):
-            is_whole = False
-        if not is_whole:
-            found.append(f"part-{number:05d}.parquet")
-    return found
+    return [part.name for part, found in each_part(folder, record) if found is None]
 
 
 @contextmanager

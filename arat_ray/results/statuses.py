@@ -9,7 +9,3 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 ENDED: tuple[Status, ...] = ("complete", "failed", "pruned")
 """The trial will not run again."""
-UNFINISHED: tuple[Status, ...] = ("running", "stopped")
-"""The trial goes on when the study is resumed."""
-AT_REST: tuple[Status, ...] = (*ENDED, "stopped")
-"""The attempt does not run now."""

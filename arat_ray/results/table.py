@@ -113,7 +113,7 @@ class ParquetTable(TableFolder):
         if not stays.all():
             merged = merged.take(pa.array(order[stays]))
         merged = merged.combine_chunks()
-        self._write(number, merged)
+        write_part(self._path(number), marked(merged, self.mark))
         for key in keys:
             del self._changed[key]
         return merged
@@ -123,6 +123,3 @@ class ParquetTable(TableFolder):
 
     def _path(self, number: int) -> Path:
         return self.folder / part_name(number)
-
-    def _write(self, number: int, table: pa.Table) -> None:
-        write_part(self._path(number), marked(table, self.mark))

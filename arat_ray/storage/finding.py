@@ -62,10 +62,6 @@ def _ruled(rule: _Rule) -> Iterator[None]:
         _rule = before
 
 
-def is_given() -> bool:
-    return _rule.given is not None
-
-
 def own_folders() -> list[Path]:
     """The user's own: `$ARAT_DATA`, if it is set, and ~/.cache/arat-ray, if there is a home."""
     texts = [os.path.expanduser(text) for text in (os.environ.get("ARAT_DATA"), "~/.cache/arat-ray") if text]

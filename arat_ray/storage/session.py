@@ -71,20 +71,8 @@ def writing(path: Path, *, log: Log, names: Sequence[str] = TABLES) -> Iterator[
             lock.release()
         raise
     pusher = pushing.Pushing(mirror, names, log=log, lock=lock)
-    pusher.start()
-    ended: SystemExit | None = None
-    try:
+    with _pushed(pusher, lambda: _close(pusher, lock), log):
         yield
-    except SystemExit as error:
-        ended = error  # what is not in the bucket matters more than how the command ended otherwise
-    except BaseException:
-        if left := _close(pusher, lock):
-            log(_not_pushed(path, left))
-        raise
-    if left := _close(pusher, lock):
-        raise NotPushedError(_not_pushed(path, left))
-    if ended:
-        raise ended
 
 
 @contextmanager
@@ -97,15 +85,8 @@ def evaluating(path: Path, names: Sequence[str], *, log: Log) -> Iterator[None]:
         yield
         return
     pusher = pushing.Pushing(Mirror(path), names, log=log)
-    pusher.start()
-    try:
+    with _pushed(pusher, lambda: _close_evaluating(pusher, path, log), log):
         yield
-    except BaseException:
-        if left := _close_evaluating(pusher, path, log):
-            log(_not_pushed(path, left))
-        raise
-    if left := _close_evaluating(pusher, path, log):
-        raise NotPushedError(_not_pushed(path, left))
 
 
 @contextmanager
@@ -185,6 +166,25 @@ def _push_leftovers(mirror: Mirror, log: Log) -> None:
     if count := mirror.push_all(log=log, lock=lock):
         log(f"pushed {count} files to {mirror.address.uri} that were left on this machine")
     lock.release()
+
+
+@contextmanager
+def _pushed(pusher: pushing.Pushing, close: Callable[[], list[str]], log: Log) -> Iterator[None]:
+    """Push while the block runs, and whole at its end; NotPushedError where `close` says what is left."""
+    pusher.start()
+    ended: SystemExit | None = None
+    try:
+        yield
+    except SystemExit as error:
+        ended = error  # what is not in the bucket matters more than how the command ended otherwise
+    except BaseException:
+        if left := close():
+            log(_not_pushed(pusher.mirror.folder, left))
+        raise
+    if left := close():
+        raise NotPushedError(_not_pushed(pusher.mirror.folder, left))
+    if ended:
+        raise ended
 
 
 def _close(pusher: pushing.Pushing, lock: Lock) -> list[str]:

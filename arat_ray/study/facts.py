@@ -156,10 +156,7 @@ def with_checkpoints(facts: Facts, study: Path, experiment: Experiment, warn: Ca
 
     `warn` gets checkpoints that cannot be read; those of trials that lack nothing are not opened.
     """
-    have: dict[str, set[int]] = {}
-    for name, epoch in merging.keys(facts.tables["epochs"], ("trial_id", "epoch")):
-        have.setdefault(name, set()).add(epoch)
-    found: list[EpochRow] = []
+    have, found = epochs_of(facts), list[EpochRow]()
     for path in sorted((study / "checkpoints").glob(f"*/{checkpoint.LAST}")):
         name = path.parent.name
         attempts = sorted((row for (each, _), row in facts.trials.items() if each == name), key=attempt_of)
@@ -178,6 +175,14 @@ def with_checkpoints(facts: Facts, study: Path, experiment: Experiment, warn: Ca
         more = merging.from_rows(cast(Any, found), facts.tables["epochs"].schema)
         facts.tables["epochs"] = pa.concat_tables([facts.tables["epochs"], more])
     return sorted({row["trial_id"] for row in found})
+
+
+def epochs_of(facts: Facts) -> dict[str, set[int]]:
+    """By trial, the epochs of which there is a row."""
+    have: dict[str, set[int]] = {}
+    for name, epoch in merging.keys(facts.tables["epochs"], ("trial_id", "epoch")):
+        have.setdefault(name, set()).add(epoch)
+    return have
 
 
 def with_attempts(facts: Facts, experiment: Experiment) -> None:

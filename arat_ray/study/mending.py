@@ -314,10 +314,7 @@ def _mend_evaluations(study: Path, known: Facts, damaged: Mapping[str, Path]) ->
 
 def _missing(known: Facts) -> list[str]:
     """In words, what trials have done and no source holds."""
-    have: dict[str, set[int]] = {}
-    for name, epoch in merging.keys(known.tables["epochs"], ("trial_id", "epoch")):
-        have.setdefault(name, set()).add(epoch)
-    last, missing = dict[str, int](), []
+    have, last, missing = facts.epochs_of(known), dict[str, int](), list[str]()
     for (name, _), row in known.trials.items():
         last[name] = max(row.get("epochs_done") or 0, last.get(name, 0))
     for name, done in last.items():

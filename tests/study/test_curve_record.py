@@ -20,6 +20,7 @@ from arat_ray.study import curve_record, prospect
 from arat_ray.study.budget import Over
 from arat_ray.study.curve_sampler import CurveSampler
 from arat_ray.study.progress import Progress
+from arat_ray.study.record import StudyRecord
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.trials import StudyTrials
 from arat_ray.study.warm_start import Known
@@ -106,6 +107,30 @@ def test_a_study_killed_again_and_again_proposes_and_decides_as_one_that_was_not
     assert decisions.read(tmp_path / "killed") == whole
     assert tried(tmp_path / "killed") == tried(tmp_path / "whole")
     assert {status for _, _, _, status, _, _ in tried(tmp_path / "whole")} == {"complete", "pruned"}
+
+
+def test_a_start_reads_each_segment_of_the_record_once(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make(**GAIN | GRID | {"budget": {"trials": 6}})
+    drive(tmp_path, experiment, {})
+    record = StudyRecord(tmp_path, experiment, warn=pytest.fail, segment_bytes=2000)
+    for number in range(99, 119):  # until there are sealed ones
+        record.take({"asked": {"number": number, "sampled": {WEIGHT: 0.1, "method.layers": "two"}}})
+        record.flush(final=True)
+    read, real = list[str](), Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    again = StudyTrials(experiment, StudyRecord(tmp_path, experiment, warn=pytest.fail))
+    sealed = [name for name in read if name.endswith(".zst")]
+    assert len(sealed) == len(set(sealed)) > 0
+    assert record.curves is not None
+    assert again.curves is not None
+    assert repr(again.curves.values) == repr(record.curves.values)
 
 
 def test_whole_trials_without_early_stopping_teach_by_all_their_epochs(make: Make, tmp_path: Path) -> None:
