@@ -185,8 +185,9 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
             _check(state)
             return state
     except UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None and not disk.is_lasting(error):
-            raise NotNowError(f"{path}: cannot be read now ({error.strerror})") from error
+        fault = _fault_of_disk(error)
+        if fault and not disk.is_lasting(fault):
+            raise NotNowError(f"{path}: cannot be read now ({fault.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         damaged = NotACheckpointError(path, reason)
         raise (damaged if _is_damaged(path) else ValueError(f"{damaged}")) from error
@@ -211,10 +212,16 @@ def _is_damaged(path: Path) -> bool:
     """
     try:
         return not _is_whole(path)
-    except OSError as error:
-        return error.errno in (errno.EINVAL, errno.ENOENT)  # EINVAL: it points to before its beginning
-    except (ValueError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error):
-        return True
+    except (ValueError, OSError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        fault = _fault_of_disk(error)
+        return fault is None or fault.errno in (errno.EINVAL, errno.ENOENT)  # EINVAL: it points to before its beginning
+
+
+def _fault_of_disk(error: BaseException | None) -> OSError | None:
+    """What the disk said, where that is behind an error: of a file whose end it cannot read zipfile says it is none."""
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__context__
+    return error
 
 
 def _check(state: Checkpoint) -> None:

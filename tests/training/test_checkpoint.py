@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import os
 import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -99,6 +102,30 @@ def test_a_checkpoint_that_the_disk_does_not_give_is_no_broken_one(tmp_path: Pat
     path.symlink_to("/proc/self/mem")  # its first byte cannot be read: EIO
     with pytest.raises(checkpoint.NotNowError, match=r"last\.pt: cannot be read now \(Input/output error\)"):
         checkpoint.load(path)
+
+
+def test_a_read_of_its_checksums_that_fails_breaks_no_checkpoint(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them, once; where it is that of its end zipfile itself says that the file is none."""
+    real, left, failed = zipfile.ZipFile, 0, 0
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: real(Failing(Path(path).read_bytes())))
+    while True:
+        left = failed + 1
+        with suppress(checkpoint.NotNowError):
+            assert checkpoint.load(trained).epoch == 1
+            break
+        failed += 1
+    assert failed > 10
 
 
 def test_a_single_flipped_bit_of_a_weight_is_refused(trained: Path, tmp_path: Path) -> None:
