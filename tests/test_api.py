@@ -112,27 +112,28 @@ def test_a_name_that_does_not_exist_is_named_with_the_one_that_was_meant() -> No
         _ = getattr(arat_ray, "load_frnt")  # noqa: B009
 
 
-def blocks(text: str, *, with_ray: bool) -> str:
-    """The program in a page, without what starts Ray where that is not wanted."""
-    found = re.findall(r"(<!-- starts Ray -->\n)?```python\n(.*?)```", text, re.DOTALL)
-    assert any(starts for starts, _ in found)
-    return "\n".join(block for starts, block in found if with_ray or not starts)
+def blocks() -> list[tuple[str, str]]:
+    """Of the program in the documentation: the mark before each block that starts Ray, and the block."""
+    text = (ROOT / "docs" / "python.md").read_text()
+    return re.findall(r"(<!-- starts Ray -->\n)?```python\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_program_in_the_documentation_runs_without_ray_up_to_the_search(tmp_path: Path) -> None:
-    program = blocks((ROOT / "docs" / "python.md").read_text(), with_ray=False)
+def test_the_program_in_the_documentation_runs_without_ray_but_for_its_search(tmp_path: Path) -> None:
+    program = "\n".join(block for starts, block in blocks() if not starts)
     lines = python(NO_RAY + program, tmp_path).splitlines()
     assert lines[0] == "runs/trades/checkpoints/trades-00000/last.pt"
     assert re.fullmatch(r"clean [\d.]+%, robust [\d.]+% of 360 images", lines[1])
     assert (tmp_path / "front.png").stat().st_size > 10_000
+    assert "'weight'" in lines[-1]
 
 
 @pytest.mark.ray
-def test_the_program_in_the_documentation_runs_with_its_search(tmp_path: Path) -> None:
-    output = python(blocks((ROOT / "docs" / "python.md").read_text(), with_ray=True), tmp_path)
+def test_the_search_in_the_documentation_runs_after_the_first_run(tmp_path: Path) -> None:
+    (_, run), *others = blocks()
+    (search,) = (block for starts, block in others if starts)
+    output = python(f"{run}\n{search}", tmp_path)
     assert "Ended(stopped=None, failed=0)" in output
     assert "method.beta" in output
-    assert "'weight'" in output.splitlines()[-1]
 
 
 def test_the_cells_of_the_notebook_run(tmp_path: Path) -> None:

@@ -596,17 +596,16 @@ def test_an_export_says_how_far_its_logits_are_and_replaces_a_file_only_when_tol
     suffix: str, trained: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / f"model{suffix}"
-    written = call("export", last(trained), "-o", output)
+    output.write_text("old")
+    assert f"{output} exists; choose another name, or --force" in refused("export", last(trained), "-o", output)
+    assert output.read_text() == "old"
+    written = call("export", last(trained), "-o", output, "--force")
     assert written.exit_code == 0
     assert re.match(r"logits differ by at most \S+ where the largest is .* training images of digits\n", written.output)
     assert written.output.endswith(f"wrote {output} and {output}.json\n")
     facts = json.loads((tmp_path / f"{output.name}.json").read_text())
     assert facts["checkpoint_sha256"] == sha256_of(last(trained))
     assert facts["sha256"] == sha256_of(output)
-    assert f"{output} exists; choose another name, or --force" in refused("export", last(trained), "-o", output)
-    output.write_text("old")
-    assert call("export", last(trained), "-o", output, "--force").exit_code == 0
-    assert json.loads((tmp_path / f"{output.name}.json").read_text())["sha256"] == sha256_of(output)
 
 
 def test_export_refuses_names_that_it_cannot_write(trained: Path, tmp_path: Path) -> None:
