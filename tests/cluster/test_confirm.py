@@ -31,7 +31,9 @@ POINTS = ((0.95, 0.30), (0.80, 0.60), (0.79, 0.5))
 
 def study_in(folder: Path) -> Path:
     train = EXPERIMENT["train"] | {"epochs": 2}
-    experiment = Experiment.model_validate(EXPERIMENT | {"train": train, "search": SEARCH, "budget": {"trials": 3}})
+    one = {"cpus_per_worker": 1, "concurrent_trials": 1}
+    fields = {"train": train, "search": SEARCH, "budget": {"trials": 3}, "resources": one}
+    experiment = Experiment.model_validate(EXPERIMENT | fields)
     return study_of(experiment, folder, *({"attack.epsilon": epsilon} for epsilon in EPSILONS), points=POINTS)
 
 

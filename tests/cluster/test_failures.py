@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,42 +38,59 @@ def workers(name: bytes) -> list[int]:
     return [pid for pid in ray_processes() if name in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def assert_second_attempt(file: Path, *, epochs: int, why: str) -> None:
-    """A lost attempt, then a complete one that trained nothing again that was checkpointed."""
-    lost, done = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
-    assert (lost["attempt"], lost["status"]) == (1, "failed")
-    assert why in lost["error"]
-    assert (done["attempt"], done["status"], done["epochs_done"]) == (2, "complete", epochs)
+def assert_goes_on(file: Path, *whys: str, epochs: int) -> None:
+    """Lost attempts, then a complete one; nothing is trained again that was checkpointed."""
+    *lost, done = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
+    assert [(row["attempt"], row["status"]) for row in lost] == [(n, "failed") for n in range(1, len(whys) + 1)]
+    for row, why in zip(lost, whys, strict=True):
+        assert why in row["error"]
+    assert (done["attempt"], done["status"], done["epochs_done"]) == (len(whys) + 1, "complete", epochs)
     attempts = {row["epoch"]: row["attempt"] for row in rows(file, "epochs")}
     assert len(rows(file, "epochs")) == epochs
     assert list(attempts) == list(range(1, epochs + 1))
-    assert (attempts[1], attempts[epochs]) == (1, 2)
+    assert (attempts[1], attempts[epochs]) == (1, len(whys) + 1)
 
 
-@pytest.mark.parametrize(
-    ("count", "process"),
-    [(1, b"ImplicitFunc"), (2, b"RayTrainWorker")],
-    ids=["one worker", "one of two workers"],
-)
-def test_a_stopped_worker_is_killed_and_its_trial_goes_on(write: Write, count: int, process: bytes) -> None:
-    resources = {"workers": count, "cpus_per_worker": 1, "timeout_minutes": 0.3}
-    steps = {1: 10, 2: 2}[count]  # of the attack: two workers wait for each other at every layer
+def has_epoch_of(attempt: int, file: Path) -> bool:
+    return any(row["attempt"] == attempt for row in rows(file, "epochs"))
+
+
+def test_a_trial_goes_on_when_its_worker_dies_and_when_it_stops(write: Write) -> None:
+    resources = {"cpus_per_worker": 1, "timeout_minutes": 0.3}
+    file = write(train=SLOW | {"epochs": 12}, resources=resources, budget={"trials": 1})
+    driver = start(file)
+    wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
+    priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in [driver.pid, *workers(b"ImplicitFunc")]}
+    assert len(priorities) == 1, "a trial gives no way to the other programs of the machine"
+    for attempt, blow in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
+        wait_until(partial(has_epoch_of, attempt, file), 240, "an epoch of the attempt")
+        (worker,) = workers(b"ImplicitFunc")
+        os.kill(worker, blow)
+    stdout, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 0, stdout + stderr
+    assert "trial 0: nothing was heard of it for" in stdout
+    assert_goes_on(file, "its worker was lost", "stalled: nothing was heard of it for", epochs=12)
+
+
+def test_a_trial_goes_on_when_one_of_its_two_workers_stops(write: Write) -> None:
+    resources = {"workers": 2, "cpus_per_worker": 1, "timeout_minutes": 0.3}
+    steps = 2  # of the attack: two workers wait for each other at every layer
     train = SLOW | {"attack": SLOW["attack"] | {"steps": steps}, "epochs": 12}
     file = write(train=train, resources=resources, budget={"trials": 1})
     driver = start(file)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
-    priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in [driver.pid, *workers(process)]}
+    group = workers(b"RayTrainWorker")
+    priorities = {os.getpriority(os.PRIO_PROCESS, pid) for pid in [driver.pid, *group]}
     assert len(priorities) == 1, "a trial gives no way to the other programs of the machine"
-    stopped = workers(process)[:1]
-    os.kill(stopped[0], signal.SIGSTOP)
+    os.kill(group[0], signal.SIGSTOP)
     stdout, stderr = driver.communicate(timeout=300)
     assert driver.returncode == 0, stdout + stderr
     assert "trial 0: nothing was heard of it for" in stdout
-    assert_second_attempt(file, epochs=12, why="stalled: nothing was heard of it for")
+    assert_goes_on(file, "stalled: nothing was heard of it for", epochs=12)
 
 
 def test_a_study_whose_own_ray_has_ended_says_so_and_ends(write: Write) -> None:
-    file = write(train=SLOW | {"epochs": 1000}, budget={"trials": 2})
+    file = write(train=SLOW | {"epochs": 1000}, budget={"trials": 1})
     driver = start(file)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
     (raylet,) = workers(b"raylet/raylet")
@@ -164,4 +183,7 @@ def test_a_trial_whose_node_was_taken_away_waits_for_another_and_goes_on(
     cluster("add")
     stdout, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stdout + stderr
-    assert_second_attempt(file, epochs=12, why="its worker was lost")
+    joined = rf"^joined the Ray at {cluster('address')}, session_\S+: 2 node\(s\), 1 CPU, 0 GPU$"
+    assert re.search(joined, stderr, re.MULTILINE)
+    assert workers(b"raylet/raylet"), "a cluster that is joined is left running"
+    assert_goes_on(file, "its worker was lost", epochs=12)

@@ -14,7 +14,7 @@ from arat_ray.cluster.trials.elastic import could_grow, settle
 from arat_ray.experiment.config import load as load_experiment
 from arat_ray.experiment.spec import Resources
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
-from tests.cluster.test_failures import assert_second_attempt, rows
+from tests.cluster.test_failures import assert_goes_on, rows
 
 Write = Callable[..., Path]
 
@@ -126,7 +126,7 @@ def test_a_trial_that_lost_one_of_two_nodes_goes_on_with_one_worker(write: Write
     host.stdin.flush()
     stdout, stderr = driver.communicate(timeout=400)
     assert driver.returncode == 0, stdout + stderr
-    assert_second_attempt(file, epochs=12, why="")
+    assert_goes_on(file, "", epochs=12)
     two, one = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
     assert two["device_s"] == pytest.approx(2 * two["train_s"])
     assert one["device_s"] == pytest.approx(one["train_s"])

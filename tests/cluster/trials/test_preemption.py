@@ -20,7 +20,7 @@ import requests
 
 from arat_ray.cluster.trials.preemption import MetadataService, aws, azure, google
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
-from tests.cluster.test_failures import assert_second_attempt, rows
+from tests.cluster.test_failures import assert_goes_on, rows
 
 Write = Callable[..., Path]
 ACTION = "/latest/meta-data/spot/instance-action"
@@ -176,6 +176,6 @@ def test_a_trial_saves_on_a_notice_and_goes_on_elsewhere_in_the_middle_of_its_ep
     finally:
         host.communicate("", timeout=120)
     assert driver.returncode == 0, stdout + stderr
-    assert_second_attempt(file, epochs=30, why="left: AWS takes its machine away in 1")
+    assert_goes_on(file, "left: AWS takes its machine away in 1", epochs=30)
     lost, _ = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
     assert re.search(r"; left in epoch \d+ before step \d+ of 14$", lost["error"])
