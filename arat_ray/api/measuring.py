@@ -74,6 +74,8 @@ def reports(
     with ExitStack() as stack:
         study, _ = session.study_of(target)
         session.pull(study, mirror.TABLES, log=tell)
+        if other is not None and target.is_dir():  # of a bucket, which is known now
+            raise ValueError(f"--{other.way} goes from one checkpoint to another, and {target} is a folder")
 
         def fetch(chosen: Sequence[Path]) -> None:
             names = [str(path.relative_to(study)) for path in chosen]

@@ -83,10 +83,6 @@ def dial(
             from arat_ray.report.figure import check_suffix
 
             check_suffix(plot)
-        if (soup or mix) and target.is_dir():
-            raise ValueError(
-                f"--{'soup' if soup else 'mix'} goes from one checkpoint to another, and {target} is a folder"
-            )
         dials = settings_of(at) if at is not None else spread(points or POINTS)
         other: tuple[Literal["soup", "mix"], Path] | None = None
         if path := soup or mix:

@@ -42,8 +42,8 @@ class Other(NamedTuple):
         return f"{self.way}-{self.path.absolute().parent.name}-{self.path.stem}"
 
     def digest(self, first: Path) -> str:
-        """Of both files, in their order."""
-        return hashlib.sha256(f"{sha256_of(first)} {sha256_of(self.path)}".encode()).hexdigest()
+        """Of the way and both files, in their order: soup and mixture are one network at their ends, and two curves."""
+        return hashlib.sha256(f"{self.way} {sha256_of(first)} {sha256_of(self.path)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
