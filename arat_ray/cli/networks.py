@@ -67,26 +67,44 @@ def presets(name: str | None) -> None:
 @click.option("-o", "--output", type=HERE, required=True, help="FILE.safetensors, FILE.pt2 or FILE.onnx.")
 @click.option("--raw", is_flag=True, help="Export the weights trained last, not their average (swa, ema).")
 @click.option("--dial", type=Number(), metavar="T", help="The network at T between its norm branches: 1 is the clean.")
+@click.option("--card", "carded", is_flag=True, help="Write a model card beside it, README.md as Hugging Face has it.")
+@click.option("--license", metavar="NAME", help="For the card, such as mit; else it says none.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 @DATA
-def export(checkpoint: Path, output: Path, raw: bool, dial: float | None, force: bool, data: str | None) -> None:
+def export(
+    checkpoint: Path,
+    output: Path,
+    raw: bool,
+    dial: float | None,
+    carded: bool,
+    license: str | None,
+    force: bool,
+    data: str | None,
+) -> None:
     """Write a checkpoint's deployed network (adversarial branch folded in) for use without arat-ray.
 
     FILE.safetensors holds the weights; FILE.pt2 is a program for plain torch, which gradients go through; FILE.onnx one
     for ONNX runtimes. The file is loaded back and its logits are compared before it is kept. FILE.json, the suffix
-    added to the name, says what it is.
+    added to the name, says what it is. The card says what `evaluate` measured of it, and what that does not say.
 
     \b
     Example: arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o model.pt2
              arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt --dial 0.4 -o model.pt2
+             arat-ray export results/quickstart/checkpoints/quickstart-00000/last.pt -o hub/model.pt2 --card
     """
+    if license and not carded:
+        raise click.UsageError("--license stands in the card: give --card as well")
     with user_errors():
         from arat_ray.training.checkpoint import load
+        from arat_ray.training.export import card
         from arat_ray.training.export.network import export as write
 
         bring_any(checkpoint)
         state = load(checkpoint, mmap=True)
+        readme = card.place(output, overwrite=force) if carded else None
         with data_of(checkpoint, [state.train], data, test=False, is_needed=state.content is None):
             written = write(checkpoint, output, averaged=not raw, dial=dial, overwrite=force)
         echo(f"{written.comparison}")
         echo(f"wrote {written.path} and {written.description}")
+        if readme:
+            echo(f"wrote {card.write(checkpoint, state, written.description, readme, license=license)}")
