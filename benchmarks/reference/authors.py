@@ -1,4 +1,4 @@
-"""The authors' side: their modules, see `checkout.load`, run unchanged on the CPU.
+"""The authors' side: their modules, see `checkout.load`, run unchanged, on the CPU unless told otherwise.
 
 `train_one_epoch` of their `train_ARAT.py` takes the steps, with their attack, networks, feature hooks and losses. Two
 things are done to it from outside: `.cuda()` stays on the CPU; and `tqdm` and `sum` are other ones there, to be quiet
@@ -91,6 +91,13 @@ class Authors:
         self.adversary = code.attacks.PGD_linf(attack.epsilon, attack.steps, attack.step_size)
         self.average = copy.deepcopy(self.net)
         self.balance = math.nan
+        self.device = CPU
+
+    def to(self, device: torch.device) -> None:
+        """Take further steps on another device; `parts` keeps no norm statistics then."""
+        for module in (self.net, self.average, *self.losses.values()):
+            module.to(device)
+        self.device = device
 
     def measure_balance(self, batches: Sequence[Batch]) -> None:
         """Their accuracy of the clean branch, from which the weights of an epoch follow."""
@@ -100,10 +107,8 @@ class Authors:
     def epoch(self, batches: Sequence[Batch]) -> None:
         """Their `train_one_epoch`, which also writes into the images."""
         with redirect_stdout(io.StringIO()), patch.object(self.code.train, "tqdm", lambda batches, total: batches):
-            self.code.train.train_one_epoch(
-                *(self.options, 1, self.net, batches, self.optimizer, self.adversary, self.losses, self.balance, CPU),
-                net_swa=self.average,
-            )
+            given = (self.options, 1, self.net, batches, self.optimizer, self.adversary, self.losses)
+            self.code.train.train_one_epoch(*given, self.balance, self.device, net_swa=self.average)
 
     def run(self, batches: Sequence[Batch], *, noise_seed: int) -> list[Record]:
         """As `ours.run`: a step on each batch; what each computed and left behind."""

@@ -19,7 +19,7 @@ def fold(model: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     with suppress(fx.proxy.TraceError, TypeError):  # its path depends on its input
-        folded = _relu_in_place(cast(fx.GraphModule, fuse(folded)))
+        folded = relu_in_place(cast(fx.GraphModule, fuse(folded)))
     return folded.to(memory_format=torch.channels_last)
 
 
@@ -27,11 +27,11 @@ def lean(model: nn.Module) -> nn.Module:
     """A frozen copy in eval mode that computes the same bit for bit, on less memory."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     with suppress(fx.proxy.TraceError, TypeError):
-        copied = _relu_in_place(fx.symbolic_trace(copied))
+        copied = relu_in_place(fx.symbolic_trace(copied))
     return copied
 
 
-def _relu_in_place(graph: fx.GraphModule) -> fx.GraphModule:
+def relu_in_place(graph: fx.GraphModule) -> fx.GraphModule:
     """Where nothing else reads the input, and what made it (convolution, batch norm, sum) needs it for no gradient."""
     modules = dict(graph.named_modules())
     for node in graph.graph.nodes:
