@@ -19,9 +19,10 @@ from arat_ray.text import command
 def report(studies: tuple[Path, ...], output: Path, extract: Path | None) -> None:
     """One HTML file that shows studies: it opens from disk without a network, and carries their tables.
 
-    The trade-off with intervals, evaluations, dominated, stopped and infeasible trials; the curves, decisions and
-    configuration of each trial; what was tried, hypervolume, failures, versions, seeds and data. Several studies lie on
-    one plot when they were measured alike.
+    The trade-off with intervals, evaluations, published points, dominated, stopped and infeasible trials; the curves,
+    decisions and configuration of each trial; what was tried and how much each knob moves each goal, attacks from weak
+    to strong, hypervolume, failures, versions, seeds and data. Several studies lie on one plot when they were measured
+    alike.
 
     \b
     Example: arat-ray report results/quickstart -o report.html
@@ -39,9 +40,10 @@ def report(studies: tuple[Path, ...], output: Path, extract: Path | None) -> Non
             return
         from arat_ray import whole_files
         from arat_ray.report.page import page
+        from arat_ray.study import importances
 
         bring(*studies)
-        content = page(studies)
+        content = page(studies, [importances.of(study) for study in studies])
         with writing_to(output):
             whole_files.replace(output, content)
         echo(f"wrote {output}, {len(content) / 1e6:.1f} MB: open it in a browser")

@@ -18,18 +18,23 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from arat_ray.frontier.importance import Importance
 from arat_ray.report import carried, view
 from arat_ray.text import line
 
 TABLES = b'<script type="text/plain" id="tables">'
 """After it lies what the page carries."""
-SCRIPTS = ("elements", "plots", "page", "tradeoff", "trial", "tables", "parallel", "layers", "time", "live", "start")
+SCRIPTS = (
+    *("elements", "plots", "page", "tradeoff", "published", "trial", "tables", "parallel", "importance", "layers"),
+    *("ladder", "time", "live", "start"),
+)
 """The script's files, one after the other."""
 
 
-def page(studies: Sequence[Path]) -> bytes:
-    """The file for these studies. ValueError as `view.of` has it."""
-    return filled(view.of(studies), tables=carried.escaped(studies))
+def page(studies: Sequence[Path], importances: Sequence[Sequence[Importance] | str] = ()) -> bytes:
+    """The file for these studies, with the importance of the knobs of each, or why it is not there. ValueError as
+    `view.of` has it."""
+    return filled(view.of(studies, importances), tables=carried.escaped(studies))
 
 
 def filled(shown: dict[str, Any], *, tables: bytes = b"", version: int | None = None) -> bytes:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from arat_ray.frontier import evaluations
+from arat_ray.frontier import attributes, evaluations, references
 from arat_ray.frontier.dominance import hypervolume, non_dominated, wilson
 from arat_ray.frontier.eligibility import competes
 from arat_ray.frontier.evaluations import Conditions, Evaluation
+from arat_ray.frontier.importance import Importance
 from arat_ray.json_files import read_json
 from arat_ray.pixels import format_pixels
-from arat_ray.report import epoch_curves, facts, timeline
+from arat_ray.report import epoch_curves, facts, ladders, timeline
 from arat_ray.report.carried import name_of
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES, PARAM
@@ -28,20 +29,42 @@ from arat_ray.version import __version__
 
 DIGITS = 5
 """Of a number that is drawn; the tables that the report carries have all of them."""
+NOT_LIVE = "A live page does not compute it."
 Row = Mapping[str, Any]
 
 
-def of(studies: Sequence[Path]) -> dict[str, Any]:
-    """Everything on the page. ValueError where a folder is no study, and for studies that do not lie on one plot."""
+def of(studies: Sequence[Path], importances: Sequence[Sequence[Importance] | str] = ()) -> dict[str, Any]:
+    """Everything on the page; of the importance of knobs what is given.
+
+    ValueError where a folder is no study, and for studies that do not lie on one plot."""
     goals = [reader.metadata(study).goals for study in studies]
     if len(set(goals)) > 1:
         each = "; ".join(f"{study}: {', '.join(names)}" for study, names in zip(studies, goals, strict=True))
         raise ValueError(f"one report shows studies of the same goals, these differ ({each}): write a report of each")
     found = [_study(study, goals[0]) for study in studies]
+    for shown_of, study, known in zip(found, studies, importances or [NOT_LIVE] * len(studies), strict=True):
+        shown_of["importance"] = _importance(study, known)
     _refuse_mixed(studies, [each["measured"] for each in found])
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     shown: dict[str, Any] = _plain({"goals": list(goals[0]), "studies": found, "made": made, "version": __version__})
     return shown
+
+
+def _importance(study: Path, known: Sequence[Importance] | str) -> dict[str, Any]:
+    """The knobs with their effects on each goal and last on the front, or why there are none; and the command."""
+    shown: dict[str, Any] = {"command": command("arat-ray", "results", "importance", study), "knobs": [], "why": None}
+    if isinstance(known, str):
+        return shown | {"why": known}
+    knobs = [
+        {
+            "knob": each.knob,
+            "moved": [[_rounded(moved.best), _rounded(moved.worst), *map(_rounded, moved.by)] for moved in moves],
+            "members": {member: [list(map(_rounded, effect)) for effect in by] for member, by in each.members.items()},
+        }
+        for each in known
+        for moves in [[*each.goals, each.front]]
+    ]
+    return shown | {"knobs": knobs}
 
 
 def _refuse_mixed(studies: Sequence[Path], measured: Sequence[Sequence[str]]) -> None:
@@ -100,6 +123,8 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
         "measured": sorted({facts.measured(row) for row in rows if row["images"]}),
         "trials": trials,
         "beside": beside,
+        "ladders": ladders.of(measured),
+        "published": _published(study, rows, measured),
         "dials": _dials(dialled),
         "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point, timeline.spent(every)),
         "facts": list(facts.of(study, description, rows, every)),
@@ -162,6 +187,23 @@ def _beside(study: Path, rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
         values = zip(*(table[name].to_pylist() for name in columns[:1] + columns[3:5]), strict=True)
         found.append({"how": how, "points": {name: [_rounded(x), _rounded(y)] for name, x, y in values}})
     return sorted(found, key=lambda each: ("autoattack" not in each["how"], -len(each["points"])))
+
+
+def _published(study: Path, rows: Sequence[Row], measured: Sequence[Evaluation]) -> dict[str, Any]:
+    """Published points by the evaluations that were measured like them, with a sentence where there are none."""
+    dataset, known = attributes.dataset_of(row["config"] for row in rows), references.published()
+    points: dict[str, list[list[Any]]] = {}
+    why: dict[str, str] = {}
+    for how, row in {f"{row}": row for row in measured}.items():
+        conditions = {name: getattr(row, name) for name in ("split", "attack", "norm", "epsilon")} | {
+            "dataset": dataset
+        }
+        if found := references.fitting(known, conditions):
+            columns = ("label", "clean_accuracy", "robust_accuracy", "clean_sd", "robust_sd", "source", "note")
+            points[how] = [[getattr(each, name) for name in columns] for each in found]
+        else:
+            why[how] = "; ".join(references.reasons(known, conditions))
+    return {"points": points, "why": why}
 
 
 def _dials(rows: Sequence[Evaluation]) -> list[dict[str, Any]]:

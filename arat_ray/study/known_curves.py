@@ -8,6 +8,7 @@ from typing import Any
 
 from arat_ray.experiment.search import Domain
 from arat_ray.frontier.curves import Curves
+from arat_ray.frontier.importance import Importance, importance
 from arat_ray.results import reader
 from arat_ray.results.schema import PARAM
 from arat_ray.study import rerun_config
@@ -55,6 +56,11 @@ def curves_of(study: Path) -> Curves:
     for row in rows:
         hearing({"ended": row})
     return curves
+
+
+def importance_of(study: Path) -> list[Importance]:
+    """How much each knob of a study moves each goal and the front. ValueError as `curves_of` has it."""
+    return importance(curves_of(study), sets=sets_of(search_of(study)))
 
 
 def sets_of(search: Mapping[str, Domain]) -> dict[str, dict[str, frozenset[str]]]:

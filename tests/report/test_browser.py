@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from arat_ray.frontier.importance import Effect, Importance, Moved
 from arat_ray.report.live import Live
 from arat_ray.report.page import page
 from arat_ray.report.serving import Server
@@ -22,6 +24,7 @@ AXE = "4.14.1"
 CHROMIUM = shutil.which("chromium")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium")
+CIFAR10 = json.dumps({"dataset": {"name": "cifar10"}, "method": {"layers": ["last", HOSTILE]}})
 SECOND = [{**row, "clean_accuracy": 0.92, "robust_accuracy": 0.43} for row in TRIALS[:1]]
 
 
@@ -69,6 +72,31 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for dial, clean, robust in ((0.5, 850, 380), (1.0, 890, 300)):
         evaluated(study, "small-00001", clean=clean, robust=robust, dial=dial, key=f"{dial}")
     (folder / "report.html").write_bytes(page([study, write(folder, *SECOND, name="other")]))
+    return folder / "report.html"
+
+
+IMPORTANCES = [
+    Importance(
+        "method.layers",
+        [Moved("last", HOSTILE, Effect(0.031, 0.012, 0.05)), Moved(HOSTILE, "last", Effect(0.002, -0.01, 0.014))],
+        Moved("last", HOSTILE, Effect(0.1, 0.05, 0.15)),
+        {HOSTILE: [Effect(-0.031, -0.05, -0.012), Effect(0.002, -0.01, 0.014), Effect(-0.1, -0.15, -0.05)]},
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the importance of a knob, three attacks of two networks, and a data set that has published points."""
+    folder = tmp_path_factory.mktemp("full")
+    rows = [{**row, "config": CIFAR10} for row in TRIALS[:3]]
+    study = write(folder, *rows)
+    for trial, robust in (("small-00000", 300), ("small-00001", 420)):
+        for attack, more in (("autoattack", 0), ("pgd-20", 60), ("apgd-ce", 30)):
+            known = {"attack": attack, "key": attack, "checkpoint_sha256": trial[::-1]}
+            if (trial, attack) != ("small-00000", "apgd-ce"):
+                evaluated(study, trial, clean=780, robust=robust + more, **known)
+    (folder / "report.html").write_bytes(page([study], [IMPORTANCES]))
     return folder / "report.html"
 
 
@@ -123,6 +151,63 @@ def test_sets_of_layers_stand_beside_what_came_of_them(opened: Opened) -> None:
     ]
     opened.tab.click("#layers tbody tr:nth-child(2) button >> nth=0")
     assert opened.text("#h-trial") == "Trial 1 of small"
+
+
+def test_what_knobs_move_stands_as_numbers_with_intervals(browser: Any, full: Path) -> None:
+    report = Opened(browser, full)
+    (row,) = report.tab.locator("#importance tbody tr").all_inner_texts()
+    assert row.split("\t") == [
+        "method.layers", "3.1 [1.2, 5]", f"last over {HOSTILE}", "0.2 [-1, 1.4]", f"{HOSTILE} over last",
+        "10 [5, 15]", f"last over {HOSTILE}",
+    ]  # fmt: skip
+    assert report.tab.locator("#importance svg[role=img]").count() == 3
+    assert report.tab.locator("#importance path.is-unsure").count() == 1  # its interval holds 0
+    foot = [each.split("\t")[:3] for each in report.tab.locator("#layers tfoot tr").all_inner_texts()]
+    assert foot[0] == ["included or not: clean accuracy (points)", "-3.1 [-5, -1.2]", ""]
+    assert report.said == []
+    report.tab.context.close()
+
+
+def test_attacks_stand_from_weak_to_strong(browser: Any, full: Path) -> None:
+    report = Opened(browser, full)
+    heads = report.tab.locator("#ladder thead th").all_inner_texts()
+    assert heads == ["trial", "weights", "pgd-20", "apgd-ce", "autoattack"]
+    rows = [each.split("\t") for each in report.tab.locator("#ladder tbody tr").all_inner_texts()]
+    assert [[row[0], *(cell.split(" ")[0] for cell in row[2:])] for row in rows] == [
+        ["0", "36", "", "30"],
+        ["1", "48", "45", "42"],
+    ]
+    assert [path.count("L") for path in attributes(report, "#ladder path.rung", "d")] == [1, 2]
+    report.tab.locator("#ladder path.point >> nth=2").click()
+    assert report.text("#h-trial") == "Trial 1"
+    assert report.said == []
+    report.tab.context.close()
+
+
+def attributes(report: Opened, selector: str, name: str) -> list[str]:
+    return [each.get_attribute(name) or "" for each in report.tab.locator(selector).all()]
+
+
+def test_published_points_are_drawn_beside_what_was_measured_like_them(browser: Any, full: Path) -> None:
+    report = Opened(browser, full)
+    near = report.tab.locator("#tradeoff path.published > title").count()
+    assert "24 published points, measured like autoattack linf 8/255" in report.text("#published")
+    assert f"; {near} lie within the axes" in report.text("#published")
+    report.tab.click("text=far points too")
+    assert report.tab.locator("#tradeoff path.published > title").count() == 24
+    report.tab.click("#published summary")
+    row = report.tab.locator("#published tr:has-text('ARAT, ResNet-18')").inner_text().split("\t")
+    assert row[1:4] == ["87.82 \u00b1 0.19", "49.02 \u00b1 0.47", "arXiv 2402.14648, Table 3"]
+    report.tab.locator("#filter select").select_option(label="pgd-20 linf 8/255, test split, 1,000 images")
+    assert report.tab.locator("#tradeoff path.published").count() == 0
+    assert "attack (autoattack; here pgd-20)" in report.text("#published")
+    assert report.said == []
+    report.tab.context.close()
+
+
+def test_without_a_model_of_the_knobs_the_command_is_named(opened: Opened) -> None:
+    assert "arat-ray results importance" in opened.text("#importance")
+    assert not opened.tab.is_visible("#s-ladder")
 
 
 def test_how_far_a_goal_has_come_down_since_its_best_epoch(browser: Any, tmp_path: Path) -> None:
@@ -202,8 +287,13 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_that_keeps_anybody_out(scheme: str, width: int, browser: Any, file: Path, axe: str) -> None:
-    report = Opened(browser, file, viewport={"width": width, "height": 740}, color_scheme=scheme)
+@pytest.mark.parametrize("which", ["file", "full"])
+def test_axe_finds_nothing_that_keeps_anybody_out(
+    which: str, scheme: str, width: int, browser: Any, axe: str, request: pytest.FixtureRequest
+) -> None:
+    report = Opened(
+        browser, request.getfixturevalue(which), viewport={"width": width, "height": 740}, color_scheme=scheme
+    )
     report.tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     report.tab.evaluate(axe)
     found = report.tab.evaluate("axe.run()")

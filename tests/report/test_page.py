@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import io
+import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -19,12 +20,15 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
+from arat_ray.frontier.dominance import wilson
 from arat_ray.report import carried, epoch_curves, timeline, view
 from arat_ray.report.page import page
 from arat_ray.results import reader
 from arat_ray.results.schema import TABLES
+from arat_ray.study import importances
 from tests.frontier.tables import evaluated
 from tests.report.reports import COMPLETE, HOSTILE, KINDS, TRIALS, view_in, write
+from tests.report.test_importance import study_of
 
 
 class Tags(HTMLParser):
@@ -330,3 +334,48 @@ def test_studies_that_do_not_belong_on_one_plot_are_refused(tmp_path: Path) -> N
 def test_studies_are_shown_or_a_report_is_extracted(tmp_path: Path) -> None:
     assert "not both" in run("-o", tmp_path / "report.html", code=2)
     assert "there is no folder" in run(tmp_path / "none", "-o", tmp_path / "report.html", code=2)
+
+
+def test_of_importance_the_numbers_are_carried_or_the_reason(tmp_path: Path) -> None:
+    study = write(tmp_path, *TRIALS)
+    assert view.of([study])["studies"][0]["importance"]["why"] == view.NOT_LIVE
+    shown = view.of([study], [importances.of(study)])["studies"][0]["importance"]
+    assert shown["why"] == "Nothing varies in this study."
+    assert shown["command"] == f"arat-ray results importance {study}"
+    known = study_of(tmp_path / "known", 12)
+    found = importances.of(known)
+    assert not isinstance(found, str)
+    knobs = view.of([known], [found])["studies"][0]["importance"]["knobs"]
+    assert [each["knob"] for each in knobs] == [each.knob for each in found]
+    assert knobs[0]["moved"][-1][2] == pytest.approx(found[0].front.by.effect, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("search", "trials", "said"),
+    [
+        ({"a": {}}, 3, "needs 8 trials .* there are 3"),
+        ({f"{number}": {} for number in range(21)}, 9, "more than 20 knobs"),
+    ],
+)
+def test_importance_is_computed_only_where_that_takes_seconds(
+    search: dict[str, Any], trials: int, said: str, tmp_path: Path
+) -> None:
+    study = write(tmp_path, *[TRIALS[0]] * trials)
+    (study / "study.json").write_text(json.dumps({"experiment": {"search": search}}))
+    found = importances.of(study)
+    assert isinstance(found, str)
+    assert re.search(said, found)
+
+
+def test_fast_verdicts_and_networks_of_one_attack_are_no_rungs(tmp_path: Path) -> None:
+    study = write(tmp_path, *TRIALS)
+    evaluated(study, "small-00000", clean=800, robust=300, checkpoint_sha256="a")
+    fast = {"attack_version": "pyautoattack 0.2.0, fast", "key": "fast"}
+    for attack, robust, more in (("autoattack", 310, fast), ("autoattack", 320, {}), ("pgd-20", 400, {})):
+        evaluated(study, "small-00001", clean=800, robust=robust, attack=attack, checkpoint_sha256="b", **more)
+    (ladder,) = view.of([study])["studies"][0]["ladders"]
+    assert ladder["attacks"] == ["pgd-20", "autoattack"]
+    (member,) = ladder["members"]
+    low, high = wilson(400, 1000)
+    assert member["values"][0] == [0.4, pytest.approx(low, rel=1e-4), pytest.approx(high, rel=1e-4)]
+    assert member["values"][1][0] == 0.32

@@ -12,6 +12,7 @@ const SHAPES = {
 };
 const DIAMOND = "M0-6L6 0L0 6L-6 0Z";
 const DOT = "M2.5 0A2.5 2.5 0 1 1-2.5 0A2.5 2.5 0 1 1 2.5 0Z";
+const STAR = "M0-6L1.5-1.9L5.7-1.9L2.3.8L3.5 4.9L0 2.4L-3.5 4.9L-2.3.8L-5.7-1.9L-1.5-1.9Z";
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 4", "1 4"];
 const COLOURS = 6;
 const ROWS = 200;

@@ -47,5 +47,16 @@ function layers() {
   const heads = ["set", ...patterns, "trials", "on the front", ...goals.flatMap((goal) => [`${titled(goal)}, mean`, `${titled(goal)}, best`])];
   const rest = sets.size > shown.length ? `; ${sets.size - shown.length} more sets are in the table of trials` : "";
   byId("layers").replaceChildren(html("table", {}, html("caption", {}, `Patterns of layers by set, over the complete trials that are shown${rest}`),
-    html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))), html("tbody", {}, ...rows)));
+    html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))), html("tbody", {}, ...rows),
+    ...inclusions(patterns, heads.length)));
+}
+
+// Below the sets, what the inclusion of each pattern moves each goal by, the other knobs averaged over
+function inclusions(patterns, columns) {
+  const rows = view.studies.flatMap((study) => study.importance.knobs.flatMap(({ members }) =>
+    (patterns.some((pattern) => pattern in members) ? [...goals, "front"].map((goal, i) => html("tr", {},
+      html("th", { scope: "row", class: "inclusion" }, `included or not: ${effectUnit(goal)}${several ? `, ${study.name}` : ""}`),
+      ...patterns.map((pattern) => html("td", { class: "number" }, members[pattern] ? effectText(goal, members[pattern][i]) : "")),
+      html("td", { colspan: columns - patterns.length - 1 }, i === 0 ? "sets with the pattern over those without, with 90 % intervals, by a model of all trials" : ""))) : [])));
+  return rows.length ? [html("tfoot", {}, ...rows)] : [];
 }

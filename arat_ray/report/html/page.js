@@ -45,6 +45,8 @@ function draw() {
   facts();
   tradeoff();
   parallel();
+  importance();
+  ladder();
   filtered();
 }
 

@@ -43,6 +43,7 @@ function tradeoff() {
   const whole = trials.map((trial) => ({ ...trial, ...trial.final })).filter(isPlotted); // so that the axes stay in time
   const dialled = whole.flatMap(dialsOf).flatMap((each) => each.points).map(([, ...point]) => [point[state.x] * 100, point[state.y] * 100]);
   const beside = [...whole.map(besideOf).filter(Boolean), ...dialled];
+  if (state.all) beside.push(...publishedAt().map(({ at }) => at));
   const ends = (axis) => whole.filter((trial) => trial.kind === "front" && trial.intervals[axis])
     .flatMap((trial) => trial.intervals[axis].map((end) => end * 100));
   const x = one ? extent(whole.map(xOf)) : range(xOf, whole, [...beside.map((point) => point[0]), ...ends(state.x)]);
@@ -102,12 +103,20 @@ function tradeoff() {
     }
     drawn.points.set(trial, { own, x: at.x(px), y: at.y(py) });
   }
+  const starred = publishedAt().filter(({ at: place }) => inside(...place));
+  const stars = svg("g");
+  for (const { at: place, point, sds } of starred) {
+    stars.append(svg("path", { class: "bars published", d: `M${at.x(place[0] - sds[0])} ${at.y(place[1])}H${at.x(place[0] + sds[0])}`
+      + `M${at.x(place[0])} ${at.y(place[1] - sds[1])}V${at.y(place[1] + sds[1])}` }),
+    marker(STAR, at.x(place[0]), at.y(place[1]), { class: "published" }, svg("title", {}, `published: ${point[0]}, ${text(place[0])}, ${text(place[1])}`)));
+  }
   drawn.ring = svg("circle", { class: "chosen out", r: 9 });
-  drawing.append(groups.back, groups.lines, groups.front, drawn.ring);
+  drawing.append(groups.back, stars, groups.lines, groups.front, drawn.ring);
   brush(drawing, at);
   byId("tradeoff").replaceChildren(drawing);
   drawn.outside = outside;
-  legend();
+  legend(starred.length > 0);
+  published(starred.length);
   ring();
 }
 
@@ -145,7 +154,7 @@ function brush(drawing, at) {
   });
 }
 
-function legend() {
+function legend(isStarred) {
   const sample = (shape, kind) => svg("svg", { viewBox: "-14 -8 28 16", "aria-hidden": "true" },
     svg("path", { d: shape, class: `point ${kind} s0` }));
   const there = KINDS.filter((kind) => trials.some((trial) => trial.kind === kind && isPlotted(trial)));
@@ -153,6 +162,8 @@ function legend() {
     WORDS[kind] + (kind === "front" ? ", bars: 95 % intervals" : "")));
   if (trials.some((trial) => isPlotted(trial) && besideOf(trial))) items.push(html("li", {}, sample(DIAMOND, ""), conditions[state.beside]));
   if (trials.some((trial) => dialsOf(trial).length)) items.push(html("li", {}, sample(DOT, "dialled"), `settings of the dial, joined: ${conditions[state.beside]}`));
+  if (isStarred) items.push(html("li", {}, svg("svg", { viewBox: "-14 -8 28 16", "aria-hidden": "true" },
+    svg("path", { d: STAR, class: "published" })), "published, bars: standard deviations"));
   if (several) view.studies.forEach((study, s) => items.push(html("li", {}, svg("svg", { viewBox: "0 0 28 16", "aria-hidden": "true" },
     svg("path", { class: `stroke s${s % COLOURS}`, "stroke-width": 3, "stroke-dasharray": DASHES[s % DASHES.length], d: "M0 8H28" })), study.name)));
   byId("legend").replaceChildren(...items);
