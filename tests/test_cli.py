@@ -453,7 +453,7 @@ def test_pareto_prints_the_front_as_text_csv_and_json(trained: Path) -> None:
     (trial,) = front["trials"]
     assert row["trial_id"] == trial["trial_id"] == "small-00000"
     assert float(row["clean_accuracy"]) == trial["clean_accuracy"]
-    assert "choose one of --csv and --json" in refused("pareto", trained, "--csv", "--json")
+    assert "choose one of --csv, --json and --latex" in refused("pareto", trained, "--csv", "--json")
 
 
 MINE = ("--attack", "pgd", "--epsilon", "0.15", "--split", "train", "--images", "40", "--device", "cpu")
