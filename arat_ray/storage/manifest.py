@@ -43,6 +43,8 @@ def read(path: Path) -> Entry:
     """The entry of a file of a mirror."""
     try:
         local, remote, sha256 = json.loads(_entry(path).read_bytes())
+        if remote and not isinstance(remote[1], str):  # of before there were ETags: which version it is is not known
+            remote = None
         return Entry(local and FileVersion(*local), remote and Stat(*remote), sha256)
     except (FileNotFoundError, ValueError, TypeError):  # as if it had not been pushed, which it then is again
         return NOTHING

@@ -2,7 +2,7 @@
 
 Files go up whole, and those that are made from others after them: checkpoints, the record of the study, then the
 tables. They come down the other way round. So at any moment the bucket has what a killed study leaves behind and can go
-on from.
+on from. Of a study of before there was one record, rows go up before the journal that speaks of them.
 
 Nothing that may be the last copy is removed or overwritten. What was never pushed is set aside where the bucket has
 moved on meanwhile, because the study went on elsewhere. What is gone from the bucket stays here, and a command that
@@ -40,6 +40,8 @@ RANKS |= {"journal": 7}
 SINGLE, THE_RECORD, MADE, ALL = range(1, 2), range(2, 3), range(3, 8), range(1, 8)
 NOT_MIRRORED = ("ray",)
 """Ray's own folder: of no use elsewhere."""
+ROW_LOG = "journal/rows-"
+"""The log behind the tables of a study of before stays on its machine: each push would send megabytes of it."""
 AT_ONCE = 8
 
 
@@ -138,11 +140,10 @@ class Mirror:
             inside = Path(folder).relative_to(self.folder)
             below[:] = [each for each in below if not each.startswith(".") and str(inside / each) not in NOT_MIRRORED]
             names = (str(inside / each) for each in files if not each.startswith(".") and ".lock" not in each)
-            yield from (each for each in names if each.startswith(begin) and not self._is_view(each))
+            yield from (each for each in names if each.startswith(begin) and not self._stays_here(each))
 
-    def _is_view(self, name: str) -> bool:
-        """Whether it is what a study writes for a dashboard beside its record."""
-        return name == record.VIEW and record.is_kept_by(self.folder)
+    def _stays_here(self, name: str) -> bool:
+        return name.startswith(ROW_LOG) or (name == record.VIEW and record.is_kept_by(self.folder))
 
     def _there(self, name: str) -> dict[str, Stat]:
         """What the bucket has of a name; without open segments of the record where the sealed one is there as well."""

@@ -22,7 +22,7 @@ from arat_ray.results.reading import Reading, record_of
 from arat_ray.results.schema import PARAM, PART_ROWS, TABLES
 from arat_ray.results.segments import FOLDER, files, folder_of, rewrite
 from arat_ray.results.table_folder import mark_of
-from arat_ray.study import description, facts, rewriting
+from arat_ray.study import conversion, description, facts, rewriting
 from arat_ray.study.facts import Facts
 from arat_ray.study.record import StudyRecord, mend_with
 
@@ -59,32 +59,9 @@ def opened(study: Path, experiment: Experiment, *, warn: Callable[[str], None], 
 
     ValueError where the record itself is damaged. `warn` gets what was done.
     """
-    if is_of_before(study):
-        _begin_record(study, experiment)
-        warn(f"{study} is of an earlier version; it has got its record, from its tables")
+    conversion.convert(study, experiment, warn=warn)
     remake_damaged(study, experiment, warn=warn)
     return StudyRecord(study, experiment, warn=warn, **options)
-
-
-def is_of_before(study: Path) -> bool:
-    """Whether a study is of before there were records: it has none, and its tables do not know of one."""
-    if files(folder_of(study)):
-        return False
-    with suppress(ValueError):  # it is damaged
-        return any(map(reader.rows_in, reader.part_files(study / "trials"))) and not mark_of(reader.schema(study))
-    return False
-
-
-def _begin_record(study: Path, experiment: Experiment) -> None:
-    """Give a study of before its record; ValueError where its tables are damaged."""
-    known, damaged = facts.of_tables(study, experiment)
-    for name, parts in damaged.items():
-        raise ValueError(f"{study / name / parts[0]} is damaged or missing; {mend_with(study)}")
-    known = facts.union(facts.none(experiment, study), known)
-    facts.with_attempts(known, experiment)
-    known.starts.append(_start_of(study, experiment))
-    _mend_evaluations(study, known, {})
-    rewrite(study, rewriting.events(known, experiment))
 
 
 def remake_damaged(study: Path, experiment: Experiment, *, warn: Callable[[str], None]) -> None:
@@ -126,6 +103,7 @@ def rebuild(study: Path) -> Result:
     """
     with held(study):
         experiment, damages = _experiment(study), list[str]()
+        conversion.convert(study, experiment, warn=damages.append, mends=True)
         record = owner(study)
         of_evaluations = _damaged_evaluations(study)
         of_record = facts.of_record(study, experiment, lambda damage: damages.append(str(damage)))
@@ -141,7 +119,7 @@ def rebuild(study: Path) -> Result:
         again = facts.with_checkpoints(known, study, experiment, damages.append)
         facts.with_attempts(known, experiment)
         if not known.starts:
-            known.starts.append(_start_of(study, experiment))
+            known.starts.append(conversion.start_of(study, experiment))
         _mend_evaluations(study, known, of_evaluations)
         new_record = None
         if is_damaged or again or _says_more(known, of_record):
@@ -221,15 +199,6 @@ def _starts(study: Path) -> list[dict[str, Any]]:
         return []
     found = Reading(folder_of(study), lambda damage: None)
     return [line.event["study"] for line in found if line.kind == b"study"]
-
-
-def _start_of(study: Path, experiment: Experiment) -> dict[str, Any]:
-    """How a study was started that its record does not tell: from its study.json, or else from its study.yaml."""
-    yaml = (study / "study.yaml").read_bytes().decode(errors="surrogateescape")
-    with suppress(ValueError):
-        found = {key: value for key, value in description.read(study).items() if key != "from"}
-        return found | {"yaml": yaml, "started_at": found.get("started_at") or []}
-    return description.of_start(experiment, yaml, kind=_kind(study), content=None) | {"started_at": []}
 
 
 def _experiment(study: Path) -> Experiment:

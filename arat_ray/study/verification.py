@@ -18,7 +18,7 @@ from arat_ray.results.rows import TrialRow
 from arat_ray.results.schema import GOALS, TABLES
 from arat_ray.results.segments import FOLDER, folder_of
 from arat_ray.storage.names import below
-from arat_ray.study import description, facts, mending, rewriting
+from arat_ray.study import conversion, description, facts, mending, rewriting
 from arat_ray.study.facts import Facts
 from arat_ray.study.record import event_of
 from arat_ray.study.state import ImpossibleError, StudyState
@@ -57,7 +57,7 @@ def verify(study: Path) -> Verified:
     """
     if not study.is_dir() or not any((study / name).exists() for name in ("study.yaml", "study.json", FOLDER)):
         raise ValueError(f"{study} is no study: there is no study.json in it")
-    if mending.is_of_before(study):
+    if conversion.is_of_before(study):
         raise ValueError(
             f"{study} is of an earlier version and has no record yet; it gets one from --resume, or from: "
             f"{command('arat-ray', 'results', 'rebuild', study)}"

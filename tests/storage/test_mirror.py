@@ -135,6 +135,21 @@ def test_an_object_that_is_replaced_while_it_is_read_arrives_whole(address: str,
     assert (stat == objects.stats(place, "last.pt")["last.pt"]) == (found == two)
 
 
+def test_what_an_entry_of_before_there_were_versions_knew_is_fetched_once_more_and_not_sent(study: Mirror) -> None:
+    for name in (EPOCHS, TRIALS):
+        entry = manifest.read(study.folder / name)
+        assert entry.local is not None
+        before = [list(entry.local), [6, 1764300000000000000], entry.sha256]
+        manifest._entry(study.folder / name).write_text(json.dumps(before))
+    write(study, EPOCHS, b"more epochs")
+    assert study.unpushed() == [EPOCHS]
+    study.pull(TABLES, log=pytest.fail)
+    assert study.unpushed() == [EPOCHS]
+    assert manifest.read(study.folder / TRIALS).remote == objects.stats(study.address, TRIALS)[TRIALS]
+    study.push()
+    assert there(study.folder) == STUDY | {EPOCHS: b"more epochs"}
+
+
 def test_the_empty_objects_that_consoles_make_of_folders_are_no_files(
     study: Mirror, on: Callable[[str], Mirror]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A study that an earlier version wrote (`of_before`, of before there was a record) goes on from its tables."""
+"""A study that an earlier version wrote (`of_before`, by revision 0.1.0 of before there was a record) goes on."""
 
 from __future__ import annotations
 
@@ -44,30 +44,40 @@ def resumed(study: Path) -> tuple[list[str], dict[int, str], Any]:
 
 
 def test_it_is_read_as_it_is_and_gets_its_record_when_it_is_resumed(study: Path) -> None:
-    before = rows(study)
+    before, files = rows(study), {path.name: path.read_bytes() for path in (study / "journal").rglob("*.*")}
     assert "front: 1 of 6 trials" in call("pareto", study)
     assert "has no record yet" in call("results", "verify", study, code=2)
     told, states, asked = resumed(study)
     assert len(told) == 1
-    assert "is of an earlier version; it has got its record, from its tables" in told[0]
+    assert "is of an earlier version; it has got its record, and the files of before are in" in told[0]
     assert rows(study) == before
     ended = {0: "COMPLETE", 1: "COMPLETE", 2: "FAIL", 3: "COMPLETE", 4: "PRUNED"}
     assert states == ended | {5: "RUNNING"}
     assert asked.number == 5
+    kept = {path.name: path.read_bytes() for path in (study / "journal" / "before-record").iterdir()}
+    assert kept == files
     assert "OK" in call("results", "verify", study)
     assert len(json.loads((study / "study.json").read_text())["started_at"]) == 2
     told, states_again, asked_again = resumed(study)
     assert (told, states_again, asked_again) == ([], states, asked)
 
 
-def test_where_its_tables_are_damaged_it_is_refused_and_rebuilt_from_what_is_left(study: Path) -> None:
+def test_what_its_log_has_and_its_damaged_tables_have_not_is_taken_from_the_log(study: Path) -> None:
     before = rows(study)
-    part = study / "epochs" / "part-00000.parquet"
-    part.write_bytes(part.read_bytes()[:-50])
-    with pytest.raises(ValueError, match=r"part-00000\.parquet is damaged.*results rebuild"):
+    for name in TABLES:
+        part = study / name / "part-00000.parquet"
+        part.write_bytes(part.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="results rebuild"):
         resumed(study)
     assert "record: written again" in call("results", "rebuild", study)
-    assert rows(study)["trials"].keys() == before["trials"].keys()
+    assert rows(study) == before
     assert "OK" in call("results", "verify", study)
+
+
+def test_without_its_log_and_optunas_journal_its_tables_are_enough(study: Path) -> None:
+    before = rows(study)
+    shutil.rmtree(study / "journal")
     _, states, asked = resumed(study)
+    assert rows(study) == before
     assert (states[4], asked.number) == ("PRUNED", 5)
+    assert "OK" in call("results", "verify", study)
