@@ -52,7 +52,7 @@ def overview(study: Path) -> dict[str, Any]:
         first = max(competing, key=lambda row: float(row[goal]), default=None)
         best[goal] = first and {"value": first[goal], "number": first["number"]}
     found = {
-        "study": str(study),
+        "study": f"{study}",  # of a bucket its address
         "name": description.get("name", study.name),
         "kind": description.get("kind", "tune"),
         "goals": list(goals),

@@ -215,5 +215,8 @@ def trial_id(study: str, number: int) -> str:
 
 
 def number_of(trial: str) -> int:
-    """The number of a trial of that name."""
-    return int(trial.rpartition("-")[2])
+    """The number of a trial of that name; ValueError where it is no name that `trial_id` gives."""
+    number = trial.rpartition("-")[2]
+    if not number.isdecimal():
+        raise ValueError(f"{trial!r} is no trial_id of a study: it does not end in a number, as in layers-00007")
+    return int(number)

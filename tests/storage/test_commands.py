@@ -71,6 +71,7 @@ def test_a_run_is_trained_measured_chosen_compared_and_exported_from_a_bucket(
     assert f"learning from {address}: 1 of 1 complete trials" in plan.output.replace("\n", "")
     assert "small-confirm: " in arat_ray("confirm", address, "--seeds", "2", "--dry-run").output
     assert "complete after 2 epochs" in arat_ray("results", "why", address, "0").output
+    assert arat_ray("results", "show", address).output.startswith(f"{address}: ")
 
 
 def test_a_study_is_verified_mended_and_gone_on_with_by_machines_that_never_saw_it(file: Path, address: str) -> None:

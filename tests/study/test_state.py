@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from arat_ray.results.statuses import STATUSES
-from arat_ray.study.state import ImpossibleError, Phase, StudyState
+from arat_ray.study.state import ImpossibleError, Phase, StudyState, number_of, trial_id
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 KEY: dict[str, Any] = {"trial_id": "small-00000", "attempt": 1}
@@ -144,3 +144,9 @@ def test_the_front_grows_and_what_has_not_let_it_grow_is_counted() -> None:
     assert list(state.front.points) == ["small-00000", "small-00003"]
     assert state.front.hypervolume == pytest.approx(0.5 * 0.5 + 0.4 * 0.1)
     assert [trial.number for trial in state.ended()] == [0, 1, 2, 3, 4]
+
+
+def test_a_trial_has_the_number_that_its_name_ends_in() -> None:
+    assert number_of(trial_id("layers-2", 7)) == 7
+    with pytest.raises(ValueError, match="'best' is no trial_id of a study: it does not end in a number, as in"):
+        number_of("best")
