@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import click
@@ -155,23 +156,31 @@ def trials(
 @click.argument("study", type=PATH)
 @click.option("--to", type=Word(TOOLS), required=True, help="What it is to be looked at with.")
 @click.option("--output", type=HERE, help=f"The folder to write to.  [default: {DEFAULT}/TO]")
-def export(study: Path, to: str, output: Path | None) -> None:
+@click.option("--follow", is_flag=True, help="Go on with what the study adds, until Ctrl-C.")
+def export(study: Path, to: str, output: Path | None, follow: bool) -> None:
     """Bring a study to where you look at others: a run for each trial, from the tables, without a network.
 
     A run has what was sampled, the whole configuration, the measurements by epoch, the goals, the evaluations, and how
-    it ended. Doing it again adds what is new and nothing twice, also while the study runs. csv writes a file for each
-    table. The others are extras: pip install 'arat-ray[tensorboard]', [mlflow] or [wandb].
+    it ended. Doing it again adds what is new and nothing twice, also while the study runs; --follow does so by itself.
+    csv writes a file for each table. The others are extras: pip install 'arat-ray[tensorboard]', [mlflow] or [wandb].
 
     \b
-    Example: arat-ray results export results/layers --to tensorboard
+    Example: arat-ray results export results/layers --to tensorboard --follow
              arat-ray results export s3://bucket/studies/layers --to mlflow --output runs
     """
     with user_errors():
-        from arat_ray.tracking.exporting import Exporter
+        from arat_ray.tracking import exporting
 
-        exporter = Exporter(study, to, output)
-        bring(study)
-        echo(f"look at it with: {look(to, exporter())}")
+        exporter = exporting.Exporter(study, to, output)
+
+        def once() -> Path:
+            bring(study)
+            return exporter()
+
+        echo(f"look at it with: {look(to, once())}")
+        if follow:
+            echo("it follows the study; Ctrl-C ends it")
+            exporting.follow(once, log=tell, wait=time.sleep)
 
 
 @results.command(short_help="Whether a study is whole: record, tables, checkpoints.")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from arat_ray import disk, locks, whole_files
+from arat_ray.text import plain
 from arat_ray.tracking import runs
 from arat_ray.tracking.runs import Export
 from arat_ray.tracking.tools import DEFAULT, TOOLS, check
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 """An export needs no network, and asks for none."""
+AT_LEAST_S, REST = 3.0, 10.0
+"""How long an export that follows a study rests: seconds, and times what the last one took."""
 
 
 class Exporter:
@@ -36,10 +41,7 @@ class Exporter:
             self.output.mkdir(parents=True, exist_ok=True)
             with locks.held(self.output / f".{export.study}.lock"):
                 self._claim(export)
-                write: Callable[[Export, Path], Path] = import_module(
-                    f"arat_ray.tracking.{TOOLS[self.to].module}"
-                ).write
-                written = write(export, self.output)
+                written = _writer(self.to)(export, self.output)
         except OSError as error:
             raise ValueError(f"--output {self.output}: {disk.reason(error)}") from error
         self._seen = seen
@@ -56,6 +58,25 @@ class Exporter:
             raise ValueError(
                 f"--output {self.output}: it holds another study that is called {export.study}; choose another folder"
             )
+
+
+def follow(export: Callable[[], object], *, log: Callable[[str], None], wait: Callable[[float], object]) -> NoReturn:
+    """Export again and again, until this is interrupted, with a rest after each time that leaves the machine to others.
+
+    What fails is told once and tried again: the next time writes what this one did not.
+    """
+    told = set[str]()
+    took = 0.0
+    while True:
+        wait(max(AT_LEAST_S, REST * took))
+        began = time.monotonic()
+        try:
+            export()
+        except (ValueError, OSError) as error:
+            if (problem := plain(error)) not in told:
+                told.add(problem)
+                log(f"{problem}; it is tried again")
+        took = time.monotonic() - began
 
 
 def _writer(to: str) -> Callable[[Export, Path], Path]:

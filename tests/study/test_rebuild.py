@@ -192,7 +192,7 @@ def test_from_the_record_every_row_comes_back_as_it_was(study: Path, make: Make,
 
 
 def test_single_flipped_bits_of_a_table_are_seen_by_every_reader_of_ours(study: Path) -> None:
-    """Anywhere, and each bit of the footer, which has the numbers of rows, and extremes by which other readers prune."""
+    """Anywhere, and in the footer, which has the numbers of rows, and the extremes by which other readers prune."""
     part = study / "epochs" / "part-00000.parquet"
     content, before = part.read_bytes(), reader.read(study, "epochs")
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")

@@ -19,7 +19,7 @@ from arat_ray import locks
 from arat_ray.cli import main
 from arat_ray.results import reader
 from arat_ray.tracking import runs
-from arat_ray.tracking.exporting import Exporter
+from arat_ray.tracking.exporting import AT_LEAST_S, Exporter, follow
 from arat_ray.tracking.runs import Export, Run
 from arat_ray.tracking.tools import TOOLS
 from tests.frontier.tables import add, judged
@@ -336,3 +336,42 @@ def test_a_trial_that_is_called_as_a_path_is_written_nowhere_else(name: str, tmp
     study = write(tmp_path, {**TRIALS[0], "trial_id": name})
     with pytest.raises(ValueError, match="is no name of a file"):
         Exporter(study, "tensorboard", tmp_path / "out")()
+
+
+def test_an_export_that_follows_adds_what_is_new_and_outlasts_what_fails(study: Path, tmp_path: Path) -> None:
+    exporter = Exporter(study, "csv", tmp_path / "out")
+    file, mark = exporter() / "trials.csv", tmp_path / "out" / ".small.id"
+    mine, counts, told = mark.read_bytes(), [len(pandas.read_csv(file))], list[str]()
+
+    def wait(seconds: float) -> None:
+        assert seconds >= AT_LEAST_S
+        counts.append(len(pandas.read_csv(file)))
+        if len(counts) == 3:
+            grow(study, *TRIALS, TRIALS[0])
+            (study / "study.json").write_text(json.dumps({"started_at": ["2026-11-28T10:00:00+00:00"]}))
+        mark.write_bytes(mine if len(counts) > 4 else b"another")
+        if len(counts) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(exporter, log=told.append, wait=wait)
+    assert counts == [7, 7, 7, 7, 7, 8]
+    assert len(told) == 1
+    assert told[0].endswith("it holds another study that is called small; choose another folder; it is tried again")
+
+
+def test_following_goes_on_until_ctrl_c(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "out" / "small" / "trials.csv"
+
+    def wait(seconds: float) -> None:
+        if len(pandas.read_csv(file)) > len(TRIALS):
+            raise KeyboardInterrupt
+        grow(study, *TRIALS, TRIALS[0])
+        (study / "study.json").write_text(json.dumps({"started_at": ["2026-11-28T10:00:00+00:00"]}))
+
+    monkeypatch.setattr("time.sleep", wait)
+    arguments = ["results", "export", str(study), "--to", "csv", "--output", str(tmp_path / "out"), "--follow"]
+    done = CliRunner().invoke(main, arguments)
+    assert "it follows the study; Ctrl-C ends it" in done.output
+    assert done.exit_code != 0
+    assert len(pandas.read_csv(file)) == len(TRIALS) + 1
