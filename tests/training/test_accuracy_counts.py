@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from arat_ray.results.schema import GOALS, goals_of
+from arat_ray.results.schema import ACCURACIES, GOALS, goals_of
 from arat_ray.training.accuracy_counts import Counts, correctness, count, margins, to_unit
 from arat_ray.training.attacks import Pgd
 from arat_ray.training.data.splits import ImageSet
@@ -147,4 +147,5 @@ def test_what_the_sum_over_workers_gives_is_what_is_returned() -> None:
 def test_what_is_counted_are_the_goals_that_a_search_can_have() -> None:
     row = Counts(images=8, clean=6, robust=2).row()
     assert {**goals_of(row), "clean_accuracy": 0.75, "robust_accuracy": 0.25, "images": 8} == goals_of(row)
-    assert {name.removeprefix("validation_") for name in row} == {*GOALS, "images"}
+    assert {name.removeprefix("validation_") for name in row} == {*ACCURACIES, "images"}
+    assert {*GOALS} - {*ACCURACIES} == {"dial_hypervolume"}, "made of such counts, by dial_row"
