@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,9 +70,11 @@ class Step(NamedTuple):
 
 
 def preload() -> None:
-    """Go on in a process that has the shim; compiled with cc."""
+    """Go on in a process that has the shim; compiled with cc, and SystemExit where there is none."""
     if "IO_STEPS_SHIM" in os.environ:
         return
+    if shutil.which("cc") is None:
+        raise SystemExit("the steps of a disk are counted by a library in C, and here is no compiler, cc: install gcc")
     shim = Path(tempfile.gettempdir()) / f"io-steps-{os.getpid()}.so"
     words = ["-O1", "-D_FORTIFY_SOURCE=0", "-shared", "-fPIC", "-o", str(shim), str(SOURCE), "-ldl"]
     subprocess.run(["cc", *words], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ def harness(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler: apt install gcc libc6-dev")
 def test_a_study_that_broke_at_a_step_is_whole_when_it_was_resumed() -> None:
     done = harness("--every", "29", "--rotate")
     assert done.returncode == 0, done.stdout + done.stderr
