@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import shutil
@@ -72,6 +73,9 @@ def test_a_run_is_trained_measured_chosen_compared_and_exported_from_a_bucket(
     assert "small-confirm: " in arat_ray("confirm", address, "--seeds", "2", "--dry-run").output
     assert "complete after 2 epochs" in arat_ray("results", "why", address, "0").output
     assert arat_ray("results", "show", address).output.startswith(f"{address}: ")
+    arat_ray("results", "export", address, "--to", "csv", "--output", str(tmp_path / "csv"))
+    with (tmp_path / "csv" / "small" / "evaluations.csv").open(newline="") as written:
+        assert {row["evaluation_id"] for row in csv.DictReader(written)} > set(evaluations)  # and those without attack
 
 
 def test_a_study_is_verified_mended_and_gone_on_with_by_machines_that_never_saw_it(file: Path, address: str) -> None:
