@@ -48,17 +48,15 @@ budget: {trials: 1}
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__.strip("_"))
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "file.yaml").write_text(FILE)
+    monkeypatch.chdir(tmp_path)  # it goes back when the rights of this process are its own again
     for path, _ in request.param(tmp_path):
         yield path
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))
-def test_a_path_that_cannot_be_opened_is_one_line(
-    words: list[Any], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_path_that_cannot_be_opened_is_one_line(words: list[Any], place: Path, tmp_path: Path) -> None:
     named = {"PLACE": str(place), "FILE": str(tmp_path / "file.yaml")}
     done = CliRunner().invoke(main, [named.get(word, word) for word in words])
     assert isinstance(done.exception, SystemExit), (done.exception, done.output)

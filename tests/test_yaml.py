@@ -16,6 +16,7 @@ from arat_ray.experiment.errors import ExperimentError, read_yaml
 from arat_ray.launchers.document import documents
 from arat_ray.yaml_bounds import YamlError
 
+ROOT = Path(__file__).parents[1]
 LINES = 200_000
 
 
@@ -199,7 +200,7 @@ def test_plain_files_are_read_as_pyyaml_reads_them(text: str) -> None:
     assert yaml_core.parse(text) == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("file", sorted(Path("search_spaces").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_shipped_files_are_far_within_the_bounds(file: Path) -> None:
     read = yaml_core.parse(yaml_bounds.text_of(file))
     assert sum(1 for _ in yaml_bounds.events(file.read_text())) < yaml_bounds.VALUES_AT_MOST / 100
