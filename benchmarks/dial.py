@@ -4,8 +4,8 @@
 
 For each seed the quick start's trial and five more that are drawn at random from its search space. Each is trained, and
 measured under PGD-20 at 11 settings of its dial, on the validation images and on the test images. What is reported is
-chosen on validation images and counted on test images. Interrupted, the same command goes on. Prints Markdown; see
-dial.md.
+chosen on validation images and counted on test images, under PGD-20 and, but for `--no-autoattack`, AutoAttack.
+Interrupted, the same command goes on. Prints Markdown; see dial.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 
 from arat_ray.evaluation import accuracy
 from arat_ray.evaluation.accuracy import SplitName
+from arat_ray.evaluation.ensembles import Ensemble
 from arat_ray.experiment.config import load
 from arat_ray.experiment.spec import Experiment
 from arat_ray.frontier.dominance import Floats, hypervolume, non_dominated
@@ -36,6 +37,7 @@ SETTINGS = (-0.5, -0.25, 0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 DEPLOYED = SETTINGS.index(0.0)
 TRIALS = 6
 PGD_20 = Pgd(norm="linf", epsilon=0.2, step_size=0.05, steps=20)
+AUTOATTACK = Ensemble(name="autoattack", norm="linf", epsilon=0.2)
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
 Facts = dict[str, Any]
 Chosen = list[tuple[int, int]]
@@ -67,19 +69,19 @@ def trial(run: Train, experiment: Experiment, folder: Path) -> Facts:
         facts[split] = []
         for setting in SETTINGS:
             began = time.process_time()
-            facts[split].append(measured(folder, setting, split))
+            facts[split].append(measured(folder, setting, split, PGD_20))
             if split == "validation":
                 facts["measure_s"].append(time.process_time() - began)
     kept.write_text(json.dumps(facts))
     return facts
 
 
-def measured(folder: Path, setting: float, split: SplitName) -> list[float]:
+def measured(folder: Path, setting: float, split: SplitName, attack: Pgd | Ensemble) -> list[float]:
     """Clean and robust accuracy of a trial's network at a setting."""
     report = accuracy.evaluate(
         folder / "last.pt",
         split=split,
-        attack=PGD_20,
+        attack=attack,
         images=None,
         seed=0,
         batch_size=512,
@@ -87,6 +89,15 @@ def measured(folder: Path, setting: float, split: SplitName) -> list[float]:
         dial=setting,
     )
     return [report.clean.accuracy, report.robust.accuracy]
+
+
+def attack_chosen(facts: Sequence[Facts], folders: Sequence[Path]) -> None:
+    """Measure with AutoAttack, on the test images, what any of the ways has chosen; what was measured is kept."""
+    for number, setting in sorted({point for way in WAYS.values() for point in front(facts, way)}):
+        found = facts[number].setdefault("autoattack", {})
+        if str(setting) not in found:
+            found[str(setting)] = measured(folders[number], SETTINGS[setting], "test", AUTOATTACK)
+            (folders[number] / "facts.json").write_text(json.dumps(facts[number]))
 
 
 def front(facts: Sequence[Facts], candidates: Chosen) -> Chosen:
@@ -123,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--no-autoattack", action="store_true", help="PGD-20 alone: a quarter of the time")
     options = parser.parse_args()
     torch.set_num_threads(1)
     experiment = load(SPACE)
@@ -130,15 +142,30 @@ def main() -> None:
     for seed in range(options.seeds):
         folders = [options.folder / f"{seed}" / f"{number}" for number in range(TRIALS)]
         every.append([trial(run, experiment, at) for run, at in zip(runs(experiment, seed), folders, strict=True)])
-        print(f"seed {seed}: {volumes(every[-1:])[0].round(2).tolist()}", flush=True)
-    print(table(volumes(every), np.array([[cost(facts, way) for way in WAYS.values()] for facts in every])))
+        if not options.no_autoattack:
+            attack_chosen(every[-1], folders)
+        print(f"seed {seed}: {volumes(every[-1:], by_pgd)[0].round(2).tolist()}", flush=True)
+    seconds = np.array([[cost(facts, way) for way in WAYS.values()] for facts in every])
+    print(f"PGD-20\n\n{table(volumes(every, by_pgd), seconds)}")
+    if not options.no_autoattack:
+        print(f"AutoAttack\n\n{table(volumes(every, by_autoattack), seconds)}")
 
 
-def volumes(every: Sequence[Sequence[Facts]]) -> Floats:
-    """Of the points chosen on validation images, on test images: float [S, W]."""
+def by_pgd(facts: Facts, setting: int) -> list[float]:
+    found: list[float] = facts["test"][setting]
+    return found
+
+
+def by_autoattack(facts: Facts, setting: int) -> list[float]:
+    found: list[float] = facts["autoattack"][str(setting)]
+    return found
+
+
+def volumes(every: Sequence[Sequence[Facts]], by: Callable[[Facts, int], list[float]]) -> Floats:
+    """Of the points chosen on validation images under PGD-20, on test images: float [S, W]."""
     return np.array(
         [
-            [volume([facts[number]["test"][setting] for number, setting in front(facts, way)]) for way in WAYS.values()]
+            [volume([by(facts[number], setting) for number, setting in front(facts, way)]) for way in WAYS.values()]
             for facts in every
         ]
     )

@@ -4,33 +4,27 @@
 
 Everything is the product's (searcher, trials, tables, Ray Tune, actors; Ray Train where a trial has several workers)
 but for the training loop, which sleeps a second and reports one row. Two trials run at a time. Beside it the same
-with a new process for each trial, as Tune does by default, in the same run. Starting Ray
-and the first workers is counted in the whole; the columns after it begin when the first trial has ended.
+with a new process for each trial, as Tune does by default, and workers that are started in Ray's own way, all in one
+run. Each study is run by a process of its own, as a command is: importing torch and Ray, starting Ray and the first
+workers is counted in the whole; the columns after it begin when the first trial has ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-
-import torch
-from ray import cloudpickle, tune
-from rich.console import Console
-
-from arat_ray.cluster import study as tuning
-from arat_ray.cluster.trials import launch
-from arat_ray.experiment.config import load
-from arat_ray.results import reader
-
 AT_ONCE = 2
-TuneConfig = tune.TuneConfig
 STUDY = """
 name: overhead
 train:
@@ -62,25 +56,42 @@ def sleep(train: Any, validate: Any, context: Any) -> None:
     context.report({"epoch": 1, "validation_images": 200, "epoch_s": time.perf_counter() - began, **goals}, False)
 
 
-def new_processes(**given: Any) -> tune.TuneConfig:
-    """In the place of Tune's configuration: an actor for each trial."""
-    return TuneConfig(**given | {"reuse_actors": False})
+def study(trials: int, workers: int, *, reuse: bool, forks: bool) -> tuple[float, float]:
+    """Seconds in all, and from the end of the first trial to that of the study; in this process."""
+    from arat_ray.cluster import fork_server
 
+    began = time.time()
+    with fork_server.started("local") if forks else nullcontext(), tempfile.TemporaryDirectory() as folder:
+        from ray import cloudpickle, tune
+        from rich.console import Console
 
-def study(trials: int, workers: int, *, reuse: bool = True) -> tuple[float, float]:
-    """Seconds in all, and from the end of the first trial to that of the study."""
-    tune.TuneConfig = TuneConfig if reuse else new_processes
-    with tempfile.TemporaryDirectory() as folder:
+        from arat_ray.cluster import study as tuning
+        from arat_ray.cluster.trials import launch
+        from arat_ray.experiment.config import load
+        from arat_ray.results import reader
+
+        launch.fit = sleep  # type: ignore[attr-defined]
+        cloudpickle.register_pickle_by_value(launch)  # so that the actors get the loop that sleeps
+        if not reuse:
+            configure = tune.TuneConfig
+            tune.TuneConfig = lambda **given: configure(**given | {"reuse_actors": False})
         file = Path(folder) / "overhead.yaml"
         file.write_text(STUDY.format(trials=trials, workers=workers, cpus=1 / workers))
-        began, quiet = time.time(), Console(quiet=True)
         results = Path(folder) / "overhead"
+        quiet = Console(quiet=True)
         tuning.run(load(file), file, results, resume=False, address="local", verbose=False, console=quiet)
         ended = time.time()
         rows = reader.read(results, "trials").to_pylist()
-        assert [row["status"] for row in rows] == ["complete"] * trials
-        first = min(datetime.timestamp(row["ended_at"]) for row in rows)
-        return ended - began, ended - first
+    assert [row["status"] for row in rows] == ["complete"] * trials
+    first = min(datetime.timestamp(row["ended_at"]) for row in rows)
+    return ended - began, ended - first
+
+
+def in_a_process(trials: int, workers: int, *, reuse: bool, forks: bool) -> tuple[float, float]:
+    """The same, in a process of its own."""
+    command = [sys.executable, __file__, "--one", json.dumps([trials, workers, reuse, forks])]
+    whole, after = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
+    return whole, after
 
 
 def main() -> None:
@@ -88,14 +99,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--trials-anew", type=int, default=8, help="where each trial starts processes of its own")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    launch.fit = sleep  # type: ignore[attr-defined]
-    cloudpickle.register_pickle_by_value(launch)  # so that the actors get the loop that sleeps
+    if options.one:
+        trials, workers, reuse, forks = options.one
+        print(json.dumps(study(trials, workers, reuse=reuse, forks=forks)))
+        return
     lines = [
         "# What a study costs beside its training",
         "",
         f"`python benchmarks/overhead.py`: trials that sleep one second, {AT_ONCE} at a time; {os.cpu_count()} cores, "
-        f"torch {torch.__version__}.",
+        f"torch {version('torch')}, Ray {version('ray')}.",
         "",
         "| | trials | ideal s | s in all | of the ideal | s after the first trial | s a trial then, beyond its sleep |",
         "|---|---|---|---|---|---|---|",
@@ -105,12 +119,13 @@ def main() -> None:
         ("the same, a new process for each", options.trials_anew, 1, False),
         ("two workers a trial, Ray Train", options.trials, 2, True),
     ]
-    for name, trials, workers, reuse in kinds:
-        whole, after = study(trials, workers, reuse=reuse)
+    ways = [(*kind, forks) for kind in kinds for forks in (True, False)]
+    for name, trials, workers, reuse, forks in ways:
+        whole, after = in_a_process(trials, workers, reuse=reuse, forks=forks)
         ideal = trials / AT_ONCE
         beside = after / (trials - 1) * AT_ONCE - 1
         cells = [
-            name,
+            name if forks else f"{name}, without the fork server",
             trials,
             f"{ideal:.0f}",
             f"{whole:.1f}",

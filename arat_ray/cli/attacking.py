@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from arat_ray import disk
 from arat_ray.attack_names import attack_words
 from arat_ray.cli.common import FOLDER, NotSaved, Word, echo, rewrite, shown, tell
 from arat_ray.cli.data import DATA, ask
+from arat_ray.cluster import fork_server
 from arat_ray.exit_codes import INTERRUPTED, RAY_GONE
 
 if TYPE_CHECKING:
@@ -92,21 +93,24 @@ def measured(
     **how: Any,
 ) -> Iterator[Measured]:
     """What `api.measuring.reports` gives for the options as they were written; `quiet` keeps standard output free."""
-    from arat_ray.api import measuring
-    from arat_ray.evaluation.accuracy import Other
-    from arat_ray.evaluation.request import attack_from
+    with ExitStack() as stack:
+        if how["workers"]:
+            stack.enter_context(fork_server.started(how["address"]))
+        from arat_ray.api import measuring
+        from arat_ray.evaluation.accuracy import Other
+        from arat_ray.evaluation.request import attack_from
 
-    yield from measuring.reports(
-        target,
-        attack=attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode),
-        dials=dials,
-        fit=fit,
-        other=Other(*other) if other else None,
-        batch_size=batch_size,
-        averaged=not raw,
-        **as_shown(quiet=quiet, batch_size=batch_size),
-        **how,
-    )
+        yield from measuring.reports(
+            target,
+            attack=attack_from(attack_name, norm=norm, epsilon=epsilon, steps=steps, step_size=step_size, mode=mode),
+            dials=dials,
+            fit=fit,
+            other=Other(*other) if other else None,
+            batch_size=batch_size,
+            averaged=not raw,
+            **as_shown(quiet=quiet, batch_size=batch_size),
+            **how,
+        )
 
 
 def as_shown(*, quiet: bool, batch_size: int) -> dict[str, Any]:

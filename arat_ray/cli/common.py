@@ -135,19 +135,28 @@ def user_errors() -> Iterator[None]:
 
 
 def refuse_second(file: Path, results: Path) -> None:
-    """HeldError where another driver writes to the study of an experiment file; at once, before torch and Ray load.
-
-    What is wrong with the file is told when it is read for good.
-    """
+    """HeldError where another driver writes to the study of an experiment file; at once, before torch and Ray load."""
     from arat_ray import locks
+
+    name = _glance(file).get("name")
+    if isinstance(name, str):
+        locks.refuse(results / name / ".lock")
+
+
+def has_several_workers(file: Path) -> bool:
+    """Whether a run of an experiment file takes more than one worker, and so Ray."""
+    resources = _glance(file).get("resources")
+    return isinstance(resources, dict) and resources.get("workers", 1) != 1
+
+
+def _glance(file: Path) -> dict[str, Any]:
+    """What a file says, as it stands there; what is wrong with it is told when it is read for good."""
     from arat_ray.experiment.errors import ExperimentError, read_yaml
 
     try:
-        name = read_yaml(file).get("name")
+        return read_yaml(file)
     except ExperimentError:
-        return
-    if isinstance(name, str):
-        locks.refuse(results / name / ".lock")
+        return {}
 
 
 def echo(text: object, *, nl: bool = True, err: bool = False, fg: str | None = None, bold: bool = False) -> None:

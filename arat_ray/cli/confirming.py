@@ -14,6 +14,7 @@ from arat_ray.cli.common import FOLDER, PATH, bring, console, echo, shown, tell,
 from arat_ray.cli.data import DATA, data_of
 from arat_ray.cli.dialling import POINTS, settings_of, spread
 from arat_ray.cli.studies import end_over_budget, settle
+from arat_ray.cluster import fork_server
 from arat_ray.text import command
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def confirm(
         folder = rerun_config.confirmation_of(study, results)
         if not dry_run:
             locks.refuse(folder / ".lock")  # before torch and Ray are loaded
+            stack.enter_context(fork_server.started(address))
         from arat_ray.frontier import confirm as confirming
         from arat_ray.frontier.pareto import load_front
         from arat_ray.storage import session

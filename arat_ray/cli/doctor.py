@@ -13,6 +13,7 @@ import click
 from arat_ray.cli.common import FILE, POSITIVE, echo, user_errors
 from arat_ray.cli.data import DATA, again
 from arat_ray.cli.submitting import name_of
+from arat_ray.cluster import fork_server
 from arat_ray.exit_codes import FAILED
 
 
@@ -52,6 +53,7 @@ def doctor(
             options = [*again(data), "--timeout", f"{timeout:g}", *(["--json"] if as_json else [])]
             _as_a_job(experiment, name, address, results, options)
             return
+        stack.enter_context(fork_server.started(address))
         from arat_ray.api.data import experiment_of
 
         loaded = stack.enter_context(experiment_of(experiment, data)) if experiment else None

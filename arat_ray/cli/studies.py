@@ -18,12 +18,14 @@ from arat_ray.cli.common import (
     bring,
     console,
     echo,
+    has_several_workers,
     refuse_second,
     shown,
     tell,
     user_errors,
 )
 from arat_ray.cli.data import DATA, again
+from arat_ray.cluster import fork_server
 from arat_ray.exit_codes import BUDGETS, FAILED, INTERRUPTED, NOT_SAVED, RAY_GONE
 from arat_ray.text import command
 
@@ -69,6 +71,8 @@ def train(
     with user_errors(), ExitStack() as stack:
         echo(f"checking {file}")  # at once: what is imported below takes its time
         refuse_second(file, results)
+        if has_several_workers(file):
+            stack.enter_context(fork_server.started(address))
         from arat_ray.api import running
         from arat_ray.storage import session
         from arat_ray.study import single
@@ -170,6 +174,7 @@ def tune(
         if not dry_run:
             echo(f"checking {file}")  # at once: what is imported below takes its time
             refuse_second(file, results)
+            stack.enter_context(fork_server.started(address))
         from arat_ray.api import running
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import session

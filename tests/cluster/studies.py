@@ -50,11 +50,11 @@ main()
 def ray_processes() -> set[int]:
     """Process ids of raylets and their stores that this test process has started, and of their workers.
 
-    A worker overwrites its environment with its title, so it is known by its parent. Those that have lost their raylet
-    end by themselves, Ray's agents within a minute.
+    A worker overwrites its environment with its title, so it is known by its parent, a raylet or a fork server. Those
+    that have lost their raylet end by themselves, Ray's agents within a minute.
     """
     mark = f"ARAT_RAY_TESTS={os.getpid()}".encode()
-    nodes, parents = set[int](), dict[int, int]()
+    nodes, parents, marked = set[int](), dict[int, int](), set[int]()
     for proc in Path("/proc").glob("[0-9]*"):
         try:
             command = (proc / "cmdline").read_bytes()
@@ -63,9 +63,11 @@ def ray_processes() -> set[int]:
                     nodes.add(int(proc.name))
             elif command.startswith(b"ray::"):
                 parents[int(proc.name)] = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
+            elif mark in (proc / "environ").read_bytes().split(b"\0"):
+                marked.add(int(proc.name))
         except OSError:  # it has ended
             continue
-    return nodes | {pid for pid, parent in parents.items() if parent in nodes}
+    return nodes | {pid for pid, parent in parents.items() if parent in nodes | marked}
 
 
 def title(pid: int) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from arat_ray.cluster.ray_internals import psutil
 from arat_ray.exit_codes import RAY_GONE
 from arat_ray.results import reader
 from tests.cluster.studies import EXPERIMENT, ray_processes, tune_command, wait_until
@@ -93,10 +94,14 @@ def test_a_study_whose_own_ray_has_ended_says_so_and_ends(write: Write) -> None:
     file = write(train=SLOW | {"epochs": 1000}, budget={"trials": 1})
     driver = start(file)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
-    (raylet,) = workers(b"raylet/raylet")
+    (raylet,), (worker,) = workers(b"raylet/raylet"), workers(b"ImplicitFunc")
+    (forker,) = (
+        child.pid for child in psutil.Process(driver.pid).children() if child.pid == psutil.Process(worker).ppid()
+    )
     os.kill(raylet, signal.SIGKILL)
     stdout, stderr = driver.communicate(timeout=300)
     assert driver.returncode == RAY_GONE, stdout + stderr
+    wait_until(lambda: not {worker, forker} & set(psutil.pids()), 60, "the worker, no child of the raylet, to end")
     assert "Ray on this machine has ended: its raylet was ended by SIGKILL" in stdout + stderr
     assert "--resume" in stdout + stderr
     assert "Traceback" not in stdout + stderr

@@ -348,6 +348,9 @@ def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_die
     )
     workers = [pid for pid in ray_processes() if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(workers) == 2
+    assert {psutil.Process(psutil.Process(pid).ppid()).ppid() for pid in workers} == {driver.pid}, (
+        "forks of its fork server"
+    )
     os.kill(workers[0], signal.SIGKILL)
     _, stderr = driver.communicate(timeout=300)
     assert driver.returncode == 0, stderr

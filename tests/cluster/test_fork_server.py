@@ -1,0 +1,242 @@
+"""Workers that are forks of the driver's, and those that cannot be; with small scripts in the place of Ray's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arat_ray.cluster import fork_server, parts, worker_start
+from arat_ray.cluster.parts import WORKER_START, left_out
+from arat_ray.cluster.ray_internals import psutil, services
+
+DRIVER = """
+import atexit, sys
+from pathlib import Path
+from arat_ray.cluster import fork_server
+fork_server.PRELOADED = ("colorsys",)
+atexit.register(lambda: print("the driver ends", flush=True))
+{before}
+with fork_server.started({cluster}):
+    print(fork_server.address(), flush=True)
+    sys.stdin.read()
+"""
+SETUP = "import json, sys; print('set up', json.dumps(sys.argv[1:]))"
+WORKER = """
+import json, os, pathlib, signal, sys
+HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGCHLD
+print(json.dumps({
+    "arguments": sys.argv, "name": __name__, "preloaded": "colorsys" in sys.modules, "folder": os.getcwd(),
+    "environment": dict(os.environ), "first": sys.path[0], "oom": pathlib.Path("/proc/self/oom_score_adj").read_text(),
+    "blocked": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []),
+    "parent": os.getppid(), "pid": os.getpid(),
+    "handlers": [getattr(signal.getsignal(each), "name", "") for each in HANDLED],
+}), flush=True)
+print("heard", sys.stdin.readline(), file=sys.stderr, flush=True)
+sys.exit(7)
+"""
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root")
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no worker is a fork")
+pytestmark = only_linux
+
+
+@contextmanager
+def driver(*, cluster: str | None = None, before: str = "", **environment: str) -> Iterator[tuple[Any, str]]:
+    """A driver in the middle of its block: its process, and the name of its fork server."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER.format(cluster=repr(cluster), before=before)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | environment,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Start a worker as a raylet does."""
+    (tmp_path / "setup.py").write_text(SETUP)
+    (tmp_path / "worker.py").write_text(WORKER)
+
+    def started(server: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        words = [WORKER_START, server, tmp_path / "setup.py", "-s", tmp_path / "worker.py", *arguments]
+        command = [sys.executable, "-I", "-S", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+
+    return started
+
+
+def test_a_worker_is_a_fork_with_what_the_raylet_gives_it(
+    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    context = {"command_prefix": [], "env_vars": {"TUNE_X": "1"}, "py_executable": sys.executable, "java_jars": []}
+    given = [f"--serialized-runtime-env-context={json.dumps(context)}", "--language=PYTHON", "--node-id=ff"]
+    environment = {"PATH": "/bin", "RAY_JOB_ID": "01000000", "odd": "\udcff ü"}
+    with driver(SECRET="of the driver") as (process, server):
+        done = start(server, *given, env=environment, cwd=tmp_path, input="a line\n", preexec_fn=_block_ctrl_c)
+        found = json.loads(done.stdout)
+        (forker,) = psutil.Process(process.pid).children()
+    assert done.stderr == "heard a line\n\n"
+    assert found["arguments"] == [str(tmp_path / "worker.py"), "--node-id=ff"]
+    assert (found["name"], found["preloaded"], found["blocked"]) == ("__main__", True, True)
+    assert found["parent"] == forker.pid
+    assert found["folder"] == found["first"] == str(tmp_path)
+    assert {name: value for name, value in found["environment"].items() if name != "LC_CTYPE"} == environment | {
+        "TUNE_X": "1"
+    }
+    assert found["oom"].strip() == "1000"
+    assert found["handlers"] == ["", "SIG_DFL", "SIG_DFL"]
+
+
+def _block_ctrl_c() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
+def test_a_worker_ends_without_doing_what_the_driver_has_left_for_its_end(
+    start: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    with driver() as (process, server):
+        done = start(server, input="\n")
+        assert "the driver ends" not in done.stdout
+        assert process.poll() is None
+        second = json.loads(start(server, input="\n").stdout)
+        assert second["pid"] != json.loads(done.stdout)["pid"]
+        assert process.stdin is not None
+        process.stdin.close()  # the end of the block
+        assert process.stdout is not None
+        assert process.stdout.read() == "the driver ends\n"
+        assert process.wait(timeout=30) == 0
+    assert not psutil.pid_exists(second["parent"])
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"py_executable": "/usr/bin/other"},
+        {"command_prefix": ["numactl"]},
+        {"override_worker_entrypoint": "/other.py"},
+        {"env_vars": {"PATH": "/more:${PATH}"}},
+    ],
+    ids=lambda context: next(iter(context)),
+)
+def test_a_worker_that_needs_more_than_variables_starts_in_rays_own_way(
+    context: dict[str, Any], start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    given = f"--serialized-runtime-env-context={json.dumps(context)}"
+    with driver() as (_, server):
+        done = start(server, given, "--language=PYTHON")
+    assert done.stdout == f"set up {json.dumps(['-s', str(tmp_path / 'worker.py'), given, '--language=PYTHON'])}\n"
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_the_server_ends_with_its_driver_and_workers_start_in_rays_own_way_then(
+    end: signal.Signals, start: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with driver() as (process, server):
+        (forker,) = psutil.Process(process.pid).children()
+        os.kill(forker.pid, signal.SIGINT)  # a Ctrl-C
+        assert json.loads(start(server, input="\n").stdout)["parent"] == forker.pid
+        process.send_signal(end)
+        process.wait(timeout=30)
+        psutil.wait_procs([forker], timeout=30)
+        assert not psutil.pid_exists(forker.pid)
+        assert start(server).stdout.startswith("set up")
+
+
+@as_root
+def test_the_server_forks_for_its_own_user_alone_and_a_worker_tells_nothing_to_another_users(
+    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    request = json.dumps(worker_start.request([str(tmp_path / "worker.py")])).encode()
+    with driver() as (_, server), socket.socket(socket.AF_UNIX) as connection:
+        with as_nobody():
+            connection.connect(f"\0{server}")
+        socket.send_fds(connection, [fork_server.LENGTH.pack(len(request))], [0, 1, 2])
+        connection.sendall(request)
+        with suppress(ConnectionError):
+            assert connection.recv(16) == b""
+    name = f"arat-ray-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        with as_nobody():
+            listener.listen()
+        assert start(name).stdout.startswith("set up")
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(1) == b""
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"cluster": "10.0.0.1:6379"},
+        {"RAY_ADDRESS": "auto"},
+        {"before": "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"},
+        {"before": "sys.modules['ray'] = sys"},
+        {"before": "fork_server.DEVICES = '/dev/zero'; device = open('/dev/zero')"},
+        {"before": "fork_server.PRELOADED = ('ray',)"},
+        {"before": "sys.platform = 'darwin'"},
+    ],
+    ids=lambda case: str(next(iter(case.values()))).partition(";")[0],
+)
+def test_there_is_no_fork_server_where_forks_could_not_be_workers(case: dict[str, Any]) -> None:
+    with driver(**case) as (process, server):
+        assert server == "None"
+        assert not psutil.Process(process.pid).children()
+
+
+def test_a_server_outlives_those_who_ask_for_nonsense_or_go_away(
+    start: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    with driver() as (_, server):
+        for said in (b"", b"\x05\x00\x00\x00", b"\x02\x00\x00\x00[]", b"\x02\x00\x00\x00{}", b"\xff\xff\xff\xff{"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"\0{server}")
+                connection.sendall(said)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(16)
+        assert json.loads(start(server, input="\n").stdout)["preloaded"]
+
+
+def test_a_raylet_is_told_to_ask_the_server_of_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(services, "start_ray_process", lambda command, kind: started.append(command))
+    own = subprocess.list2cmdline([sys.executable, "/ray/setup_worker.py", "-s", "/ray/default_worker.py", "--x=a b"])
+    command = ["raylet", f"--session_dir={tmp_path}", "--node_id=ff", f"--python_worker_command={own}"]
+    with left_out(output=False):
+        services.start_ray_process(command, "raylet")
+        monkeypatch.setattr(fork_server, "_served", ["a-server"])
+        services.start_ray_process(command, "raylet")
+    assert started[0] == command
+    assert started[1][:3] == command[:3]
+    assert shlex.split(started[1][3].removeprefix("--python_worker_command=")) == [
+        *(sys.executable, "-I", "-S", str(parts.WORKER_START), "a-server"),
+        *("/ray/setup_worker.py", "-s", "/ray/default_worker.py", "--x=a b"),
+    ]
