@@ -91,6 +91,10 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
     evaluated: dict[str, list[dict[str, Any]]] = {}
     for each in dialled:
         evaluated.setdefault(each.trial_id, []).append(_evaluation(each))
+    searched, images = _searched_dials(study, rows), {row["trial_id"]: row["images"] for row in rows}
+    for dials in searched:
+        for curve in dials["curves"]:
+            evaluated.setdefault(curve["trial"], []).extend(_settings(dials["how"], curve, images[curve["trial"]]))
     params = [name for name in table.column_names if name.startswith(PARAM)]
     trials = [
         {
@@ -125,7 +129,7 @@ def _study(study: Path, goals: Sequence[str]) -> dict[str, Any]:
         "beside": beside,
         "ladders": ladders.of(measured),
         "published": _published(study, rows, measured),
-        "dials": _dials(dialled),
+        "dials": _dials(dialled) + searched,
         "hypervolume": _hypervolumes(competing, points, reader.metadata(study).reference_point, timeline.spent(every)),
         "facts": list(facts.of(study, description, rows, every)),
     }
@@ -215,6 +219,36 @@ def _dials(rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
             network = row.trial_id, row.checkpoint, row.checkpoint_sha256
             found.setdefault(f"{row._replace(dial=None)}", {}).setdefault(network, {})[row.dial] = [row.dial, *shares]
     return [{"how": how, "curves": list(map(_dial, networks.items()))} for how, networks in found.items()]
+
+
+def _searched_dials(study: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The same of what the search itself measured last of each trial, where it did (`validate.dials`)."""
+    columns = ["validation_dial_clean_accuracy", "validation_dial_robust_accuracy"]
+    if not reader.part_files(study / "epochs") or not {*columns} <= {*reader.schema(study, "epochs").names}:
+        return []
+    table = reader.read(study, "epochs", ["trial_id", "attempt", "epoch", *columns])
+    last: dict[str, tuple[tuple[int, int], Row]] = {}
+    for row in table.filter(table[columns[0]].is_valid()).to_pylist():
+        at = row["attempt"], row["epoch"]
+        if row["trial_id"] not in last or last[row["trial_id"]][0] < at:
+            last[row["trial_id"]] = at, row
+    found: dict[str, list[dict[str, Any]]] = {}
+    for trial in rows:
+        if trial["trial_id"] in last:
+            clean, robust = (dict(last[trial["trial_id"]][1][column]) for column in columns)
+            points = [[float(t), _rounded(clean[t]), _rounded(robust[t])] for t in sorted(clean, key=float)]
+            curve = {"trial": trial["trial_id"], "weights": "last", "points": points}
+            how = f"in the search, {facts.measured(trial)}, {trial['images']:,} images"
+            found.setdefault(how, []).append(curve)
+    return [{"how": how, "curves": curves} for how, curves in found.items()]
+
+
+def _settings(how: str, curve: Mapping[str, Any], images: int) -> Iterator[dict[str, Any]]:
+    """The settings of a curve as the evaluations of its trial."""
+    for t, *shares in curve["points"]:
+        ends = [[_rounded(float(end)) for end in wilson(np.rint(share * images), images)] for share in shares]
+        named = {"how": f"{how}, dial {t:g}", "checkpoint": curve["weights"], "warnings": None}
+        yield named | {"clean": shares[0], "robust": shares[1], "intervals": ends}
 
 
 def _dial(network: tuple[tuple[str, str, str], dict[float, list[float]]]) -> dict[str, Any]:

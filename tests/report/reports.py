@@ -40,9 +40,13 @@ def write(
     name: str = "small",
     epochs: int = 3,
     curve: dict[int, float] | None = None,
+    dials: dict[int, dict[str, tuple[float, float]]] | None = None,
     **described: Any,
 ) -> Path:
-    """A study of such rows of `trials`, each with curves, one as given; the label of the odd ones is hostile."""
+    """A study of such rows of `trials`, each with curves, one as given; the label of the odd ones is hostile.
+
+    `dials` says by epoch what the second trial had at settings of its dial.
+    """
     study = folder / name
     metadata = Metadata(study=name, goals=GOALS, reference_point=(0.0,) * len(GOALS), revision="4f2a")
     params = {"method.layers": pa.string(), "method.weight": pa.float64()}
@@ -80,12 +84,18 @@ def write(
                     "loss_clean": 2.0 / epoch + 0.123456789 * number,
                     "validation_clean_accuracy": 0.25 * epoch,
                     "validation_robust_accuracy": (curve or {}).get(epoch, 0.125 * epoch),
+                    **(_dialled((dials or {}).get(epoch, {})) if number == 1 else {}),
                 }
             )
     writer.flush()
     experiment = {"first": [{"method.layers": "last", "method.weight": 1.0}], "sampler": {"name": "tpe", "seed": 0}}
     (study / "study.json").write_text(json.dumps({"name": name, "experiment": experiment, **described}))
     return study
+
+
+def _dialled(found: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    names = ("validation_dial_clean_accuracy", "validation_dial_robust_accuracy")
+    return {name: {t: each[i] for t, each in found.items()} for i, name in enumerate(names)} if found else {}
 
 
 def grow(study: Path, *rows: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -124,6 +125,24 @@ def test_settings_of_a_dial_are_a_curve_of_their_network_and_nobodys_evaluation(
     ]
     assert study["beside"] == [{"how": how, "points": {"small-00001": [0.78, 0.42]}}]
     assert len(study["trials"][1]["evaluations"]) == 4
+
+
+def test_settings_that_the_search_itself_measured_are_a_curve_too_and_stand_with_the_evaluations(
+    tmp_path: Path,
+) -> None:
+    last = {"-0.5": (0.7, 0.52), "0": (0.8, 0.5), "0.5": (0.9, 0.25), "1e-05": (0.81, 0.49)}
+    folder = write(tmp_path, *TRIALS, dials={1: {"0": (0.5, 0.25)}, 3: last})
+    (study,) = view.of([folder])["studies"]
+    how = "in the search, pgd-20 linf 8/255, validation split, 1,000 images"
+    points = [[-0.5, 0.7, 0.52], [0.0, 0.8, 0.5], [1e-05, 0.81, 0.49], [0.5, 0.9, 0.25]]
+    curve = {"trial": "small-00001", "weights": "last", "points": points}
+    assert study["dials"] == [{"how": how, "curves": [curve]}]
+    assert [len(trial["evaluations"]) for trial in study["trials"]] == [0, 4, 0, 0, 0, 0, 0]
+    shown = study["trials"][1]["evaluations"][3]
+    assert (shown["how"], shown["clean"], shown["robust"]) == (f"{how}, dial 0.5", 0.9, 0.25)
+    assert shown["intervals"] == pytest.approx(np.array([wilson(900, 1000), wilson(250, 1000)]), abs=1e-4)
+    (study,) = view.of([write(tmp_path / "without", *TRIALS)])["studies"]
+    assert study["dials"] == []
 
 
 def test_why_a_trial_was_proposed_and_what_to_type_about_it(tmp_path: Path) -> None:
