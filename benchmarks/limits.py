@@ -3,10 +3,11 @@
     python benchmarks/limits.py --output benchmarks/limits.md
 
 Forward and input gradient, as an attack takes them, of the network as it is in training, and of variants that
-compute the same: frozen parameters, ReLU in place; in eval mode, which is other maths than train mode: as it is,
-frozen, without copies (`lean`), and with norms folded into the convolutions (`fold`). Then each stage's convolution
-in both memory layouts, beside the rate of a large product of matrices. Variants take turns, round by round, in one
-process; ratios are of CPU time within a round.
+compute the same: the last stage in the other memory layout, frozen parameters, ReLU in place, and with `--compile`,
+which needs a C++ compiler, `torch.compile`; in eval mode, which is other maths than train mode: as it is, frozen,
+without copies (`lean`), and with norms folded into the convolutions (`fold`). Then each stage's convolution in both
+memory layouts, beside the rate of a large product of matrices. Variants take turns, round by round, in one process;
+ratios are of CPU time within a round.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,15 +60,40 @@ def ratio(turns: Turns, a: str, b: str) -> str:
     return f"{median:.2f} ({first:.2f} to {third:.2f})"
 
 
-def networks(width: int) -> dict[str, nn.Module]:
+class _ToNchw(torch.autograd.Function):
+    """Maps as the last stage takes them; their gradient as the stages before it do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous(memory_format=torch.channels_last)
+
+
+def last_stage_nchw(model: nn.Module) -> nn.Module:
+    """A copy of a ResNet-18 whose fourth stage is in NCHW."""
+    mixed = copy.deepcopy(model)
+    stage = cast(nn.Module, mixed.layer4).to(memory_format=torch.contiguous_format)
+    stage.register_forward_pre_hook(lambda _stage, inputs: (_ToNchw.apply(inputs[0]),))
+    return mixed
+
+
+def networks(width: int, *, compiles: bool = False) -> dict[str, nn.Module]:
     """ARAT's network with two branches as training attacks it, and variants of its deployed one."""
     model = ours.built(ours.spec("arat/resnet18", batch_size=2, method={}, model={"width": width}), torch.float32).model
     plain = split_norm.deployed(model)
     frozen = copy.deepcopy(plain).train().requires_grad_(False)
+    compiled = {}
+    if compiles:
+        compiled["train mode, frozen, compiled"] = cast(nn.Module, torch.compile(copy.deepcopy(frozen), dynamic=False))
     return {
         "train mode": model,
+        "train mode, last stage NCHW": last_stage_nchw(model),
         "train mode, frozen": frozen,
         "train mode, frozen, ReLU in place": relu_in_place(fx.symbolic_trace(copy.deepcopy(frozen))),
+        **compiled,
         "eval mode": copy.deepcopy(plain).eval(),
         "eval mode, frozen": copy.deepcopy(plain).eval().requires_grad_(False),
         "eval mode, lean": fast.lean(plain),
@@ -111,12 +137,13 @@ def peak(size: int, rounds: int) -> float:
     return 2 * size**3 / min(race({"product": lambda: a @ a}, rounds=rounds)["product"]) / 1e9
 
 
-def report(width: int, batch: int, rounds: int, best: float) -> tuple[list[str], dict[str, Turns]]:
+def report(width: int, batch: int, rounds: int, best: float, *, compiles: bool) -> tuple[list[str], dict[str, Turns]]:
     """Markdown of one width, and all turns."""
     draws = torch.Generator().manual_seed(1)
     x = torch.rand(batch, 3, 32, 32, generator=draws).contiguous(memory_format=torch.channels_last)
     y = torch.randint(10, (batch,), generator=draws)
-    turns = race({name: partial(ascend, model, x, y) for name, model in networks(width).items()}, rounds=rounds)
+    contenders = networks(width, compiles=compiles)
+    turns = race({name: partial(ascend, model, x, y) for name, model in contenders.items()}, rounds=rounds)
     lines = [
         f"## Width {width}, batch {batch}",
         "",
@@ -148,6 +175,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[128, 32], help="one for each width")
     parser.add_argument("--rounds", type=int, default=9, help="rounds that count; 2 or more")
     parser.add_argument("--product", type=int, default=1536, help="size of the product for the peak")
+    parser.add_argument("--compile", action="store_true", help="torch.compile takes part; a minute a width")
     parser.add_argument("--output", type=Path, help="Markdown file to write, and .json beside it")
     options = parser.parse_args()
     if options.rounds < 2:
@@ -170,7 +198,7 @@ def main() -> None:
     lines += [f"{told}.", "", "Medians; of ratios with their quartiles. Forward and input gradient.", ""]
     written = {}
     for width, batch in zip(options.widths, options.batch_sizes, strict=True):
-        text, written[str(width)] = report(width, batch, options.rounds, best)
+        text, written[str(width)] = report(width, batch, options.rounds, best, compiles=options.compile)
         lines += text
     print(*lines, sep="\n")
     if options.output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,12 @@ def _check_checkpoints(study: Path, known: Facts, found: Callable[..., None]) ->
         if row.get("checkpoint"):
             count += 1
             measured = epochs(row["trial_id"])
-            if problem := _problem_of_checkpoint(study, row, measured):
+            try:
+                problem = _problem_of_checkpoint(study, row, measured)
+            except checkpoint.NotNowError as error:
+                found(error, "verify again when it can be: nothing is known of it")
+                continue
+            if problem:
                 found(problem, f"bring back a copy, or remove it: trial {row['number']} cannot be evaluated without")
     return count
 
@@ -179,7 +185,10 @@ def _by_trial(epochs: pa.Table) -> Callable[[str], list[dict[str, Any]]]:
 
 
 def _problem_of_checkpoint(study: Path, row: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> str | None:
-    """What is wrong with the checkpoint that a row of `trials` names, beside the rows of the trial's epochs."""
+    """What is wrong with the checkpoint that a row of `trials` names, beside the rows of the trial's epochs.
+
+    Raises NotNowError where the disk, or a lack of rights, keeps it from being read.
+    """
     try:
         path = below(study, row["checkpoint"])
     except ValueError as error:
@@ -191,7 +200,10 @@ def _problem_of_checkpoint(study: Path, row: Mapping[str, Any], measured: Sequen
             if file.testzip() is not None:
                 return f"{path} is damaged"
         train, history = checkpoint.history(path)
-    except (ValueError, OSError, NotImplementedError, zipfile.BadZipFile):
+    except (ValueError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
+        fault = checkpoint.fault_of_disk(error)
+        if fault and fault.errno not in (errno.EINVAL, errno.ENOENT):  # EINVAL: it points to before its beginning
+            raise checkpoint.NotNowError(f"{path}: cannot be read now ({fault.strerror})") from error
         return f"{path} is damaged, or no checkpoint"
     config = earlier.train(reader.config(study, row)) if row.get("config") else train
     if without_places(earlier.train(train)) != without_places(config):

@@ -185,7 +185,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
             _check(state)
             return state
     except UNREADABLE as error:
-        fault = _fault_of_disk(error)
+        fault = fault_of_disk(error)
         if fault and not disk.is_lasting(fault):
             raise NotNowError(f"{path}: cannot be read now ({fault.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -213,11 +213,11 @@ def _is_damaged(path: Path) -> bool:
     try:
         return not _is_whole(path)
     except (ValueError, OSError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
-        fault = _fault_of_disk(error)
+        fault = fault_of_disk(error)
         return fault is None or fault.errno in (errno.EINVAL, errno.ENOENT)  # EINVAL: it points to before its beginning
 
 
-def _fault_of_disk(error: BaseException | None) -> OSError | None:
+def fault_of_disk(error: BaseException | None) -> OSError | None:
     """What the disk said, where that is behind an error: of a file whose end it cannot read zipfile says it is none."""
     while error is not None and not (isinstance(error, OSError) and error.errno is not None):
         error = error.__context__

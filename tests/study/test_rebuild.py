@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
+import os
 import random
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -379,6 +382,29 @@ def test_what_checkpoints_and_study_json_say_otherwise_is_found(study: Path) -> 
         assert said.count("\n") == 2, said
         path.write_bytes(before)
     assert "OK" in call("results", "verify", study)
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_called_damaged(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails at its end, where zipfile itself would say that the file is none, or within."""
+    real, last = zipfile.ZipFile, study / "checkpoints/small-00001/last.pt"
+
+    class Failing(io.BytesIO):
+        within = False
+
+        def read(self, size: int | None = -1) -> bytes:
+            if self.within == (self.tell() < len(self.getvalue()) // 2):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: real(Failing(path.read_bytes()) if path == last else path))
+    for within in (False, True):
+        monkeypatch.setattr(Failing, "within", within)
+        said = call("results", "verify", study, code=1)
+        assert f"{last}: cannot be read now (Input/output error); verify again" in said
+        assert "damaged" not in said
+        assert said.count("\n") == 2, said
 
 
 @pytest.mark.parametrize("name", ["trials", "epochs", "decisions"])
