@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import ray
 import torch
-from ray.cluster_utils import Cluster
 from torch import nn
 
 from arat_ray.cluster.evaluate import spread
 from arat_ray.evaluation import autoattack
 from arat_ray.evaluation.autoattack import Attacker, AttackResult, Job, Runner, Verdicts
+from tests.cluster import nodes
+from tests.cluster.nodes import Nodes
 from tests.cluster.studies import ray_processes, title
 from tests.evaluation.nets import digits, nearest_mean, plan, trained_in
 from tests.evaluation.test_autoattack import assert_same, attacker, records, reference, verdicts
@@ -29,9 +30,16 @@ pytestmark = pytest.mark.ray
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    """A head of one CPU and a node of two."""
+    with nodes.started(1, 2) as found:
+        yield found
+
+
 @pytest.fixture
-def _cluster() -> Iterator[None]:
-    ray.init(num_cpus=3, address="local", include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+def _joined(cluster: Nodes) -> Iterator[None]:
+    ray.init(address=cluster.address, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -95,7 +103,7 @@ autoattack.run(who, batch_size=4, records=records(who, Path(folder)), runner=spr
 """
 
 
-@pytest.mark.usefixtures("_cluster", "_one_thread")
+@pytest.mark.usefixtures("_joined", "_one_thread")
 def test_any_number_of_workers_finds_the_reference_s_bits_also_after_the_driver_was_killed(
     network: nn.Module, tmp_path: Path
 ) -> None:
@@ -134,7 +142,7 @@ def test_any_number_of_workers_finds_the_reference_s_bits_also_after_the_driver_
     assert 6 < finished < jobs == finished + len(ran)
 
 
-@pytest.mark.usefixtures("_cluster")
+@pytest.mark.usefixtures("_joined")
 def test_a_worker_that_is_killed_has_its_job_run_again_to_the_same_bits() -> None:
     slow = attacker(nearest_mean(), plan("autoattack", 0.06, steps=150), digits(30))
     alone = autoattack.run(slow, batch_size=4)
@@ -155,22 +163,10 @@ def test_a_worker_that_is_killed_has_its_job_run_again_to_the_same_bits() -> Non
     assert killed, "the blow met a worker at its job"
 
 
-def test_a_node_that_is_lost_leaves_its_jobs_to_the_others() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
-    try:
-        node = cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
-        ray.init(address=cluster.address, log_to_driver=False)
-        cluster.wait_for_nodes()
-        who = attacker(nearest_mean(), plan("autoattack", 0.06, steps=60), digits(30))
-        alone = autoattack.run(who, batch_size=4)
-
-        def lose() -> None:
-            cluster.remove_node(node, allow_graceful=False)
-
-        assert_same(
-            autoattack.run(who, batch_size=4, runner=struck(spread(3, device=CPU), after=10, strike=lose)), alone
-        )
-        assert node not in cluster.worker_nodes
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+@pytest.mark.usefixtures("_joined")
+def test_a_node_that_is_lost_leaves_its_jobs_to_the_others(cluster: Nodes) -> None:
+    """The last test of this file: the node does not come back."""
+    who = attacker(nearest_mean(), plan("autoattack", 0.06, steps=60), digits(30))
+    alone = autoattack.run(who, batch_size=4)
+    runner = struck(spread(3, device=CPU), after=10, strike=lambda: cluster.tell("lose"))
+    assert_same(autoattack.run(who, batch_size=4, runner=runner), alone)

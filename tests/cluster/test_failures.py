@@ -7,7 +7,6 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +18,8 @@ import pytest
 from arat_ray.cluster.ray_internals import psutil
 from arat_ray.exit_codes import RAY_GONE
 from arat_ray.results import reader
+from tests.cluster import nodes
+from tests.cluster.nodes import Nodes
 from tests.cluster.studies import EXPERIMENT, ray_processes, tune_command, wait_until
 
 pytestmark = pytest.mark.ray
@@ -76,7 +77,7 @@ def test_a_trial_goes_on_when_its_worker_dies_and_when_it_stops(write: Write) ->
 def test_a_trial_goes_on_when_one_of_its_two_workers_stops(write: Write) -> None:
     resources = {"workers": 2, "cpus_per_worker": 1, "timeout_minutes": 0.3}
     steps = 2  # of the attack: two workers wait for each other at every layer
-    train = SLOW | {"attack": SLOW["attack"] | {"steps": steps}, "epochs": 12}
+    train = SLOW | {"attack": SLOW["attack"] | {"steps": steps}, "epochs": 8}
     file = write(train=train, resources=resources, budget={"trials": 1})
     driver = start(file)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
@@ -87,7 +88,7 @@ def test_a_trial_goes_on_when_one_of_its_two_workers_stops(write: Write) -> None
     stdout, stderr = driver.communicate(timeout=300)
     assert driver.returncode == 0, stdout + stderr
     assert "trial 0: nothing was heard of it for" in stdout
-    assert_goes_on(file, "stalled: nothing was heard of it for", epochs=12)
+    assert_goes_on(file, "stalled: nothing was heard of it for", epochs=8)
 
 
 def test_a_study_whose_own_ray_has_ended_says_so_and_ends(write: Write) -> None:
@@ -131,64 +132,25 @@ def test_a_trial_that_has_no_memory_fails_at_once_and_the_others_run(write: Writ
     assert bad["error"].endswith("(batch_size 64)")
 
 
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-
-def join():
-    for _ in range(4):
-        try:
-            return cluster.add_node(num_cpus=1)
-        except Exception as error:  # of no other kind: Ray gives a node 30 s to start, few on a busy machine
-            print(error, file=sys.stderr)
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-node = join()
-print(cluster.address, flush=True)
-for line in sys.stdin:
-    if line.strip() == "lose":
-        cluster.remove_node(node, allow_graceful=False)
-    if line.strip() == "add":
-        node = join()
-    print("done", flush=True)
-cluster.shutdown()
-"""
-
-
 @pytest.fixture
-def cluster() -> Iterator[Callable[[str], str]]:
-    """A head that computes nothing and a node of one CPU: `lose` it, `add` another, ask for the `address`."""
-    host = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert host.stdin is not None
-    assert host.stdout is not None
-    address = host.stdout.readline().strip()
-
-    def tell(word: str) -> str:
-        assert host.stdin is not None
-        assert host.stdout is not None
-        host.stdin.write(f"{word}\n")
-        host.stdin.flush()
-        assert host.stdout.readline() == "done\n"
-        return address
-
-    yield tell
-    host.communicate("", timeout=60)
+def cluster() -> Iterator[Nodes]:
+    """A head that computes nothing and a node of one CPU."""
+    with nodes.started(0, 1) as found:
+        yield found
 
 
-def test_a_trial_whose_node_was_taken_away_waits_for_another_and_goes_on(
-    write: Write, cluster: Callable[[str], str]
-) -> None:
+def test_a_trial_whose_node_was_taken_away_waits_for_another_and_goes_on(write: Write, cluster: Nodes) -> None:
     file = write(train=SLOW | {"epochs": 12}, budget={"trials": 1}, resources={"cpus_per_worker": 1})
-    driver = start(file, "--address", cluster("address"))
+    driver = start(file, "--address", cluster.address)
     wait_until(lambda: len(rows(file, "epochs")) >= 2, 240, "some epochs")
-    cluster("lose")
+    cluster.tell("lose")
     wait_until(lambda: len(rows(file, "trials")) == 2, 120, "the loss to be noticed")
     time.sleep(1)
     assert driver.poll() is None
-    cluster("add")
+    cluster.tell("add")
     stdout, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stdout + stderr
-    joined = rf"^joined the Ray at {cluster('address')}, session_\S+: 2 node\(s\), 1 CPU, 0 GPU$"
+    joined = rf"^joined the Ray at {cluster.address}, session_\S+: 2 node\(s\), 1 CPU, 0 GPU$"
     assert re.search(joined, stderr, re.MULTILINE)
     assert workers(b"raylet/raylet"), "a cluster that is joined is left running"
     assert_goes_on(file, "its worker was lost", epochs=12)

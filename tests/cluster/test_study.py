@@ -339,8 +339,7 @@ def test_ctrl_c_while_ray_starts_ends_with_130_and_leaves_nothing(write: Write) 
 
 
 def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_dies(write: Write) -> None:
-    attack = EXPERIMENT["train"]["attack"] | {"steps": 3}
-    train = EXPERIMENT["train"] | {"sync_batch_norm": True, "epochs": 8, "attack": attack}
+    train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 3}}
     file = write(train=train, resources={"workers": 2, "cpus_per_worker": 1}, budget={"trials": 3})
     driver = subprocess.Popen(tune_command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(
@@ -362,7 +361,7 @@ def test_two_workers_train_one_trial_after_another_and_are_replaced_when_one_die
     assert complete == {(number, 2 if number == lost["number"] else 1) for number in range(3)}
     assert {row["workers"] for row in found} == {2}
     epochs = [(row["trial_id"], row["epoch"]) for row in rows(file, "epochs")]
-    assert sorted(epochs) == [(f"small-{number:05d}", epoch) for number in range(3) for epoch in range(1, 9)]
+    assert sorted(epochs) == [(f"small-{number:05d}", epoch) for number in range(3) for epoch in range(1, 7)]
     assert {row["validation_images"] for row in rows(file, "epochs")} == {500}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,13 @@ from arat_ray.cluster.doctor import probes
 from arat_ray.cluster.doctor.examine import check_data, check_gpus, check_gradients, check_storage, check_versions
 from arat_ray.cluster.doctor.on_all_nodes import Trouble
 from arat_ray.training.rehearsal import Rehearsal
+from tests.cluster import nodes
 from tests.cluster.studies import COMMAND, EXPERIMENT
 from tests.storage.conftest import _server, address, server
 
 __all__ = ["_server", "address", "server"]
 
 Write = Callable[..., Path]
-TWO_NODES = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -43,16 +34,10 @@ def test_a_sound_cluster_passes_and_results_that_cannot_be_written_are_found(wri
     """Its results go to a bucket, and a trial wants more workers than there are, but can do with two."""
     resources = {"workers": 4, "min_workers": 2, "cpus_per_worker": 1, "price": {"usd_per_device_hour": 2}}
     file = write(resources=resources, train=EXPERIMENT["train"] | {"sync_batch_norm": True})
-    host = subprocess.Popen([sys.executable, "-c", TWO_NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert host.stdout is not None
-    cluster = host.stdout.readline().strip()
-    assert cluster, "the cluster did not start"
-    doctor = [*COMMAND, "doctor", "--address", cluster, "--timeout", "300", "--json"]
-    try:
+    with nodes.started(1, 1) as cluster:
+        doctor = [*COMMAND, "doctor", "--address", cluster.address, "--timeout", "300", "--json"]
         sound = run([*doctor, str(file), "--results", address])
         ill = run([*doctor, "--results", str(file / "below-a-file")])
-    finally:
-        host.communicate("", timeout=120)
     assert sound.returncode == 0, sound.stdout + sound.stderr
     checks = {check["name"]: check for check in json.loads(sound.stdout)}
     assert {name: check["status"] for name, check in checks.items()} == dict.fromkeys(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from arat_ray.cluster.trials.elastic import could_grow, settle
 from arat_ray.experiment.config import load as load_experiment
 from arat_ray.experiment.spec import Resources
+from tests.cluster import nodes
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
 from tests.cluster.test_failures import assert_goes_on, rows
 
@@ -82,49 +82,19 @@ def test_what_cannot_be_elastic_is_refused(
         load_experiment(write(resources=resources, train=EXPERIMENT["train"] | train))
 
 
-CLUSTER = """
-import sys
-import ray
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "memory": 1024, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-print(cluster.address, flush=True)
-sys.stdin.readline()
-ray.init(cluster.address, log_to_driver=False)
-groups = ray.util.placement_group_table().values()
-actor, = [group for group in groups if group["state"] == "CREATED" and "memory" in group["bundles"][0]]
-ray.shutdown()
-node, = [node for node in nodes if node.node_id == actor["bundles_to_node_id"][0]]
-cluster.remove_node(node, allow_graceful=False)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
-@pytest.fixture
-def host() -> Iterator[subprocess.Popen[str]]:
-    """Two nodes of one CPU each; a line takes away the one with the trial's actor, which no dashboard tells of."""
-    host = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield host
-    host.communicate("\n", timeout=120)
-
-
 @pytest.mark.ray
-def test_a_trial_that_lost_one_of_two_nodes_goes_on_with_one_worker(write: Write, host: subprocess.Popen[str]) -> None:
-    assert host.stdin is not None
-    assert host.stdout is not None
-    address = host.stdout.readline().strip()
+def test_a_trial_that_lost_one_of_two_nodes_goes_on_with_one_worker(write: Write) -> None:
+    """The one with the trial's actor, which no dashboard tells of."""
     attack = EXPERIMENT["train"]["attack"] | {"steps": 5}
     train = EXPERIMENT["train"] | {"attack": attack, "epochs": 12, "sync_batch_norm": True}
     resources = {"workers": 2, "min_workers": 1, "price": {"usd_per_device_hour": 3600}}
     file = write(train=train, budget={"trials": 1}, resources=resources)
-    driver = subprocess.Popen(
-        tune_command(file, "--address", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: driver.poll() is not None or len(rows(file, "epochs")) >= 2, 240, "some epochs")
-    host.stdin.write("lose\n")
-    host.stdin.flush()
-    stdout, stderr = driver.communicate(timeout=400)
+    with nodes.started(0, 1, 1, memory=1024) as cluster:
+        command = tune_command(file, "--address", cluster.address)
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: driver.poll() is not None or len(rows(file, "epochs")) >= 2, 240, "some epochs")
+        cluster.tell("lose the actor's")
+        stdout, stderr = driver.communicate(timeout=400)
     assert driver.returncode == 0, stdout + stderr
     assert_goes_on(file, "", epochs=12)
     two, one = sorted(rows(file, "trials"), key=lambda row: row["attempt"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -19,6 +18,7 @@ import pytest
 import requests
 
 from arat_ray.cluster.trials.preemption import MetadataService, aws, azure, google
+from tests.cluster import nodes
 from tests.cluster.studies import EXPERIMENT, tune_command, wait_until
 from tests.cluster.test_failures import assert_goes_on, rows
 
@@ -142,39 +142,20 @@ def test_a_service_that_does_not_answer_yet_is_asked_again_for_some_minutes(
     assert late.asked() is None
 
 
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-for _ in range(2):
-    cluster.add_node(num_cpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
 @pytest.mark.ray
 def test_a_trial_saves_on_a_notice_and_goes_on_elsewhere_in_the_middle_of_its_epoch(
     write: Write, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.base)
     metadata.for_one[ACTION] = None
-    command = [sys.executable, "-c", CLUSTER]
-    host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert host.stdout is not None
-    address = host.stdout.readline().strip()
     train = EXPERIMENT["train"] | {"attack": EXPERIMENT["train"]["attack"] | {"steps": 20}, "epochs": 30}
     file = write(train=train, budget={"trials": 1}, resources={"cpus_per_worker": 1})
-    try:
-        driver = subprocess.Popen(
-            tune_command(file, "--address", address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    with nodes.started(0, 1, 1) as cluster:
+        command = tune_command(file, "--address", cluster.address)
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: driver.poll() is not None or len(rows(file, "epochs")) >= 1, 240, "an epoch")
         metadata.texts[ACTION] = action()  # for whoever asks first, however often an answer comes too late
         stdout, stderr = driver.communicate(timeout=300)
-    finally:
-        host.communicate("", timeout=120)
     assert driver.returncode == 0, stdout + stderr
     assert_goes_on(file, "left: AWS takes its machine away in 1", epochs=30)
     lost, _ = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
