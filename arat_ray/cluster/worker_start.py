@@ -45,9 +45,8 @@ def forked(server: str, arguments: list[str]) -> bool:
             connection.settimeout(60)
             connection.connect(f"\0{server}")
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            if (
-                struct.unpack("3i", credentials)[1] != os.geteuid()
-            ):  # somebody else has taken the name of one that ended
+            _, user, _ = struct.unpack("3i", credentials)
+            if user != os.geteuid():  # somebody else has taken the name of one that ended
                 return False
             data = json.dumps(wanted).encode()
             socket.send_fds(connection, [struct.pack("<I", len(data))], [0, 1, 2])

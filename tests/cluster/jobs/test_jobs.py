@@ -190,7 +190,7 @@ def test_a_job_goes_on_without_its_follower_saves_when_stopped_and_resumes(
     refused = head.run(*words)
     assert refused.returncode == 2, "the exit code of the job is that of the command which follows it"
     assert "interrupted study; go on with --resume" in refused.stdout
-    trials = len(started) + 4
+    trials = len(started) + 2
     said = tmp_path / "stderr"
     with interrupted_connection(head) as (tunnel, cave_in, dig), said.open("w") as stderr_file:
         follower = tunnel.start(*words, "--resume", "--", "--trials", str(trials), stderr=stderr_file)
