@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,9 +26,13 @@ _ESCAPES = {
 }
 
 
+_LIGATURE = re.compile(r"(?<=-)(?=-)|(?<=')(?=')|(?<=[`!?])(?=`)")
+"""Between two characters that LaTeX would set as another one, such as a dash."""
+
+
 def escaped(text: object) -> str:
-    """Foreign text in one line, none of which LaTeX obeys."""
-    return "".join(_ESCAPES.get(char, char) for char in line(text))
+    """Foreign text in one line, none of which LaTeX obeys, character by character as it is."""
+    return _LIGATURE.sub("{}", "".join(_ESCAPES.get(char, char) for char in line(text)))
 
 
 def lines(

@@ -91,6 +91,11 @@ def test_foreign_text_is_text(name: str) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_what_latex_would_draw_together_stays_apart() -> None:
+    """`---` is a dash there, and ?` a question mark upside down."""
+    assert latex.escaped("a--b --- '' `` ?` !` -' - '") == "a-{}-b -{}-{}- '{}' `{}` ?{}` !{}` -' - '"
+
+
 def test_labels_name_the_studies(tmp_path: Path) -> None:
     front = front_of(studies=("results/layers", "results/other"))
     front.trials[0]["study"] = "results/other"
