@@ -19,8 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from arat_ray.training.data.batches import Batches
 from arat_ray.training.data.images import ImageSet
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.methods import Arat
+from arat_ray.training.precision import Numbers, Precision, rounding
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train
 from arat_ray.training.step import TrainingStep
@@ -46,8 +46,11 @@ from arat_ray.training.timing import Stopwatch
 EPOCH = 50_000
 """Images of CIFAR-10."""
 ATTACK = {"norm": "linf", "epsilon": 8 / 255, "step_size": 2 / 255}
-PRECISIONS = ("fp32", "tf32", "bf16")
-"""tf32: products and convolutions of float32 with 10 bits of mantissa; bf16: autocast, the rest in tf32."""
+PRECISIONS = {
+    **{word: Precision.model_validate(word) for word in ("ieee", "tf32", "bf16")},
+    "attack bf16, update tf32": Precision(attack="bf16", update="tf32"),
+}
+"""`train.precision`, by the name that it has in the table."""
 
 Row = dict[str, Any]
 
@@ -95,18 +98,6 @@ class Card:
         return row
 
 
-@contextmanager
-def precision(name: str) -> Iterator[None]:
-    """float32 as it is, or in TF32."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = name != "fp32"
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
 def peak(card: Card, size: int) -> list[Row]:
     """TFLOP/s of square products, TB/s of copies."""
 
@@ -120,8 +111,9 @@ def peak(card: Card, size: int) -> list[Row]:
         return {"tb_s": 2 * a.numel() * a.element_size() / card.time(lambda: b.copy_(a)) / 1e12}
 
     rows = []
-    for name, dtype in (("bf16", torch.bfloat16), ("tf32", torch.float32), ("fp32", torch.float32)):
-        with precision(name):
+    products: dict[Numbers, torch.dtype] = {"bf16": torch.bfloat16, "tf32": torch.float32, "ieee": torch.float32}
+    for name, dtype in products.items():
+        with rounding(name):
             rows.append(card.row(f"product, {name}", lambda dtype=dtype: product(dtype)))  # type: ignore[misc]
     return [*rows, card.row("copy", copy)]
 
@@ -129,7 +121,7 @@ def peak(card: Card, size: int) -> list[Row]:
 def trained(method: str, width: int, batch_size: int, mode: str) -> Train:
     switches = {"teacher": {"width": width}} if method == "lbgat" else {}
     train = ours.spec(f"{method}/resnet18", batch_size=batch_size, method=switches, model={"width": width})
-    return train.model_copy(update={"precision": "bf16" if mode == "bf16" else "fp32"})
+    return train.model_copy(update={"precision": PRECISIONS[mode]})
 
 
 def pictures(train: Train, device: torch.device) -> Batches:
@@ -189,13 +181,12 @@ def steps(card: Card, options: argparse.Namespace) -> list[Row]:
             seconds = card.time(step)
             return rates(seconds, size) | {"tflop_s": counter.total / seconds / 1e12}
 
-        with precision(mode):
-            rows.append(card.row(f"{method}, width {width}, batch {size}, {mode}", measure))
+        rows.append(card.row(f"{method}, width {width}, batch {size}, {mode}", measure))
     if options.reference:
 
         def theirs() -> Row:
             size = options.batch_sizes[0]
-            train = trained("arat", options.width, size, "fp32")
+            train = trained("arat", options.width, size, "ieee")
             method = ours.built(train, torch.float32)
             assert isinstance(method, Arat)
             code = authors.Authors(checkout.load(options.reference), train, method.state_dict(), method.layers, {})
@@ -235,7 +226,7 @@ def attacks(card: Card, options: argparse.Namespace) -> list[Row]:
                 attack(model, x, y, noise=None)
             return rates(card.time(graph.replay), size)
 
-        with precision("tf32"):
+        with rounding("tf32"):
             model.train()
             rows.append(card.row(f"pgd-10, train mode, width {width}, batch {size}, tf32", eager))
             if card.is_cuda:

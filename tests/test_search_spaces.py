@@ -251,7 +251,7 @@ def test_a_reproduction_is_the_paper_s_run(run: str) -> None:
     assert list(method.layers) == official
 
     assert train.attack == Pgd(norm="linf", epsilon=8 / 255, step_size=2 / 255, steps=10)
-    assert (train.epochs, train.batch_size, train.precision) == (100, 128, "fp32")
+    assert (train.epochs, train.batch_size, str(train.precision)) == (100, 128, "fp32")
     assert train.optimizer == Sgd(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, nesterov=False)
     rates = [0.1 * train.schedule.factor(epoch=epoch, epochs=100, progress=epoch / 100) for epoch in range(100)]
     assert rates == pytest.approx([0.02] + [0.1] * 75 + [0.01] * 15 + [0.001] * 9)

@@ -21,6 +21,7 @@ from arat_ray.training.data.splits import Dataset
 from arat_ray.training.methods import AratSpec, StandardSpec
 from arat_ray.training.models import Model
 from arat_ray.training.outlines import outlined
+from arat_ray.training.precision import Precision
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train, Validate
 from arat_ray.units import DAY_S, duration, flop, number
@@ -68,7 +69,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
         "averaging": train.averaging and train.averaging.name,
         "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",
         "augmentation": train.augmentation,
-        "precision": train.precision if train.precision != "fp32" else None,
+        "precision": train.precision if train.precision != Precision() else None,
         "diagnostics": train.diagnostics and f"every {train.diagnostics.every} epochs",
     }
     if chosen := [f"{name} {value}" for name, value in options.items() if value]:

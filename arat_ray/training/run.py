@@ -38,6 +38,7 @@ from arat_ray.training.methods import (
 from arat_ray.training.models import Model
 from arat_ray.training.optimizers import Optimizer, Sgd
 from arat_ray.training.outlines import outlined
+from arat_ray.training.precision import Precision
 from arat_ray.training.randomness import derive_seed
 from arat_ray.training.schedules import Piecewise, Schedule
 from arat_ray.training.weight_perturbation import WeightPerturbation
@@ -70,8 +71,8 @@ class Train(Spec):
     """Norm layers take their statistics over all workers' images, so that the number of workers does not matter."""
     channels_last: bool = True
     """Memory layout of the convolutions: the same maths, faster on most machines."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: attack and loss run the network under autocast; weights, losses and measurements stay in fp32."""
+    precision: Precision = Precision()
+    """In which numbers attack and update compute: `fp32`, `ieee`, `tf32` or `bf16`, or one for each."""
     augmentation: Policy | None = None
     """Colour and shape operations after the data set's crop and flip."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)

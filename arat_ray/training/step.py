@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from arat_ray.training.context import Context
 from arat_ray.training.methods import Losses, Method
+from arat_ray.training.precision import Numbers, autocast, rounding
 from arat_ray.training.randomness import Noise
 from arat_ray.training.run import Train
 from arat_ray.training.timing import Stopwatch
@@ -36,14 +37,14 @@ class TrainingStep:
 
         x [N, C, H, W] and y [N] are this worker's share of the batch; `watch` takes the time of the attack.
         """
-        train, part = self.train, self.context.part
-        with part("attack"), watch.running(), self._precision():
+        train, part, numbers = self.train, self.context.part, self.train.precision
+        with part("attack"), watch.running(), rounding(numbers.attack), self._autocast(numbers.attack):
             x, x_adv = (x, x) if train.attack is None else self.method.perturb(x, y, train.attack, noise)
-        with ExitStack() as stack:
+        with rounding(numbers.update), ExitStack() as stack:
             if perturbs_weights:
                 with part("weight perturbation"):
                     stack.enter_context(self._perturbed_weights(x, x_adv, y))
-            with part("forward"), self._precision():
+            with part("forward"), self._autocast(numbers.update):
                 losses: Losses = self.replica(x, x_adv, y)
             with part("backward"):
                 self.optimizer.zero_grad(set_to_none=True)
@@ -65,7 +66,7 @@ class TrainingStep:
         assert self.train.weight_perturbation is not None
 
         def loss() -> Tensor:
-            with self._precision():
+            with self._autocast(self.train.precision.update):
                 losses: Losses = self.method(x, x_adv, y)
                 return losses.total
 
@@ -73,5 +74,5 @@ class TrainingStep:
         gamma = self.train.weight_perturbation.gamma
         return perturbed(self.method, loss, gamma=gamma, average=lambda gradient: self.context.sum(gradient) / workers)
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.context.device.type, torch.bfloat16, enabled=self.train.precision == "bf16")
+    def _autocast(self, numbers: Numbers) -> torch.autocast:
+        return autocast(numbers, self.context.device)

@@ -242,7 +242,7 @@ def _built(train: Train, context: Context) -> Method:
         split_norm.synchronize(method, context.device)
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     placed: Method = method.to(device=context.device, memory_format=layout)  # type: ignore[call-overload]
-    if train.precision == "bf16":
+    if "bf16" in (train.precision.attack, train.precision.update):
         for network in placed.networks:
             network.register_forward_hook(_in_fp32)
     return placed

@@ -28,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict[st
 def test_all_of_it_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = run(monkeypatch, tmp_path, "--trials", "1")
     rows = [row for title, rows in written.items() if title != "conditions" for row in rows]
-    assert len(rows) == 4 + 7 + 4 + 1
+    assert len(rows) == 4 + 8 + 4 + 1
     assert not [row for row in rows if "left_out" in row]
     for row in written["Training steps"]:
         assert row["images_s"] == pytest.approx(4 / (row["ms"] / 1000))
@@ -40,7 +40,7 @@ def test_all_of_it_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_what_there_is_no_time_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = run(monkeypatch, tmp_path, "--minutes", "0")
     assert {row["left_out"] for row in written["Training steps"]} == {"no time left"}
-    assert "arat, width 1, batch 4, fp32: no time left" in (tmp_path / "gpu.md").read_text()
+    assert "arat, width 1, batch 4, ieee: no time left" in (tmp_path / "gpu.md").read_text()
 
 
 def test_a_measurement_that_fails_leaves_the_others_alone() -> None:

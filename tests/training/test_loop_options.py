@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "label-smoothing": {"label_smoothing": 0.1},
     "augmentation": {"augmentation": "trivial_augment"},
     "bf16": {"precision": "bf16"},
+    "bf16-attack": {"precision": {"attack": "bf16", "update": "tf32"}},
     "diagnostics": {"diagnostics": {"every": 1, "images": 20}},
     "diagnostics-on-a-ragged-number": {"diagnostics": {"every": 1, "images": 21}},
     "fewer-norm-images-than-a-batch": {"averaging": {"name": "swa", "start": 0.3, "norm_images": 1}},
