@@ -50,24 +50,32 @@ main()
 def ray_processes() -> set[int]:
     """Process ids of raylets and their stores that this test process has started, and of their workers.
 
-    A worker overwrites its environment with its title, so it is known by its parent, a raylet or a fork server. Those
-    that have lost their raylet end by themselves, Ray's agents within a minute.
+    A worker overwrites its environment with its title, so it is known by its parent, a raylet or a fork server; one
+    that outlives that for a moment, as it does when its driver is killed, by its session. Those that have lost their
+    raylet end by themselves; Ray's agents, which write to no study, within a minute, and they are not waited for.
     """
-    mark = f"ARAT_RAY_TESTS={os.getpid()}".encode()
-    nodes, parents, marked = set[int](), dict[int, int](), set[int]()
+    name, session = b"ARAT_RAY_TESTS=", os.getsid(0)
+    nodes, marked, others = set[int](), set[int](), set[int]()
+    workers, in_session = dict[int, int](), set[int]()
     for proc in Path("/proc").glob("[0-9]*"):
+        pid = int(proc.name)
         try:
             command = (proc / "cmdline").read_bytes()
-            if b"raylet/raylet" in command or b"gcs_server" in command:
-                if mark in (proc / "environ").read_bytes().split(b"\0"):
-                    nodes.add(int(proc.name))
-            elif command.startswith(b"ray::"):
-                parents[int(proc.name)] = int((proc / "stat").read_text().rpartition(")")[2].split()[1])
-            elif mark in (proc / "environ").read_bytes().split(b"\0"):
-                marked.add(int(proc.name))
+            if command.startswith(b"ray::"):
+                parent, _, of = (proc / "stat").read_text().rpartition(")")[2].split()[1:4]
+                workers[pid] = int(parent)
+                if int(of) == session and b"Agent" not in command:
+                    in_session.add(pid)
+                continue
+            marks = [each for each in (proc / "environ").read_bytes().split(b"\0") if each.startswith(name)]
         except OSError:  # it has ended
             continue
-    return nodes | {pid for pid, parent in parents.items() if parent in nodes | marked}
+        if marks == [name + str(os.getpid()).encode()]:
+            (nodes if b"raylet/raylet" in command or b"gcs_server" in command else marked).add(pid)
+        elif marks:
+            others.add(pid)
+    orphans = {pid for pid in in_session if workers[pid] not in others}
+    return nodes | orphans | {pid for pid, parent in workers.items() if parent in nodes | marked}
 
 
 def title(pid: int) -> bytes:
