@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -195,16 +193,15 @@ def _problem_of_checkpoint(study: Path, row: Mapping[str, Any], measured: Sequen
         return f"{study}/trials names a checkpoint that is not the study's: {error}"
     if not path.is_file():
         return f"{path} is missing"
+    damaged = f"{path} is damaged, or no checkpoint"
+    if not checkpoint.is_whole(path):
+        return damaged
     try:
-        with zipfile.ZipFile(path) as file:
-            if file.testzip() is not None:
-                return f"{path} is damaged"
         train, history = checkpoint.history(path)
-    except (ValueError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
-        fault = checkpoint.fault_of_disk(error)
-        if fault and fault.errno not in (errno.EINVAL, errno.ENOENT):  # EINVAL: it points to before its beginning
-            raise checkpoint.NotNowError(f"{path}: cannot be read now ({fault.strerror})") from error
-        return f"{path} is damaged, or no checkpoint"
+    except checkpoint.NotNowError:
+        raise
+    except ValueError:
+        return damaged
     config = earlier.train(reader.config(study, row)) if row.get("config") else train
     if without_places(earlier.train(train)) != without_places(config):
         return f"{path} is of another run than trial {row['number']}"

@@ -176,7 +176,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
         raise ValueError(f"{path}: no such checkpoint")
     try:
         fields = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-        if not mmap and not _is_whole(path):
+        if not mmap and not is_whole(path):
             raise ValueError("its checksums are others")
         version = fields["format"]
         if version == FORMAT:
@@ -185,7 +185,7 @@ def load(path: Path, *, device: torch.device | str = "cpu", mmap: bool = False) 
             _check(state)
             return state
     except UNREADABLE as error:
-        fault = fault_of_disk(error)
+        fault = _fault_of_disk(error)
         if fault and not disk.is_lasting(fault):
             raise NotNowError(f"{path}: cannot be read now ({fault.strerror})") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -199,10 +199,19 @@ def set_aside(path: Path) -> Path:
     return path.replace(path.with_name(f"{path.name}.damaged"))
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the checksums of a file are those of what it holds; torch itself looks at none."""
-    with zipfile.ZipFile(path) as file:
-        return file.testzip() is None
+def is_whole(path: Path) -> bool:
+    """Whether the checksums of a file are those of what it holds; torch itself looks at none.
+
+    Raises NotNowError where it is not the file's own fault that it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except (ValueError, OSError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
+        fault = _fault_of_disk(error)
+        if fault and fault.errno not in (errno.EINVAL, errno.ENOENT):  # EINVAL: it points to before its beginning
+            raise NotNowError(f"{path}: cannot be read now ({fault.strerror})") from error
+        return False
 
 
 def _is_damaged(path: Path) -> bool:
@@ -211,13 +220,12 @@ def _is_damaged(path: Path) -> bool:
     One that is gone by now was set aside by another worker.
     """
     try:
-        return not _is_whole(path)
-    except (ValueError, OSError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
-        fault = fault_of_disk(error)
-        return fault is None or fault.errno in (errno.EINVAL, errno.ENOENT)  # EINVAL: it points to before its beginning
+        return not is_whole(path)
+    except NotNowError:
+        return False
 
 
-def fault_of_disk(error: BaseException | None) -> OSError | None:
+def _fault_of_disk(error: BaseException | None) -> OSError | None:
     """What the disk said, where that is behind an error: of a file whose end it cannot read zipfile says it is none."""
     while error is not None and not (isinstance(error, OSError) and error.errno is not None):
         error = error.__context__

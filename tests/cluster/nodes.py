@@ -1,10 +1,9 @@
 """A cluster of several nodes on this machine, in a process of its own that does what it is told, line by line.
 
-    python -m tests.cluster.nodes MEMORY HEAD CPUS...
+    python -m tests.cluster.nodes WORKERS MEMORY HEAD CPUS...
 
-Its nodes go without the parts of Ray that nobody looks at here, and its workers are forks: a node costs a second of
-processor time instead of four, a worker a tenth of one instead of three. `tests/cluster/jobs` has a cluster as
-`ray start` makes it.
+Where WORKERS are `forks`, they are those of a fork server, and the nodes go without the parts of Ray that nobody looks
+at here: less work for the tests' machine. Else they are Ray's own, with all of its agents, as on users' clusters.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from arat_ray.cluster import fork_server
@@ -37,17 +36,17 @@ class Nodes(NamedTuple):
 
 
 @contextmanager
-def started(head: int, *cpus: int, memory: int = 4 << 30) -> Iterator[Nodes]:
+def started(head: int, *cpus: int, memory: int = 4 << 30, workers: str = "forks") -> Iterator[Nodes]:
     """A head with so many CPUs, and a node for each other number, within the block.
 
     Where the head has no `memory` to speak of, in bytes, no trial's actor is there.
     """
-    command = [sys.executable, "-m", __name__, *map(str, (memory, head, *cpus))]
+    command = [sys.executable, "-m", __name__, workers, *map(str, (memory, head, *cpus))]
     host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
-    address = host.stdout.readline().strip()
-    assert address, "the cluster did not start"
     try:
+        address = host.stdout.readline().strip()
+        assert address, "the cluster did not start"
         yield Nodes(address, host)
     finally:
         host.communicate("", timeout=120)
@@ -69,39 +68,43 @@ def say(word: str) -> None:
     sys.stdout.flush()
 
 
-def main(memory: int, head: int, *cpus: int) -> None:
+def main(workers: str, memory: int, head: int, *cpus: int) -> None:
     """Say the address, then `done` after each line that was heard; the end of the input is the cluster's."""
-    with fork_server.started("local"):
+    with ExitStack() as stack:
+        if workers == "forks":
+            stack.enter_context(fork_server.started("local"))
         from ray.cluster_utils import Cluster
 
         from arat_ray.cluster import parts
 
-        with parts.left_out(output=False):
-            own = {"object_store_memory": STORE}
-            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "memory": memory, **own})
+        if workers == "forks":
+            stack.enter_context(parts.left_out(output=False))
+        own = {"object_store_memory": STORE}
+        first = {"num_cpus": head, "memory": memory, "include_dashboard": False, **own}
+        cluster = Cluster(initialize_head=True, head_node_args=first)
 
-            def add(count: int) -> Any:
-                for _ in range(3):
-                    try:
-                        return cluster.add_node(num_cpus=count, **own)
-                    except Exception as error:  # noqa: BLE001  Ray's are: a node has 30 s to start, few on a busy machine
-                        sys.stderr.write(f"{error}\n")
-                return cluster.add_node(num_cpus=count, **own)
+        def add(count: int) -> Any:
+            for _ in range(3):
+                try:
+                    return cluster.add_node(num_cpus=count, **own)
+                except Exception as error:  # noqa: BLE001  Ray's are: a node has 30 s to start, few on a busy machine
+                    sys.stderr.write(f"{error}\n")
+            return cluster.add_node(num_cpus=count, **own)
 
-            nodes = [add(count) for count in cpus]
-            say(cluster.address)
-            for line in sys.stdin:
-                if line.strip() == "add":
-                    nodes.append(add(cpus[-1]))
-                else:
-                    assert line.startswith("lose")
-                    lost = node_of_actor(cluster.address) if "actor" in line else nodes[-1].node_id
-                    (node,) = (each for each in nodes if each.node_id == lost)
-                    nodes.remove(node)
-                    cluster.remove_node(node, allow_graceful=False)
-                say("done")
-            cluster.shutdown()
+        nodes = [add(count) for count in cpus]
+        say(cluster.address)
+        for line in sys.stdin:
+            if line.strip() == "add":
+                nodes.append(add(cpus[-1]))
+            else:
+                assert line.startswith("lose")
+                lost = node_of_actor(cluster.address) if "actor" in line else nodes[-1].node_id
+                (node,) = (each for each in nodes if each.node_id == lost)
+                nodes.remove(node)
+                cluster.remove_node(node, allow_graceful=False)
+            say("done")
+        cluster.shutdown()
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -168,5 +168,11 @@ def test_a_node_that_is_lost_leaves_its_jobs_to_the_others(cluster: Nodes) -> No
     """The last test of this file: the node does not come back."""
     who = attacker(nearest_mean(), plan("autoattack", 0.06, steps=60), digits(30))
     alone = autoattack.run(who, batch_size=4)
-    runner = struck(spread(3, device=CPU), after=10, strike=lambda: cluster.tell("lose"))
-    assert_same(autoattack.run(who, batch_size=4, runner=runner), alone)
+    lost = list[str]()
+
+    def lose() -> None:
+        cluster.tell("lose")
+        lost.append("the node")
+
+    assert_same(autoattack.run(who, batch_size=4, runner=struck(spread(3, device=CPU), after=10, strike=lose)), alone)
+    assert lost, "the blow came before the last job"

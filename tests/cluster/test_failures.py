@@ -134,8 +134,8 @@ def test_a_trial_that_has_no_memory_fails_at_once_and_the_others_run(write: Writ
 
 @pytest.fixture
 def cluster() -> Iterator[Nodes]:
-    """A head that computes nothing and a node of one CPU."""
-    with nodes.started(0, 1) as found:
+    """A head that computes nothing and a node of one CPU, with workers and agents as on users' clusters."""
+    with nodes.started(0, 1, workers="own") as found:
         yield found
 
 

@@ -358,6 +358,13 @@ def test_a_rebuild_that_was_killed_between_its_two_renames_is_taken_up(study: Pa
     assert rows(study, "epochs") == before
 
 
+def said_to_be_deflated(archive: bytes) -> bytes:
+    """The first entry of the directory of a zip archive is stored, and says that it is not; zlib fails on it."""
+    changed, entry = bytearray(archive), archive.index(b"PK\x01\x02")
+    changed[entry + 10] = zipfile.ZIP_DEFLATED
+    return bytes(changed)
+
+
 def test_what_checkpoints_and_study_json_say_otherwise_is_found(study: Path) -> None:
     last = study / "checkpoints/small-00001/last.pt"
     content = last.read_bytes()
@@ -370,6 +377,7 @@ def test_what_checkpoints_and_study_json_say_otherwise_is_found(study: Path) -> 
     last.write_bytes(content)
     for path, damage, words in (
         (last, content[:-200], "last.pt is damaged, or no checkpoint"),
+        (last, said_to_be_deflated(content), "last.pt is damaged, or no checkpoint"),
         (last, (study / "checkpoints/small-00003/last.pt").read_bytes(), "is of another run than trial 1"),
         (last, None, "last.pt is missing"),
         (study / "study.json", b"{}", "study.json lacks"),
