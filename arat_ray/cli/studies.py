@@ -72,7 +72,7 @@ def train(
         echo(f"checking {file}")  # at once: what is imported below takes its time
         refuse_second(file, results)
         if has_several_workers(file):
-            stack.enter_context(fork_server.started(address))
+            stack.enter_context(fork_server.started(address, several_workers=True))
         from arat_ray.api import running
         from arat_ray.storage import session
         from arat_ray.study import single
@@ -174,7 +174,7 @@ def tune(
         if not dry_run:
             echo(f"checking {file}")  # at once: what is imported below takes its time
             refuse_second(file, results)
-            stack.enter_context(fork_server.started(address))
+            stack.enter_context(fork_server.started(address, several_workers=has_several_workers(file)))
         from arat_ray.api import running
         from arat_ray.experiment.plan import describe, estimate
         from arat_ray.storage import session

@@ -31,6 +31,8 @@ PRELOADED = (
     *("torch", "pandas", "pyarrow.fs", "arat_ray.training.loop", "arat_ray.training.checkpoint_writer"),
     *("fsspec", "google.protobuf.json_format", "jsonschema", "msgpack", "pydantic", "requests"),  # of Ray's own imports
 )
+FOR_SEVERAL_WORKERS = "torch._dynamo"
+"""What torch imports to let several workers add up their gradients. The server does while Ray starts."""
 DEVICES = ("/dev/nvidia", "/dev/kfd")
 """Files that a process has open which has begun to use a GPU. No fork of it could use one."""
 OOM_SCORE = "RAY_worker_oom_score_adjustment"
@@ -46,8 +48,10 @@ def address() -> str | None:
 
 
 @contextmanager
-def started(cluster: str | None) -> Iterator[None]:
+def started(cluster: str | None, *, several_workers: bool = False) -> Iterator[None]:
     """Have a fork server in this block, where workers can be forks and no other `cluster` is to be joined.
+
+    Where trials take several workers, it has what these need as well.
 
     To be called by a process that is the program's own and has computed nothing: OpenMP's threads, among others, do not
     outlive a fork.
@@ -68,7 +72,7 @@ def started(cluster: str | None) -> Iterator[None]:
     pid = os.fork()
     if pid == 0:
         os.close(alive)
-        _serve(listener, ended)
+        _serve(listener, ended, several_workers)
     listener.close()
     os.close(ended)
     _served.append(name)
@@ -95,7 +99,7 @@ def _target(file: Path) -> str:
     return ""
 
 
-def _serve(listener: socket.socket, ended: int) -> NoReturn:
+def _serve(listener: socket.socket, ended: int, several_workers: bool) -> NoReturn:
     """Fork for each request until the other end of `ended` is closed, as it is when the driver is gone."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the driver
@@ -105,6 +109,8 @@ def _serve(listener: socket.socket, ended: int) -> NoReturn:
         for standard in range(3):  # whoever reads what the driver writes is not kept waiting
             os.dup2(nothing, standard)
         os.close(nothing)
+        if several_workers:
+            importlib.import_module(FOR_SEVERAL_WORKERS)
         while True:
             ready, _, _ = select.select([listener.fileno(), ended], [], [])
             if ended in ready:

@@ -72,7 +72,7 @@ def main(workers: str, memory: int, head: int, *cpus: int) -> None:
     """Say the address, then `done` after each line that was heard; the end of the input is the cluster's."""
     with ExitStack() as stack:
         if workers == "forks":
-            stack.enter_context(fork_server.started("local"))
+            stack.enter_context(fork_server.started("local", several_workers=True))
         from ray.cluster_utils import Cluster
 
         from arat_ray.cluster import parts

@@ -25,9 +25,10 @@ import atexit, sys
 from pathlib import Path
 from arat_ray.cluster import fork_server
 fork_server.PRELOADED = ("colorsys",)
+fork_server.FOR_SEVERAL_WORKERS = "tabnanny"
 atexit.register(lambda: print("the driver ends", flush=True))
 {before}
-with fork_server.started({cluster}):
+with fork_server.started({cluster}, several_workers={several_workers}):
     print(fork_server.address(), flush=True)
     sys.stdin.read()
 """
@@ -36,7 +37,8 @@ WORKER = """
 import json, os, pathlib, signal, sys
 HANDLED = signal.SIGINT, signal.SIGTERM, signal.SIGCHLD
 print(json.dumps({
-    "arguments": sys.argv, "name": __name__, "preloaded": "colorsys" in sys.modules, "folder": os.getcwd(),
+    "arguments": sys.argv, "name": __name__, "preloaded": "colorsys" in sys.modules,
+    "for several workers": "tabnanny" in sys.modules, "folder": os.getcwd(),
     "environment": dict(os.environ), "first": sys.path[0], "oom": pathlib.Path("/proc/self/oom_score_adj").read_text(),
     "blocked": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []),
     "parent": os.getppid(), "pid": os.getpid(),
@@ -52,10 +54,13 @@ pytestmark = only_linux
 
 
 @contextmanager
-def driver(*, cluster: str | None = None, before: str = "", **environment: str) -> Iterator[tuple[Any, str]]:
+def driver(
+    *, cluster: str | None = None, before: str = "", several_workers: bool = False, **environment: str
+) -> Iterator[tuple[Any, str]]:
     """A driver in the middle of its block: its process, and the name of its fork server."""
+    program = DRIVER.format(cluster=repr(cluster), before=before, several_workers=several_workers)
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER.format(cluster=repr(cluster), before=before)],
+        [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -211,6 +216,15 @@ def test_there_is_no_fork_server_where_forks_could_not_be_workers(case: dict[str
     with driver(**case) as (process, server):
         assert server == "None"
         assert not psutil.Process(process.pid).children()
+
+
+@pytest.mark.parametrize("several_workers", [False, True])
+def test_what_several_workers_need_is_there_where_trials_have_several(
+    start: Callable[..., subprocess.CompletedProcess[str]], several_workers: bool
+) -> None:
+    with driver(several_workers=several_workers) as (_, server):
+        found = json.loads(start(server, input="\n").stdout)
+    assert (found["preloaded"], found["for several workers"]) == (True, several_workers)
 
 
 def test_a_server_outlives_those_who_ask_for_nonsense_or_go_away(
