@@ -71,7 +71,7 @@ Pushing.__init__.__kwdefaults__["every_s"] = 0.2  # seconds: then short trials a
 def test_a_study_in_a_bucket_outlives_its_driver_and_its_machine(
     write: Callable[..., Path], address: str, server: Server
 ) -> None:
-    train = EXPERIMENT["train"] | {"epochs": 8, "attack": EXPERIMENT["train"]["attack"] | {"steps": 20}}
+    train = EXPERIMENT["train"] | {"epochs": 8, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
     search = {"method.invariance_weight": {"choice": [0.5, 5.0]}}
     resources = EXPERIMENT["resources"] | {"concurrent_trials": 1}
     file = write(train=train, search=search, sampler={"name": "grid", "seed": 0}, budget={}, resources=resources)

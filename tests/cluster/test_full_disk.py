@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from arat_ray.exit_codes import NOT_SAVED
 from arat_ray.results import reader
 from arat_ray.training import checkpoint
-from tests.cluster.studies import COMMAND, EXPERIMENT, wait_until
+from tests.cluster.studies import EXPERIMENT, WRITING_AT_ONCE, wait_until
 from tests.disks import fill, small_disk
 
 pytestmark = pytest.mark.ray
 Write = Callable[..., Path]
+EPOCHS = 8
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def start(file: Path, disk: Path, shown: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [*COMMAND, "tune", str(file), "--results", str(disk), *options]
+    command = [sys.executable, "-c", WRITING_AT_ONCE, "tune", str(file), "--results", str(disk), *options]
     return subprocess.Popen(command, stdout=shown.open("wb"), stderr=subprocess.STDOUT)
 
 
@@ -38,8 +40,8 @@ def epochs(disk: Path) -> int:
 
 def test_a_full_disk_holds_a_study_up_and_loses_nothing(write: Write, disk: Path, tmp_path: Path) -> None:
     resources = EXPERIMENT["resources"] | {"concurrent_trials": 1}
-    # tables lag behind by up to two seconds, and a trial must not have ended before the disk is full
-    train = EXPERIMENT["train"] | {"attack": EXPERIMENT["train"]["attack"] | {"steps": 10}, "epochs": 20}
+    # a trial must not have ended before the disk is full
+    train = EXPERIMENT["train"] | {"attack": EXPERIMENT["train"]["attack"] | {"steps": 10}, "epochs": EPOCHS}
     file = write(train=train, resources=resources, budget={"trials": 2})
     shown = tmp_path / "shown"
     driver = start(file, disk, shown)
@@ -56,7 +58,7 @@ def test_a_full_disk_holds_a_study_up_and_loses_nothing(write: Write, disk: Path
     assert "Traceback" not in shown.read_text()
 
     driver = start(file, disk, shown, "--trials", "3")
-    wait_until(lambda: epochs(disk) > 40, 120, "another epoch")
+    wait_until(lambda: epochs(disk) > 2 * EPOCHS, 120, "another epoch")
     fill(disk)
     held_up = ("cannot write results", "waits for the disk")  # the rows or the checkpoint, whichever comes first
     wait_until(lambda: any(words in shown.read_text() for words in held_up), 120, "the study to tell")
@@ -71,8 +73,8 @@ def test_a_full_disk_holds_a_study_up_and_loses_nothing(write: Write, disk: Path
     trials = reader.read(disk / "small", "trials").to_pylist()
     assert [(row["number"], row["attempt"], row["status"]) for row in trials] == [(n, 1, "complete") for n in range(3)]
     for row in trials:
-        assert checkpoint.load(disk / "small" / row["checkpoint"]).epoch == 20
+        assert checkpoint.load(disk / "small" / row["checkpoint"]).epoch == EPOCHS
     rows = reader.read(disk / "small", "epochs").to_pylist()
     assert sorted((row["trial_id"], row["epoch"]) for row in rows) == [
-        (row["trial_id"], epoch) for row in trials for epoch in range(1, 21)
+        (row["trial_id"], epoch) for row in trials for epoch in range(1, EPOCHS + 1)
     ]

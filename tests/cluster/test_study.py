@@ -150,7 +150,7 @@ def damage_a_checkpoint(study: Path, workers: set[int]) -> str | None:
 
 
 def test_a_killed_driver_is_resumed_without_a_lost_or_doubled_row_though_a_checkpoint_is_damaged(write: Write) -> None:
-    train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 10}}
+    train = EXPERIMENT["train"] | {"epochs": 6, "attack": EXPERIMENT["train"]["attack"] | {"steps": 4}}
     file = write(train=train)
     moments = [lambda: len(rows_so_far(file, "epochs")) >= 2, lambda: len(rows_so_far(file, "epochs")) >= 9]
     for is_time in moments:

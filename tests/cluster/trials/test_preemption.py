@@ -148,7 +148,7 @@ def test_a_trial_saves_on_a_notice_and_goes_on_elsewhere_in_the_middle_of_its_ep
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.base)
     metadata.for_one[ACTION] = None
-    train = EXPERIMENT["train"] | {"attack": EXPERIMENT["train"]["attack"] | {"steps": 20}, "epochs": 30}
+    train = EXPERIMENT["train"] | {"attack": EXPERIMENT["train"]["attack"] | {"steps": 20}, "epochs": 16}
     file = write(train=train, budget={"trials": 1}, resources={"cpus_per_worker": 1})
     with nodes.started(0, 1, 1) as cluster:
         command = tune_command(file, "--address", cluster.address)
@@ -157,6 +157,6 @@ def test_a_trial_saves_on_a_notice_and_goes_on_elsewhere_in_the_middle_of_its_ep
         metadata.texts[ACTION] = action()  # for whoever asks first, however often an answer comes too late
         stdout, stderr = driver.communicate(timeout=300)
     assert driver.returncode == 0, stdout + stderr
-    assert_goes_on(file, "left: AWS takes its machine away in 1", epochs=30)
+    assert_goes_on(file, "left: AWS takes its machine away in 1", epochs=16)
     lost, _ = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
     assert re.search(r"; left in epoch \d+ before step \d+ of 14$", lost["error"])
