@@ -18,13 +18,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
-from torchvision import transforms
-from torchvision.transforms.functional import to_pil_image
 
 from arat_ray.training.data.batches import Batches
 from arat_ray.training.data.images import ImageSet
@@ -52,6 +50,9 @@ def batches(images: Tensor, policy: Policy | None, *, channels_last: bool) -> Se
 
 
 def pil(images: Tensor) -> Serve:
+    from torchvision import transforms  # here, since it takes seconds
+    from torchvision.transforms.functional import to_pil_image
+
     pictures = [to_pil_image(image) for image in images]
     steps = [transforms.RandomCrop(32, padding=PADDING), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     transform = transforms.Compose(steps)
@@ -106,7 +107,7 @@ def main() -> None:
         "rounds": options.rounds,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
         "load_average": round(os.getloadavg()[0], 1),
     }

@@ -71,7 +71,7 @@ def assert_same(left: AttackResult, right: AttackResult) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("norm", "epsilon", "queries"), [("linf", 0.16, 1000), ("l2", 0.6, 300)])
+@pytest.mark.parametrize(("norm", "epsilon", "queries"), [("linf", 0.16, 400), ("l2", 0.6, 200)])
 def test_verdicts_and_images_equal_the_reference_bit_for_bit(
     norm: str, epsilon: float, queries: int, trained: nn.Module
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchvision.transforms.functional as tvf
 from torch import Tensor
 
 from arat_ray.training.data.augmentation import AugmentedImages, draw
@@ -21,6 +20,8 @@ def random_images(n: int, channels: int, height: int, width: int) -> Tensor:
 def test_every_crop_and_flip_is_the_one_torchvision_makes(
     channels: int, height: int, width: int, padding: int, flip: bool
 ) -> None:
+    import torchvision.transforms.functional as tvf  # here: to collect, every process would spend seconds on it
+
     images = random_images(20, channels, height, width)
     generator = torch.Generator().manual_seed(1)
     indices = torch.randint(20, (300,), generator=generator)

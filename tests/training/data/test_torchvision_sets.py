@@ -14,17 +14,26 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-import torchvision.datasets
 
 from arat_ray.storage import finding
 from arat_ray.training.data.torchvision_sets import Cifar10, Cifar100, FashionMnist, Svhn, without_downloads
 
+if TYPE_CHECKING:
+    import torchvision.datasets
+
 FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torchvision() -> None:
+    """Imported here: to collect this file, every process that runs tests would spend seconds on it."""
+    global torchvision
+    import torchvision.datasets
 
 
 def refusal(dataset: Any, split: Any = "train") -> str:
