@@ -1,17 +1,33 @@
 """Compile what pip installs, package by package as it comes: `python3 .ci/compile.py ENVIRONMENT INSTALLED`.
 
 pip works on one core and compiles after all else; this takes another one. It ends when the file INSTALLED is there and
-nothing is left. A package is there as a whole once pip has said, in its INSTALLER, who installed it.
+nothing is left. A package is there as a whole once pip has said, in its INSTALLER, who installed it. With pytest the
+tests are compiled as well, with asserts that say what they saw, which each of pytest's processes would else do again.
 """
 
 from __future__ import annotations
 
 import compileall
 import csv
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+TESTS = """
+from pathlib import Path
+from types import SimpleNamespace
+from _pytest.assertion import rewrite  # pytest's own; where it has changed, the tests only start later
+
+config, state = SimpleNamespace(getini=lambda name: False), SimpleNamespace(trace=lambda text: None)
+for pattern in ("test_*.py", "conftest.py"):
+    for path in Path("tests").absolute().rglob(pattern):
+        digest, code = rewrite._rewrite_test(path, config)
+        compiled = path.parent / "__pycache__" / (path.stem + rewrite.PYC_TAIL)
+        compiled.parent.mkdir(exist_ok=True)
+        rewrite._write_pyc(state, code, digest, compiled)
+"""
 
 
 def modules(info: Path) -> Iterator[Path]:
@@ -31,6 +47,8 @@ def follow(environment: Path, installed: Path) -> None:
             done.add(installer)
             for path in modules(installer.parent):
                 compileall.compile_file(path, quiet=2)  # a template that is no Python is passed over
+            if installer.parent.match("pytest-[0-9]*"):
+                subprocess.run([environment / "bin" / "python", "-c", TESTS], check=False)
         if is_last:
             return
         time.sleep(0.2)
