@@ -18,6 +18,7 @@ from arat_ray.experiment.spec import Experiment, Resources
 from arat_ray.text import plain
 from arat_ray.training import layers
 from arat_ray.training.data.splits import Dataset
+from arat_ray.training.memory_forecast import forecast
 from arat_ray.training.methods import AratSpec, StandardSpec
 from arat_ray.training.models import Model
 from arat_ray.training.outlines import outlined
@@ -70,6 +71,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
         "weight perturbation": train.weight_perturbation and f"gamma {train.weight_perturbation.gamma:g}",
         "augmentation": train.augmentation,
         "precision": train.precision if train.precision != Precision() else None,
+        "algorithms that are": "deterministic" if train.deterministic else None,
         "diagnostics": train.diagnostics and f"every {train.diagnostics.every} epochs",
     }
     if chosen := [f"{name} {value}" for name, value in options.items() if value]:
@@ -158,6 +160,8 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
             yield (f"  the search: {trials} trials, {flop(total)} expected, {flop(most)} if none were stopped")
     elif trials:
         yield f"  the search: {trials} trials, {flop(total)}"
+    if experiment.resources.gpus_per_worker:
+        yield _memory(train, validation, training_images, experiment.resources)
     where = "on this machine" if image_s is None else "on this cluster"
     if image_s is None and experiment.resources.gpus_per_worker and not torch.cuda.is_available():
         yield (
@@ -184,6 +188,14 @@ def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: i
     else:
         yield f"  a trial: {_spent(device_s, experiment.resources)}{expected}"
     yield from _enough(experiment, device_s)
+
+
+def _memory(train: Train, validation: Validate, training_images: int, resources: Resources) -> str:
+    """What a worker takes of a GPU, and how large one must be that is shared."""
+    needed = forecast(train, validation, images=training_images, workers=resources.workers).on_a_gpu / 2**30
+    share = resources.gpus_per_worker
+    enough = f", so at gpus_per_worker: {share:g} of one of {number(needed / share)} GiB or more" if share < 1 else ""
+    return f"  memory: about {number(needed)} GiB of a GPU a worker by forecast{enough}"
 
 
 def _at_once_here(resources: Resources) -> tuple[int, str]:

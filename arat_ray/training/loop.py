@@ -10,6 +10,7 @@ import torch
 
 from arat_ray.training import checkpoint_writer
 from arat_ray.training.context import Context
+from arat_ray.training.determinism import algorithms
 from arat_ray.training.memory import keep_freed_memory
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.trainer import Trainer
@@ -25,11 +26,16 @@ def fit(train: Train, validate: Validate, context: Context) -> None:
     if train.batch_size % context.world_size:
         raise ValueError(f"batch_size {train.batch_size} cannot be shared out over {context.world_size} workers")
     if context.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes never change from step to step
+        torch.cuda.reset_peak_memory_stats(context.device)  # a trial's own, where the process has run others
     else:
         keep_freed_memory()
     if context.rank == 0:
         checkpoint_writer.try_out(context.folder)
+    with algorithms(context.device, deterministic=train.deterministic):
+        _train(train, validate, context)
+
+
+def _train(train: Train, validate: Validate, context: Context) -> None:
     trainer = Trainer(train, validate, context)
     trainer.alive()
     for row in trainer.history:

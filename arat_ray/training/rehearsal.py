@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from arat_ray.training.context import Context
 from arat_ray.training.data.batches import EVERYTHING
+from arat_ray.training.determinism import algorithms
 from arat_ray.training.methods import Method
 from arat_ray.training.randomness import generator
 from arat_ray.training.run import Train, Validate
@@ -46,7 +47,12 @@ def rehearse(train: Train, validate: Validate, context: Context, *, seconds: flo
 
     `context.folder` holds no checkpoint, and none is written. Raises ValueError as `fit` does.
     """
-    trainer = Trainer(train, validate, context)
+    with algorithms(context.device, deterministic=train.deterministic):
+        return _rehearse(Trainer(train, validate, context), seconds)
+
+
+def _rehearse(trainer: Trainer, seconds: float) -> Rehearsal:
+    train, context = trainer.train, trainer.context
     method = train.build().to(context.device)
     batch_norm = any(isinstance(module, _BatchNorm) for module in method.modules())
     differences = _compare(trainer, method) if context.world_size > 1 else (None, None)

@@ -73,6 +73,8 @@ class Train(Spec):
     """Memory layout of the convolutions: the same maths, faster on most machines."""
     precision: Precision = Precision()
     """In which numbers attack and update compute: `fp32`, `ieee`, `tf32` or `bf16`, or one for each."""
+    deterministic: bool = False
+    """On a GPU, take algorithms that give the same bits each time, though they are slower. A CPU always does."""
     augmentation: Policy | None = None
     """Colour and shape operations after the data set's crop and flip."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -135,6 +137,14 @@ class Train(Spec):
                 f"weight_perturbation.warmup_epochs {awp.warmup_epochs} leaves none of {self.epochs} epochs"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What says nothing is not written out, so that runs from before there was such a key stay the same."""
+        written: dict[str, Any] = write(self)
+        if not self.deterministic:
+            written.pop("deterministic", None)
+        return written
 
     @property
     def lacks_branches(self) -> str | None:

@@ -13,6 +13,7 @@ from arat_ray.experiment.config import load
 from arat_ray.experiment.errors import ExperimentError
 from arat_ray.experiment.probes import probes
 from arat_ray.experiment.spec import Experiment
+from arat_ray.training.memory_forecast import forecast
 from arat_ray.units import flop
 
 FILE = """
@@ -186,3 +187,14 @@ def test_a_search_of_few_choices_is_better_served_by_grid(trials: int, said: boo
     path.write_text(text.replace("name: random", "name: curves"))
     note = "    note: 5 combinations of choices in all; a model learns little of so few, grid tries them all"
     assert (note in list(plan.describe(load(path)))) is said
+
+
+@pytest.mark.parametrize(("share", "room"), [(0.5, ", so at gpus_per_worker: 0.5 of one of {} GiB or more"), (1, "")])
+def test_what_a_worker_takes_of_a_gpu_is_forecast(share: float, room: str, tmp_path: Path) -> None:
+    on_gpus = experiment(tmp_path)
+    on_gpus = on_gpus.model_copy(update={"resources": on_gpus.resources.model_copy(update={"gpus_per_worker": share})})
+    needed = forecast(on_gpus.base, on_gpus.validation, images=1000).on_a_gpu / 2**30
+    assert 0.58 < needed < 0.7, "a tiny net; most of it is CUDA's own"
+    told = room.format(f"{needed / share:.3g}")
+    assert f"  memory: about {needed:.3g} GiB of a GPU a worker by forecast{told}" in list(plan.estimate(on_gpus))
+    assert not any("memory" in line for line in plan.estimate(experiment(tmp_path)))

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ray import train as ray_train
 from ray import tune
 
-from arat_ray.cluster.trials import checkpoints, early_stopping, elastic, heartbeat
+from arat_ray.cluster.trials import checkpoints, early_stopping, elastic, gpu_share, heartbeat
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.preemption import listen
 from arat_ray.cluster.trials.trial_queue import Message
@@ -112,7 +112,8 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
         return bool(answer.item())
 
     train, validate = Train.model_validate(config["train"]), Validate.model_validate(config["validate"])
-    limit = Resources.model_validate(config["resources"]).timeout_minutes
+    resources = Resources.model_validate(config["resources"])
+    limit = resources.timeout_minutes
     every_s = min(heartbeat.EVERY_S, heartbeat.EVERY_S if limit is None else 60 * limit / 4)
     alive = heartbeat.Heart(config["study"], config["number"], rank, every_s=every_s)
     preemption = listen()
@@ -128,6 +129,7 @@ def _fit(config: TrialConfig, send: Any, device: torch.device, *, rank: int, wor
                 leaves=lambda: agree(preemption.notice is not None),
             )
             try:
+                gpu_share.keep_to(resources.gpus_per_worker, device, train, validate)
                 fit(train, validate, context)
             except PreemptedError as error:
                 kept.flush()

@@ -1,0 +1,41 @@
+"""Determinism: on a GPU the same run gives the same bits only where that is asked for; on the CPU it always does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+WORKSPACE, TWO_BUFFERS = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+"""What cuBLAS, and torch, want to be told before a process first multiplies matrices on a GPU."""
+
+FILLING: Any = torch.utils.deterministic
+"""A module whose attribute makes torch write to new memory, so that what reads it always reads the same."""
+
+
+@contextmanager
+def algorithms(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """Which algorithms a GPU takes within the block; without effect elsewhere.
+
+    The fastest convolutions, found by trying them out, for shapes never change from step to step; or, `deterministic`,
+    those that always give the same bits. What has none then raises torch's RuntimeError, which names it.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, FILLING.fill_uninitialized_memory
+    strict = torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+    if deterministic:
+        os.environ.setdefault(WORKSPACE, TWO_BUFFERS)
+        FILLING.fill_uninitialized_memory = False  # nothing reads what it has not written
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic, FILLING.fill_uninitialized_memory = before
+        torch.use_deterministic_algorithms(strict)
