@@ -296,9 +296,10 @@ def test_axe_finds_nothing_that_keeps_anybody_out(
     )
     report.tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     report.tab.evaluate(axe)
-    found = report.tab.evaluate("axe.run()")
+    rules = {"runOnly": {"type": "rule", "values": ["color-contrast"]}} if scheme == "dark" else {}  # colours alone
+    found = report.tab.evaluate("(rules) => axe.run(rules)", rules)
     assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
-    assert len(found["passes"]) > 20
+    assert len(found["passes"]) > (0 if rules else 20)
     report.tab.context.close()
 
 
