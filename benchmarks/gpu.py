@@ -3,17 +3,19 @@
     python benchmarks/gpu.py --reference AR-AT --output benchmarks/gpu.md
 
 Measured are the card's own peak (products in bf16 and float32, copies); the step of ResNet-18 on CIFAR-10 shapes by
-method, width and precision; the authors' step, where a checkout of futakw/AR-AT is given; the attack, launched call
-by call and recorded as a CUDA graph, and PGD on a network that is measured; and several trials at once on the card,
-each a process. Every measurement has `--seconds`; what would begin after `--minutes`, or fails, is told with its
-reason in the place of a number. FLOPs are those of convolutions and products by torch's formulas. With `--device
-cpu` it does the same without graphs.
+method, width and precision, with the memory that was forecast; whether three steps give the same bits again, with the
+fastest algorithms and with deterministic ones; the authors' step, where a checkout of futakw/AR-AT is given; the
+attack, launched call by call and recorded as a CUDA graph, and PGD on a network that is measured; and several trials
+at once on the card, each a process. Every measurement has `--seconds`; what would begin after `--minutes`, or fails,
+is told with its reason in the place of a number. FLOPs are those of convolutions and products by torch's formulas.
+With `--device cpu` it does the same without graphs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -35,11 +37,13 @@ from arat_ray.training.attacks import Pgd
 from arat_ray.training.context import Context
 from arat_ray.training.data.batches import Batches
 from arat_ray.training.data.images import ImageSet
+from arat_ray.training.determinism import BUFFERS, WORKSPACE, algorithms
 from arat_ray.training.memory import keep_freed_memory
-from arat_ray.training.methods import Arat
+from arat_ray.training.memory_forecast import forecast
+from arat_ray.training.methods import Arat, Method
 from arat_ray.training.precision import Numbers, Precision, rounding
 from arat_ray.training.randomness import Noise
-from arat_ray.training.run import Train
+from arat_ray.training.run import Train, Validate
 from arat_ray.training.step import TrainingStep
 from arat_ray.training.timing import Stopwatch
 
@@ -51,6 +55,8 @@ PRECISIONS = {
     "attack bf16, update tf32": Precision(attack="bf16", update="tf32"),
 }
 """`train.precision`, by the name that it has in the table."""
+
+NOTHING_MEASURED = Validate.model_validate({"every": 1, "images": 1, "attack": {"name": "pgd", **ATTACK, "steps": 1}})
 
 Row = dict[str, Any]
 
@@ -131,9 +137,9 @@ def pictures(train: Train, device: torch.device) -> Batches:
     return Batches(labelled, train.dataset, policy=None, channels_last=train.channels_last, device=device)
 
 
-def our_step(train: Train, device: torch.device) -> Callable[[], Tensor]:
-    """One step with its data, as the loop takes it."""
-    method = ours.built(train, torch.float32).to(device)
+def our_step(train: Train, device: torch.device, method: Method | None = None) -> Callable[[], Tensor]:
+    """One step with its data, as the loop takes it, of the method of a run or of one that is there."""
+    method = method or ours.built(train, torch.float32).to(device)
     method.start_epoch(train.epochs, lambda model, images, fresh: 0.5)
     optimizer = train.optimizer.build([value for value in method.parameters() if value.requires_grad])
     step = TrainingStep(train, method, optimizer, Context(Path(), lambda row, replayed: False, device))
@@ -175,11 +181,13 @@ def steps(card: Card, options: argparse.Namespace) -> list[Row]:
     for method, width, size, mode in plan:
 
         def measure(method: str = method, width: int = width, size: int = size, mode: str = mode) -> Row:
-            step = our_step(trained(method, width, size, mode), card.device)
+            train = trained(method, width, size, mode)
+            step = our_step(train, card.device)
             with Flops() as counter:
                 step()
             seconds = card.time(step)
-            return rates(seconds, size) | {"tflop_s": counter.total / seconds / 1e12}
+            held = forecast(train, NOTHING_MEASURED, images=2 * size).most
+            return rates(seconds, size) | {"tflop_s": counter.total / seconds / 1e12, "forecast_gib": held / 2**30}
 
         rows.append(card.row(f"{method}, width {width}, batch {size}, {mode}", measure))
     if options.reference:
@@ -198,6 +206,28 @@ def steps(card: Card, options: argparse.Namespace) -> list[Row]:
 
         what = f"arat, the authors' code, width {options.width}, batch {options.batch_sizes[0]}, torch's default"
         rows.append(card.row(what, theirs))
+    return rows
+
+
+def repeated(card: Card, options: argparse.Namespace) -> list[Row]:
+    """Three steps twice from the same weights: their time, and whether all that they leave is the same bits."""
+    rows, size = [], options.batch_sizes[0]
+    for deterministic in (False, True):
+
+        def measure(deterministic: bool = deterministic) -> Row:
+            ends, train = list[Tensor](), trained("arat", options.width, size, "tf32")
+            with algorithms(card.device, deterministic=deterministic):
+                for _ in range(2):
+                    method = ours.built(train, torch.float32).to(card.device)
+                    step = our_step(train, card.device, method)
+                    for _ in range(3):
+                        step()
+                    ends.append(torch.cat([value.flatten().cpu() for value in method.state_dict().values()]))
+                seconds = card.time(step)
+            return rates(seconds, size) | {"same_bits": "yes" if torch.equal(*ends) else "no"}
+
+        what = "deterministic algorithms" if deterministic else "the fastest algorithms"
+        rows.append(card.row(f"arat, width {options.width}, batch {size}, tf32, {what}", measure))
     return rows
 
 
@@ -297,6 +327,8 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "tb_s": ("TB/s", ".2f"),
     "share": ("% of the bf16 peak", ".1f"),
     "peak_gib": ("GiB at most", ".2f"),
+    "forecast_gib": ("GiB by forecast in float32", ".2f"),
+    "same_bits": ("same bits twice", "s"),
 }
 
 
@@ -343,6 +375,7 @@ def main() -> None:
     if card.is_cuda and not torch.cuda.is_available():
         parser.error("torch sees no GPU on this machine; --device cpu measures the CPU")
     if card.is_cuda:
+        os.environ.setdefault(WORKSPACE, BUFFERS)
         torch.backends.cudnn.benchmark = True  # as `fit` does
     else:
         keep_freed_memory()
@@ -357,6 +390,7 @@ def main() -> None:
     measured = {
         "The card's peak": peak(card, options.product),
         "Training steps": steps(card, options),
+        "The same run twice": repeated(card, options),
         "Attacks": attacks(card, options),
         "Trials at once": together(card, options),
     }

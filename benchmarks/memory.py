@@ -66,8 +66,10 @@ def random_images() -> ImageSet:
     return ImageSet(images, torch.arange(len(images)) % 10, tuple("abcdefghij"))
 
 
-def resident() -> int:
-    """The most that this process has had in memory so far, in bytes."""
+def resident(*, now: bool) -> int:
+    """Bytes that this process has in memory, `now` or at the most so far."""
+    if now:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -98,9 +100,9 @@ def measured(name: str, *, counted: bool) -> int:
             with Alive() as alive:
                 act(Trainer(train, validate, context))
             return int(alive.most)
-        before = resident()
+        before = resident(now=True)
         act(Trainer(train, validate, context))
-        return resident() - before
+        return resident(now=False) - before
 
 
 def apart(name: str, how: str) -> int:

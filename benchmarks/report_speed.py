@@ -53,8 +53,8 @@ def brush(tab: Any, seen: dict[str, list[float]]) -> None:
     tab.mouse.up()
     tab.wait_for_function("() => window.took.length > 0")
     seen.setdefault("brush_ms", []).append(tab.evaluate("() => window.took.pop()"))
-    shown = tab.inner_text("#trials caption")
-    assert not shown.startswith("0 of"), shown
+    found, whole = (int(tab.inner_text(place).split()[word]) for place, word in (("#trials caption", 2), ("#shown", 3)))
+    assert 0 < found < whole, "the brush has filtered"
     tab.click("text=Show all trials")
     tab.evaluate("() => { window.took = []; }")
 

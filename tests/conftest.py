@@ -1,4 +1,4 @@
-"""Four tests at a time: two lanes of those that start Ray, which mostly wait, beside the others, file by file.
+"""Three tests at a time: two lanes of those that start Ray, which mostly wait, beside the others, file by file.
 
 The lanes come first: they take the longest. What a file shares is made once.
 """

@@ -81,7 +81,8 @@ def started(cluster: str | None, *, several_workers: bool = False) -> Iterator[N
     finally:
         _served.remove(name)
         os.close(alive)
-        with suppress(ChildProcessError):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)  # it may be importing still, and leaves nothing behind
             os.waitpid(pid, 0)
 
 

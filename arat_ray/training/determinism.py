@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-WORKSPACE, TWO_BUFFERS = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-"""What cuBLAS, and torch, want to be told before a process first multiplies matrices on a GPU."""
-
+WORKSPACE, BUFFERS = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+"""What cuBLAS wants to be told before a process first multiplies matrices on a GPU, and torch asks after only then."""
 FILLING: Any = torch.utils.deterministic
 """A module whose attribute makes torch write to new memory, so that what reads it always reads the same."""
 
@@ -26,16 +25,15 @@ def algorithms(device: torch.device, *, deterministic: bool) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    cudnn = torch.backends.cudnn
+    os.environ.setdefault(WORKSPACE, BUFFERS)  # in any case: a later run in this process may be deterministic
+    cudnn, mode = torch.backends.cudnn, torch.get_deterministic_debug_mode()
     before = cudnn.benchmark, cudnn.deterministic, FILLING.fill_uninitialized_memory
-    strict = torch.are_deterministic_algorithms_enabled()
     cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
     if deterministic:
-        os.environ.setdefault(WORKSPACE, TWO_BUFFERS)
         FILLING.fill_uninitialized_memory = False  # nothing reads what it has not written
-    torch.use_deterministic_algorithms(deterministic)
+        torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, without importing a compiler
     try:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic, FILLING.fill_uninitialized_memory = before
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(mode)

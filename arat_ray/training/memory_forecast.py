@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from arat_ray.training.attacks import Attack, Pgd
 from arat_ray.training.averaging import Average
 from arat_ray.training.context import Context
 from arat_ray.training.data.augmentation import AugmentedImages
@@ -31,7 +32,7 @@ BLOCK = 512
 OVERHEAD = 1.1, 600 << 20
 """Of an allocator that cannot use every gap, as a factor, and of a process with CUDA and its libraries, in bytes."""
 STEPS = 2
-"""Of the attack: more hold no more."""
+"""Of the attack: more of them hold no more."""
 
 
 class Forecast(NamedTuple):
@@ -91,7 +92,10 @@ class _NoNoise(Noise):
 
 
 def forecast(train: Train, validate: Validate, *, images: int, workers: int = 1) -> Forecast:
-    """What one of the `workers` of a run on so many training images holds; bfloat16 is counted as float32."""
+    """What one of the `workers` of a run on so many training images holds.
+
+    bfloat16 is counted as float32, and the buckets in which several workers add up their gradients are not.
+    """
     dataset, rows = train.dataset, train.batch_size // workers
     shape, classes = dataset.shape, dataset.num_classes
     attack = train.attack and _short(train.attack)
@@ -113,7 +117,7 @@ def forecast(train: Train, validate: Validate, *, images: int, workers: int = 1)
         optimizer.zero_grad(set_to_none=True)
         kept = alive.now
         method.eval()
-        x, y = _batch(min(validate.batch_size, -(-validate.images // workers)), shape)
+        x, y = _batch(-(-min(validate.batch_size, validate.images) // workers), shape)
         _short(validate.attack)(method.model, x, y, noise=nothing)
         del held, average
     return Forecast(kept, alive.most)
@@ -127,6 +131,11 @@ def _batch(rows: int, shape: Shape) -> tuple[Tensor, Tensor]:
     return torch.empty(rows, *shape), torch.empty(rows, dtype=torch.int64)
 
 
-def _short(attack: Any) -> Any:
-    """The attack in so few steps that it shows what it holds."""
-    return attack.model_copy(update={"steps": min(attack.steps, STEPS)}) if hasattr(attack, "steps") else attack
+def _short(attack: Attack) -> Attack:
+    """PGD in so few steps that it shows what the attack holds.
+
+    An attack that only measures may look at values, of which there are none here; its largest batch is a PGD step's.
+    """
+    if attack.measures_only:
+        return Pgd(norm=attack.norm, epsilon=attack.epsilon, step_size=attack.epsilon, steps=STEPS)
+    return attack.model_copy(update={"steps": STEPS})

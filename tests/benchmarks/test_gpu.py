@@ -28,13 +28,15 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict[st
 def test_all_of_it_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = run(monkeypatch, tmp_path, "--trials", "1")
     rows = [row for title, rows in written.items() if title != "conditions" for row in rows]
-    assert len(rows) == 4 + 8 + 4 + 1
+    assert len(rows) == 4 + 8 + 2 + 4 + 1
     assert not [row for row in rows if "left_out" in row]
     for row in written["Training steps"]:
         assert row["images_s"] == pytest.approx(4 / (row["ms"] / 1000))
         assert row["share"] == pytest.approx(100 * row["tflop_s"] / written["The card's peak"][0]["tflop_s"])
+        assert row["forecast_gib"] > 0
+    assert [row["same_bits"] for row in written["The same run twice"]] == ["yes", "yes"]
     lines = (tmp_path / "gpu.md").read_text().splitlines()
-    assert sum(line.startswith("| ") for line in lines) == len(rows) + 4
+    assert sum(line.startswith("| ") for line in lines) == len(rows) + 5
 
 
 def test_what_there_is_no_time_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ EXPERIMENT: dict[str, Any] = {
 COMMAND = (sys.executable, "-c", "from arat_ray.cli import main; main()")
 WRITING_AT_ONCE = """
 from arat_ray.study.record import StudyRecord
-StudyRecord.__init__.__kwdefaults__["flush_s"] = 0.1  # of 2 s: what is waited for in a table is seen as it happens
+StudyRecord.__init__.__kwdefaults__["flush_s"] = 0.2  # of 2 s: what is waited for in a table is seen as it happens
 from arat_ray.cli import main
 main()
 """
@@ -97,7 +97,7 @@ def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.1)
+        time.sleep(0.2)  # what is asked reads tables, and other tests want the cores
 
 
 def without_ray(*arguments: str) -> subprocess.CompletedProcess[str]:

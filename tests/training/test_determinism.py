@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,9 +50,22 @@ def test_the_algorithms_are_chosen_within_the_block_alone(deterministic: bool, m
     before = switches()
     with suppress(KeyError), algorithms(CUDA, deterministic=deterministic):
         assert switches() == (not deterministic, deterministic, deterministic, not deterministic)
-        assert (os.environ.get(WORKSPACE) == ":4096:8") == deterministic
+        assert os.environ[WORKSPACE] == ":4096:8"
         raise KeyError
     assert switches() == before
+
+
+def test_no_compiler_is_imported_for_it() -> None:
+    """It takes seconds, and one is not needed."""
+    program = (
+        "import sys, torch\nfrom arat_ray.training.determinism import algorithms\n"
+        "for deterministic in (False, True):\n"
+        "    with algorithms(torch.device('cuda'), deterministic=deterministic):\n"
+        "        assert torch.are_deterministic_algorithms_enabled() == deterministic\n"
+        "print(*{'torch._dynamo', 'torch._inductor.config'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_the_user_s_own_workspace_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from arat_ray.training.accuracy_counts import to_unit
+from arat_ray.training.attacks import SPECS
 from arat_ray.training.context import Context
 from arat_ray.training.data import splits
 from arat_ray.training.memory_forecast import BLOCK, OVERHEAD, Alive, Forecast, forecast
@@ -18,7 +19,7 @@ from arat_ray.training.randomness import Noise, generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
 from arat_ray.training.trainer import Trainer
-from tests.training.runs import make, validate
+from tests.training.runs import PGD, make, validate
 from tests.training.test_combinations import NEEDED, SMALL
 
 IMAGES, HELD_OUT = 200, 40
@@ -88,6 +89,20 @@ def test_it_is_what_a_run_holds(
         assert real.most <= told.most < 1.15 * real.most
     else:
         assert told.most == pytest.approx(real.most, rel=0.05)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_whatever_measures_is_forecast_as_large_as_pgd(name: str) -> None:
+    attacks = [{**PGD, "name": name, "steps": steps} for steps in (2, 50)]
+    told = [forecast(make(), validate(HELD_OUT, attack=attack), images=IMAGES) for attack in attacks]
+    assert told == [forecast(make(), validate(HELD_OUT), images=IMAGES)] * 2
+
+
+def test_a_worker_measures_its_share_of_a_batch() -> None:
+    """Many images, so that the measurement is what holds most."""
+    measured = validate(4000, batch_size=1000)
+    alone, shared = (forecast(make(batch_size=20), measured, images=IMAGES, workers=workers) for workers in (1, 4))
+    assert (shared.most - shared.kept) / (alone.most - alone.kept) == pytest.approx(0.25, rel=0.05)
 
 
 def test_more_workers_hold_smaller_shares_and_a_gpu_more_than_the_tensors() -> None:

@@ -21,7 +21,8 @@ def keep_to(share: float, device: torch.device, train: Train, validate: Validate
         return
     total = torch.cuda.get_device_properties(device).total_memory
     room = share * total - OVERHEAD[1]
-    torch.cuda.set_per_process_memory_fraction(max(room, 0) / total, device)
+    number = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_per_process_memory_fraction(max(room, 0) / total, number)
     if "bf16" in (train.precision.attack, train.precision.update):
         return
     needed = forecast(train, validate, images=at_hand.training_images(train, validate)).most

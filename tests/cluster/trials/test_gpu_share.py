@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from arat_ray.cluster.trials.gpu_share import keep_to
 from arat_ray.training.memory_forecast import OVERHEAD, forecast
@@ -21,12 +22,19 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The fractions that torch is told of a GPU of 8 GiB."""
     told: list[float] = []
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=8 * GIB))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: told.append(fraction))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+    def limit(fraction: float, device: Any) -> None:
+        assert _get_device_index(device) in (0, 1), "torch takes no device without a number here"
+        told.append(fraction)
+
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limit)
     return told
 
 
-def test_a_process_is_kept_to_its_share_less_what_cuda_takes_itself(limits: list[float]) -> None:
-    keep_to(0.25, GPU, make(), validate(40))
+@pytest.mark.parametrize("device", [GPU, torch.device("cuda:1")])
+def test_a_process_is_kept_to_its_share_less_what_cuda_takes_itself(device: torch.device, limits: list[float]) -> None:
+    keep_to(0.25, device, make(), validate(40))
     assert limits == [(2 * GIB - OVERHEAD[1]) / (8 * GIB)]
 
 
