@@ -118,20 +118,29 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"(<!-- starts Ray -->\n)?```python\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_program_in_the_documentation_runs_without_ray_but_for_its_search(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Where the program in the documentation ran, without Ray but for its search, and what it printed."""
+    folder = tmp_path_factory.mktemp("documented")
     program = "\n".join(block for starts, block in blocks() if not starts)
-    lines = python(NO_RAY + program, tmp_path).splitlines()
+    return folder, python(NO_RAY + program, folder).splitlines()
+
+
+def test_the_program_in_the_documentation_runs_without_ray_but_for_its_search(
+    documented: tuple[Path, list[str]],
+) -> None:
+    folder, lines = documented
     assert lines[0] == "runs/trades/checkpoints/trades-00000/last.pt"
     assert re.fullmatch(r"clean [\d.]+%, robust [\d.]+% of 360 images", lines[1])
-    assert (tmp_path / "front.png").stat().st_size > 10_000
+    assert (folder / "front.png").stat().st_size > 10_000
     assert "'weight'" in lines[-1]
 
 
 @pytest.mark.ray
-def test_the_search_in_the_documentation_runs_after_the_first_run(tmp_path: Path) -> None:
+def test_the_search_in_the_documentation_runs_after_the_first_run(documented: tuple[Path, list[str]]) -> None:
     (_, run), *others = blocks()
     (search,) = (block for starts, block in others if starts)
-    output = python(f"{run}\n{search}", tmp_path)
+    output = python(f"{run}\n{search}", documented[0])
     assert "Ended(stopped=None, failed=0)" in output
     assert "method.beta" in output
 
