@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from typing import Any
 
 import ray
@@ -96,6 +97,11 @@ def kuberay_configuration(cluster: str, namespace: str) -> dict[str, Any]:
 
     found: dict[str, Any] = AutoscalingConfigProducer(cluster, namespace)()
     return found
+
+
+def controlled_by(controller: type) -> AbstractContextManager[None]:
+    """Searches in this block are run by this kind of `TuneController`."""
+    return replaced(import_module("ray.tune.tune"), "TuneController", controller)
 
 
 def propagate_only(prefixes: tuple[str, ...]) -> None:

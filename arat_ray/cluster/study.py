@@ -15,9 +15,11 @@ from rich.console import Console
 
 from arat_ray.cluster import nodes, secrecy
 from arat_ray.cluster.callback import StudyCallback
+from arat_ray.cluster.ray_internals import controlled_by
 from arat_ray.cluster.searcher import StudySearcher
 from arat_ray.cluster.stopping import Stop, ending_with_ray, interruptible
 from arat_ray.cluster.trials import early_stopping, launch
+from arat_ray.cluster.trials.actors import KeepingController
 from arat_ray.cluster.trials.checkpoints import are_left, push_left
 from arat_ray.cluster.trials.config import TrialConfig
 from arat_ray.cluster.trials.watchdog import Watchdog
@@ -202,7 +204,8 @@ def _tune(
                 verbose=0,
             ),
         )
-        tuner.fit()
+        with controlled_by(KeepingController):
+            tuner.fit()
 
 
 def _configure(experiment: Experiment, study: str, folder: Path, asked: Asked) -> TrialConfig:
