@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,13 @@ class Flops(TorchDispatchMode):
         return result
 
 
+@cache
+def held(method: str, width: int, batch_size: int) -> int:
+    """Bytes that a step is forecast to hold, in float32."""
+    train = trained(method, width, batch_size, "ieee")
+    return forecast(train, NOTHING_MEASURED, images=2 * batch_size).most
+
+
 def rates(seconds: float, batch_size: int) -> Row:
     return {"ms": 1000 * seconds, "images_s": batch_size / seconds, "epoch_s": EPOCH / batch_size * seconds}
 
@@ -181,13 +188,12 @@ def steps(card: Card, options: argparse.Namespace) -> list[Row]:
     for method, width, size, mode in plan:
 
         def measure(method: str = method, width: int = width, size: int = size, mode: str = mode) -> Row:
-            train = trained(method, width, size, mode)
-            step = our_step(train, card.device)
+            step = our_step(trained(method, width, size, mode), card.device)
             with Flops() as counter:
                 step()
             seconds = card.time(step)
-            held = forecast(train, NOTHING_MEASURED, images=2 * size).most
-            return rates(seconds, size) | {"tflop_s": counter.total / seconds / 1e12, "forecast_gib": held / 2**30}
+            told = {"tflop_s": counter.total / seconds / 1e12, "forecast_gib": held(method, width, size) / 2**30}
+            return rates(seconds, size) | told
 
         rows.append(card.row(f"{method}, width {width}, batch {size}, {mode}", measure))
     if options.reference:

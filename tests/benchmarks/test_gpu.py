@@ -12,6 +12,7 @@ import gpu
 import pytest
 import torch
 
+from arat_ray.training.run import Train
 from tests.benchmarks.conftest import BENCHMARKS
 
 SMALL = ["--device=cpu", "--width=1", "--narrow=1", "--batch-sizes", "4", "--product=16", "--seconds=0"]
@@ -26,6 +27,15 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> dict[st
 
 
 def test_all_of_it_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = gpu.trained
+
+    def trained(*asked: Any) -> Train:
+        """With an attack of one step in the place of ten."""
+        train = whole(*asked)
+        assert train.attack is not None
+        return train.model_copy(update={"attack": train.attack.model_copy(update={"steps": 1})})
+
+    monkeypatch.setattr(gpu, "trained", trained)
     written = run(monkeypatch, tmp_path, "--trials", "1")
     rows = [row for title, rows in written.items() if title != "conditions" for row in rows]
     assert len(rows) == 4 + 8 + 2 + 4 + 1
