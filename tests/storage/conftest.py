@@ -17,6 +17,21 @@ from arat_ray.storage import objects
 from arat_ray.storage.address import Mirrored, mirror_of, parse
 from tests.cluster.studies import wait_until
 
+ATOMIC = """
+import threading
+from moto import server
+
+one_at_a_time = threading.Lock()
+
+class Application(server.DomainDispatcherApplication):
+    def __call__(self, environ, start_response):
+        with one_at_a_time:
+            return super().__call__(environ, start_response)
+
+server.DomainDispatcherApplication = Application
+server.main()
+"""
+"""moto looks at a condition and then writes, and may let another request in between; S3 does not."""
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -33,7 +48,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        command = [sys.executable, "-c", ATOMIC, "-H", "127.0.0.1", "-p", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(self._answers, 60, "moto's server")
 
