@@ -32,7 +32,9 @@ PRELOADED = (
     *("fsspec", "google.protobuf.json_format", "jsonschema", "msgpack", "pydantic", "requests"),  # of Ray's own imports
 )
 FOR_SEVERAL_WORKERS = "torch._dynamo"
-"""What torch imports to let several workers add up their gradients. The server does while Ray starts."""
+"""What torch imports to let several workers add up their gradients. The server does while Ray starts, but not where
+there is a GPU: some versions of torch ask for it then, and of a process that has asked no fork may use one.
+"""
 DEVICES = ("/dev/nvidia", "/dev/kfd")
 """Files that a process has open which has begun to use a GPU. No fork of it could use one."""
 OOM_SCORE = "RAY_worker_oom_score_adjustment"
@@ -94,6 +96,10 @@ def _can_fork() -> bool:
     return False
 
 
+def _has_gpu() -> bool:
+    return any(str(file).startswith(DEVICES) for file in Path("/dev").iterdir())
+
+
 def _target(file: Path) -> str:
     with suppress(OSError):  # the folder that is being read was open itself
         return os.readlink(file)
@@ -110,7 +116,7 @@ def _serve(listener: socket.socket, ended: int, several_workers: bool) -> NoRetu
         for standard in range(3):  # whoever reads what the driver writes is not kept waiting
             os.dup2(nothing, standard)
         os.close(nothing)
-        if several_workers:
+        if several_workers and not _has_gpu():
             importlib.import_module(FOR_SEVERAL_WORKERS)
         while True:
             ready, _, _ = select.select([listener.fileno(), ended], [], [])

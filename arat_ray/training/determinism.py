@@ -12,7 +12,7 @@ import torch
 WORKSPACE, BUFFERS = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 """What cuBLAS wants to be told before a process first multiplies matrices on a GPU, and torch asks after only then."""
 FILLING: Any = torch.utils.deterministic
-"""A module whose attribute makes torch write to new memory, so that what reads it always reads the same."""
+"""Torch's module with the switch `fill_uninitialized_memory`, of which its type stubs know nothing."""
 
 
 @contextmanager

@@ -218,13 +218,17 @@ def test_there_is_no_fork_server_where_forks_could_not_be_workers(case: dict[str
         assert not psutil.Process(process.pid).children()
 
 
-@pytest.mark.parametrize("several_workers", [False, True])
-def test_what_several_workers_need_is_there_where_trials_have_several(
-    start: Callable[..., subprocess.CompletedProcess[str]], several_workers: bool
+@pytest.mark.parametrize(
+    ("several_workers", "device", "is_there"),
+    [(False, "/dev/nvidia-none", False), (True, "/dev/nvidia-none", True), (True, "/dev/zero", False)],
+    ids=["one worker", "several workers", "several workers and a GPU"],
+)
+def test_what_several_workers_need_is_there_where_trials_have_several_and_no_gpu(
+    start: Callable[..., subprocess.CompletedProcess[str]], several_workers: bool, device: str, is_there: bool
 ) -> None:
-    with driver(several_workers=several_workers) as (_, server):
+    with driver(several_workers=several_workers, before=f"fork_server.DEVICES = {device!r}") as (_, server):
         found = json.loads(start(server, input="\n").stdout)
-    assert (found["preloaded"], found["for several workers"]) == (True, several_workers)
+    assert (found["preloaded"], found["for several workers"]) == (True, is_there)
 
 
 def test_a_server_outlives_those_who_ask_for_nonsense_or_go_away(
