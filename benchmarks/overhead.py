@@ -4,9 +4,9 @@
 
 Everything is the product's (searcher, trials, tables, Ray Tune, actors; Ray Train where a trial has several workers)
 but for the training loop, which sleeps a second and reports one row. Two trials run at a time. Beside it the same
-with a new process for each trial, as Tune does by default, and workers that are started in Ray's own way, all in one
-run. Each study is run by a process of its own, as a command is: importing torch and Ray, starting Ray and the first
-workers is counted in the whole; the columns after it begin when the first trial has ended.
+with a new process for each trial, as Tune does by default, as `arat_ray.tune` in Python starts workers, and as Ray
+does, all in one run. Each study is run by a process of its own, as a command is: importing torch and Ray, starting
+Ray and the first workers is counted in the whole; the columns after it begin when the first trial has ended.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 AT_ONCE = 2
+SERVERS = {"forked": "", "spawned": ", from Python", "none": ", without a fork server"}
+"""How workers start: forks of a fork server that a command has forked, or a new Python is, or in Ray's own way."""
 STUDY = """
 name: overhead
 train:
@@ -56,12 +58,16 @@ def sleep(train: Any, validate: Any, context: Any) -> None:
     context.report({"epoch": 1, "validation_images": 200, "epoch_s": time.perf_counter() - began, **goals}, False)
 
 
-def study(trials: int, workers: int, *, reuse: bool, forks: bool) -> tuple[float, float]:
+def study(trials: int, workers: int, *, reuse: bool, server: str) -> tuple[float, float]:
     """Seconds in all, and from the end of the first trial to that of the study; in this process."""
     from arat_ray.cluster import fork_server
 
     began = time.time()
-    with fork_server.started("local") if forks else nullcontext(), tempfile.TemporaryDirectory() as folder:
+    if server == "none":
+        fork_server.spawned = lambda **_: nullcontext()  # type: ignore[assignment]
+    several = workers > 1
+    forked = fork_server.started("local", several_workers=several) if server == "forked" else nullcontext()
+    with forked, tempfile.TemporaryDirectory() as folder:
         from ray import cloudpickle, tune
         from rich.console import Console
 
@@ -87,9 +93,9 @@ def study(trials: int, workers: int, *, reuse: bool, forks: bool) -> tuple[float
     return ended - began, ended - first
 
 
-def in_a_process(trials: int, workers: int, *, reuse: bool, forks: bool) -> tuple[float, float]:
+def in_a_process(trials: int, workers: int, *, reuse: bool, server: str) -> tuple[float, float]:
     """The same, in a process of its own."""
-    command = [sys.executable, __file__, "--one", json.dumps([trials, workers, reuse, forks])]
+    command = [sys.executable, __file__, "--one", json.dumps([trials, workers, reuse, server])]
     whole, after = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
     return whole, after
 
@@ -102,8 +108,8 @@ def main() -> None:
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        trials, workers, reuse, forks = options.one
-        print(json.dumps(study(trials, workers, reuse=reuse, forks=forks)))
+        trials, workers, reuse, server = options.one
+        print(json.dumps(study(trials, workers, reuse=reuse, server=server)))
         return
     lines = [
         "# What a study costs beside its training",
@@ -119,13 +125,13 @@ def main() -> None:
         ("the same, a new process for each", options.trials_anew, 1, False),
         ("two workers a trial, Ray Train", options.trials, 2, True),
     ]
-    ways = [(*kind, forks) for kind in kinds for forks in (True, False)]
-    for name, trials, workers, reuse, forks in ways:
-        whole, after = in_a_process(trials, workers, reuse=reuse, forks=forks)
+    ways = [(*kind, server) for kind in kinds for server in SERVERS]
+    for name, trials, workers, reuse, server in ways:
+        whole, after = in_a_process(trials, workers, reuse=reuse, server=server)
         ideal = trials / AT_ONCE
         beside = after / (trials - 1) * AT_ONCE - 1
         cells = [
-            name if forks else f"{name}, without the fork server",
+            f"{name}{SERVERS[server]}",
             trials,
             f"{ideal:.0f}",
             f"{whole:.1f}",

@@ -1,8 +1,9 @@
 """A fork server: the workers of a Ray that runs on this machine alone are forks of a process that has torch already.
 
-Ray starts each worker as a new Python, which then imports torch and pandas for seconds. Here the driver, as long as it
-has computed nothing, forks a process that only forks again, once for each worker; `worker_start` asks it to, in the
-place of Ray's `setup_worker`, and starts the worker in Ray's own way where it is not there. It ends with the driver.
+Ray starts each worker as a new Python, which then imports torch and pandas for seconds. Here a process only forks, once
+for each worker; `worker_start` asks it to, in the place of Ray's `setup_worker`, and starts the worker in Ray's own way
+where it is not there. A command forks it as long as it has computed nothing (`started`); for others, such as notebooks,
+it is a new Python that imports torch while Ray starts (`spawned`). It ends with the driver.
 
 Ray itself is imported after the fork: it reads settings of a worker, such as RAY_RAYLET_PID, once and then.
 """
@@ -10,6 +11,7 @@ Ray itself is imported after the fork: it reads settings of a worker, such as RA
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib
 import json
 import os
@@ -22,7 +24,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +42,16 @@ DEVICES = ("/dev/nvidia", "/dev/kfd")
 OOM_SCORE = "RAY_worker_oom_score_adjustment"
 LENGTH = struct.Struct("<I")
 """What precedes a request: its length, and with it the three files for standard input, output and error."""
+
+PROGRAM = """
+import json, os, sys
+if not sys.flags.safe_path:
+    sys.path[0] = os.path.dirname(sys.executable)
+from arat_ray.cluster import fork_server
+fork_server.serve_alone(**json.loads(sys.argv[1]))
+"""
+"""Of a new Python that is to be the server. As workers do, it imports what is installed, and nothing from where the
+driver runs."""
 
 _served: list[str] = []
 
@@ -66,16 +78,33 @@ def started(cluster: str | None, *, several_workers: bool = False) -> Iterator[N
     if not _can_fork():
         yield
         return
-    listener = socket.socket(socket.AF_UNIX)
+    with _server(functools.partial(_fork, several_workers)):
+        yield
+
+
+@contextmanager
+def spawned(*, several_workers: bool = False) -> Iterator[None]:
+    """Have a fork server in this block that is a program of its own, unless one is there; for any process on Linux.
+
+    Workers that ask before it is ready wait for it.
+    """
+    if sys.platform != "linux" or _served:
+        yield
+        return
+    with _server(functools.partial(_spawn, several_workers)):
+        yield
+
+
+@contextmanager
+def _server(start: Callable[[socket.socket, int, int], int]) -> Iterator[None]:
+    """Have the server in this block that `start` begins, for its process id: with what it listens on, and both ends of
+    a pipe, of which this process keeps the second one."""
     name = f"arat-ray-{secrets.token_hex(16)}"
-    listener.bind(f"\0{name}")
-    listener.listen(64)
-    ended, alive = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(alive)
-        _serve(listener, ended, several_workers)
-    listener.close()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen(64)
+        ended, alive = os.pipe()
+        pid = start(listener, ended, alive)
     os.close(ended)
     _served.append(name)
     try:
@@ -86,6 +115,27 @@ def started(cluster: str | None, *, several_workers: bool = False) -> Iterator[N
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)  # it may be importing still, and leaves nothing behind
             os.waitpid(pid, 0)
+
+
+def _fork(several_workers: bool, listener: socket.socket, ended: int, alive: int) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os.close(alive)
+        _serve(listener, ended, _needed(several_workers))
+    return pid
+
+
+def _spawn(several_workers: bool, listener: socket.socket, ended: int, alive: int) -> int:
+    modules = [*PRELOADED, *_needed(several_workers)]
+    given = {"listener": listener.fileno(), "ended": ended, "modules": modules}
+    for file in (listener.fileno(), ended):
+        os.set_inheritable(file, True)  # what others start meanwhile closes all but its own
+    return os.posix_spawn(sys.executable, [sys.executable, "-c", PROGRAM, json.dumps(given)], os.environ)
+
+
+def serve_alone(listener: int, ended: int, modules: Sequence[str]) -> NoReturn:
+    """Be the server that `spawned` begins."""
+    _serve(socket.socket(fileno=listener), ended, modules)
 
 
 def _can_fork() -> bool:
@@ -100,14 +150,19 @@ def _has_gpu() -> bool:
     return any(str(file).startswith(DEVICES) for file in Path("/dev").iterdir())
 
 
+def _needed(several_workers: bool) -> list[str]:
+    """Beside what all workers need."""
+    return [FOR_SEVERAL_WORKERS] if several_workers and not _has_gpu() else []
+
+
 def _target(file: Path) -> str:
     with suppress(OSError):  # the folder that is being read was open itself
         return os.readlink(file)
     return ""
 
 
-def _serve(listener: socket.socket, ended: int, several_workers: bool) -> NoReturn:
-    """Fork for each request until the other end of `ended` is closed, as it is when the driver is gone."""
+def _serve(listener: socket.socket, ended: int, modules: Sequence[str]) -> NoReturn:
+    """Import, and fork for each request until the other end of `ended` is closed, as it is when the driver is gone."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the driver
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -116,8 +171,10 @@ def _serve(listener: socket.socket, ended: int, several_workers: bool) -> NoRetu
         for standard in range(3):  # whoever reads what the driver writes is not kept waiting
             os.dup2(nothing, standard)
         os.close(nothing)
-        if several_workers and not _has_gpu():
-            importlib.import_module(FOR_SEVERAL_WORKERS)
+        for module in modules:
+            importlib.import_module(module)
+        if not _can_fork():
+            os._exit(1)
         while True:
             ready, _, _ = select.select([listener.fileno(), ended], [], [])
             if ended in ready:
@@ -139,6 +196,8 @@ def _answer(connection: socket.socket, own: tuple[socket.socket, int]) -> None:
         head, files, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
         (length,) = LENGTH.unpack(head)
         request = json.loads(_read(connection, length))
+        if _is_alone(connection):
+            return
         pid = os.fork()
         if pid == 0:
             own[0].close()
@@ -151,6 +210,12 @@ def _answer(connection: socket.socket, own: tuple[socket.socket, int]) -> None:
     finally:
         for file in files:
             os.close(file)
+
+
+def _is_alone(connection: socket.socket) -> bool:
+    """Whether nobody is at the other end any more: who waited for too long starts the worker otherwise."""
+    said, _, _ = select.select([connection], [], [], 0)
+    return bool(said) and not connection.recv(1, socket.MSG_PEEK)
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

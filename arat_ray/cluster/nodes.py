@@ -29,11 +29,14 @@ class PlacementError(ValueError):
 
 
 @contextmanager
-def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] = tell) -> Iterator[None]:
+def cluster(
+    address: str | None, *, verbose: bool, several_workers: bool = False, warn: Callable[[str], None] = tell
+) -> Iterator[None]:
     """Join the cluster at `address` or RAY_ADDRESS, or start one on this machine that ends with the block.
 
-    `warn` hears what the user should know. Raises ValueError where there is no cluster at the address or none can be
-    started, and KeyboardInterrupt when the process is told to stop meanwhile.
+    Trials that take `several_workers` start sooner where that is known. `warn` hears what the user should know. Raises
+    ValueError where there is no cluster at the address or none can be started, and KeyboardInterrupt when the process
+    is told to stop meanwhile.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
@@ -42,7 +45,7 @@ def cluster(address: str | None, *, verbose: bool, warn: Callable[[str], None] =
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told in one line, not in twenty
     if not address or address == "local":
-        with starting.own(verbose=verbose, warn=warn, **quiet):
+        with starting.own(verbose=verbose, warn=warn, several_workers=several_workers, **quiet):
             yield
         return
     if address != "auto":

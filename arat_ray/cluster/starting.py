@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
-from arat_ray.cluster import token
+from arat_ray.cluster import fork_server, token
 from arat_ray.cluster.parts import left_out
 from arat_ray.cluster.ray_internals import node as ray_node
 from arat_ray.cluster.ray_internals import psutil, ray_constants, replaced, services
@@ -61,26 +61,27 @@ class InstalledJobConfig(JobConfig):
 
 
 @contextmanager
-def own(*, verbose: bool, warn: Callable[[str], None], **options: Any) -> Iterator[None]:
-    """A Ray on this machine for the length of the block.
+def own(*, verbose: bool, warn: Callable[[str], None], several_workers: bool = False, **options: Any) -> Iterator[None]:
+    """A Ray on this machine for the length of the block; trials may take `several_workers`.
 
     Raises ValueError where it cannot be started, with what its log says, and KeyboardInterrupt when told to stop.
     """
     token.provide(warn)
-    folder = _started(options)
-    keep = True  # after an error that nobody expected
-    try:
-        yield
-        keep = verbose
-    except (ValueError, KeyboardInterrupt, SystemExit):
-        keep = verbose
-        raise
-    finally:
-        ray.shutdown()
-        if keep:
-            warn(f"Ray's logs are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    with fork_server.spawned(several_workers=several_workers):
+        folder = _started(options)
+        keep = True  # after an error that nobody expected
+        try:
+            yield
+            keep = verbose
+        except (ValueError, KeyboardInterrupt, SystemExit):
+            keep = verbose
+            raise
+        finally:
+            ray.shutdown()
+            if keep:
+                warn(f"Ray's logs are in {folder}")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _started(options: dict[str, Any]) -> Path:

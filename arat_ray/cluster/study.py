@@ -101,7 +101,7 @@ def run(
         try:
             with (
                 ending_with_ray(stop, save, warn),
-                nodes.cluster(address, verbose=verbose),
+                nodes.cluster(address, verbose=verbose, several_workers=experiment.resources.workers > 1),
                 interruptible(stop, save, console),
                 progress,
             ):

@@ -19,6 +19,7 @@ import pytest
 from arat_ray.cluster import fork_server, parts, worker_start
 from arat_ray.cluster.parts import WORKER_START, left_out
 from arat_ray.cluster.ray_internals import psutil, services
+from tests.cluster.studies import wait_until
 
 DRIVER = """
 import atexit, sys
@@ -28,7 +29,7 @@ fork_server.PRELOADED = ("colorsys",)
 fork_server.FOR_SEVERAL_WORKERS = "tabnanny"
 atexit.register(lambda: print("the driver ends", flush=True))
 {before}
-with fork_server.started({cluster}, several_workers={several_workers}):
+with {way}several_workers={several_workers}):
     print(fork_server.address(), flush=True)
     sys.stdin.read()
 """
@@ -47,6 +48,8 @@ print(json.dumps({
 print("heard", sys.stdin.readline(), file=sys.stderr, flush=True)
 sys.exit(7)
 """
+FORKED, SPAWNED = "fork_server.started({cluster}, ", "fork_server.spawned("
+BOTH = pytest.mark.parametrize("way", [FORKED, SPAWNED], ids=["a fork", "a new Python"])
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="to be another user takes root")
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no worker is a fork")
@@ -55,10 +58,16 @@ pytestmark = only_linux
 
 @contextmanager
 def driver(
-    *, cluster: str | None = None, before: str = "", several_workers: bool = False, **environment: str
+    *,
+    way: str = FORKED,
+    cluster: str | None = None,
+    before: str = "",
+    several_workers: bool = False,
+    **environment: str,
 ) -> Iterator[tuple[Any, str]]:
     """A driver in the middle of its block: its process, and the name of its fork server."""
-    program = DRIVER.format(cluster=repr(cluster), before=before, several_workers=several_workers)
+    block = way.format(cluster=repr(cluster))
+    program = DRIVER.format(way=block, before=before, several_workers=several_workers)
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
@@ -88,13 +97,14 @@ def start(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return started
 
 
+@BOTH
 def test_a_worker_is_a_fork_with_what_the_raylet_gives_it(
-    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, way: str
 ) -> None:
     context = {"command_prefix": [], "env_vars": {"TUNE_X": "1"}, "py_executable": sys.executable, "java_jars": []}
     given = [f"--serialized-runtime-env-context={json.dumps(context)}", "--language=PYTHON", "--node-id=ff"]
     environment = {"PATH": "/bin", "RAY_JOB_ID": "01000000", "odd": "\udcff ü"}
-    with driver(SECRET="of the driver") as (process, server):
+    with driver(way=way, SECRET="of the driver") as (process, server):
         done = start(server, *given, env=environment, cwd=tmp_path, input="a line\n", preexec_fn=_block_ctrl_c)
         found = json.loads(done.stdout)
         (forker,) = psutil.Process(process.pid).children()
@@ -114,10 +124,11 @@ def _block_ctrl_c() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 
+@BOTH
 def test_a_worker_ends_without_doing_what_the_driver_has_left_for_its_end(
-    start: Callable[..., subprocess.CompletedProcess[str]],
+    start: Callable[..., subprocess.CompletedProcess[str]], way: str
 ) -> None:
-    with driver() as (process, server):
+    with driver(way=way) as (process, server):
         done = start(server, input="\n")
         assert "the driver ends" not in done.stdout
         assert process.poll() is None
@@ -151,12 +162,14 @@ def test_a_worker_that_needs_more_than_variables_starts_in_rays_own_way(
     assert done.returncode == 0
 
 
+@BOTH
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_the_server_ends_with_its_driver_and_workers_start_in_rays_own_way_then(
-    end: signal.Signals, start: Callable[..., subprocess.CompletedProcess[str]]
+    end: signal.Signals, start: Callable[..., subprocess.CompletedProcess[str]], way: str
 ) -> None:
-    with driver() as (process, server):
+    with driver(way=way) as (process, server):
         (forker,) = psutil.Process(process.pid).children()
+        assert json.loads(start(server, input="\n").stdout)["preloaded"]
         os.kill(forker.pid, signal.SIGINT)  # a Ctrl-C
         assert json.loads(start(server, input="\n").stdout)["parent"] == forker.pid
         process.send_signal(end)
@@ -167,11 +180,12 @@ def test_the_server_ends_with_its_driver_and_workers_start_in_rays_own_way_then(
 
 
 @as_root
+@BOTH
 def test_the_server_forks_for_its_own_user_alone_and_a_worker_tells_nothing_to_another_users(
-    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, way: str
 ) -> None:
     request, answer = json.dumps(worker_start.request([str(tmp_path / "worker.py")])).encode(), b""
-    with driver() as (_, server), socket.socket(socket.AF_UNIX) as connection:
+    with driver(way=way) as (_, server), socket.socket(socket.AF_UNIX) as connection:
         with as_nobody():
             connection.connect(f"\0{server}")
         with suppress(ConnectionError):  # which the server may have closed by now
@@ -219,14 +233,73 @@ def test_there_is_no_fork_server_where_forks_could_not_be_workers(case: dict[str
 
 
 @pytest.mark.parametrize(
+    "before",
+    [
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
+        "sys.modules['ray'] = sys",
+        "device = open('/dev/zero')",
+        "import os; os.chdir({folder!r})",
+        "sys.path.insert(0, {folder!r})",
+    ],
+    ids=lambda before: before.partition(";")[0],
+)
+def test_a_server_that_is_a_program_of_its_own_is_there_whatever_the_driver_has_done(
+    before: str, start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "colorsys.py").write_text("raise SystemExit")  # as somebody's random.py is
+    before = before.format(folder=str(tmp_path))
+    with driver(way=SPAWNED, before=before) as (process, server):
+        found = json.loads(start(server, input="\n").stdout)
+        (forker,) = psutil.Process(process.pid).children()
+    assert (found["preloaded"], found["parent"]) == (True, forker.pid)
+
+
+def test_a_server_that_cannot_begin_leaves_the_workers_to_ray(
+    start: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    with driver(way=SPAWNED, before="fork_server.PRELOADED = ('no_such_module',)") as (process, server):
+        (forker,) = psutil.Process(process.pid).children()
+        assert start(server).stdout.startswith("set up")
+        wait_until(lambda: forker.status() == psutil.STATUS_ZOMBIE, 60, "its end")
+        assert start(server).stdout.startswith("set up")
+        assert process.poll() is None
+
+
+def test_no_second_server_is_begun() -> None:
+    with driver(way="fork_server.started(None), fork_server.spawned(") as (process, _):
+        assert len(psutil.Process(process.pid).children()) == 1
+
+
+def test_who_has_given_up_gets_no_worker(
+    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text("import time; time.sleep(1)")
+    (tmp_path / "other.py").write_text("import time; time.sleep(100)")
+    request = json.dumps(worker_start.request([str(tmp_path / "other.py")])).encode()
+    before = "fork_server.PRELOADED = ('slow',)"
+    with driver(way=SPAWNED, before=before, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path])) as (
+        process,
+        server,
+    ):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"\0{server}")
+            socket.send_fds(connection, [fork_server.LENGTH.pack(len(request))], [0, 1, 2])
+            connection.sendall(request)
+        assert json.loads(start(server, input="\n").stdout)["name"] == "__main__"  # answered after it
+        (forker,) = psutil.Process(process.pid).children()
+        wait_until(lambda: not forker.children(), 30, "the one that was answered, who alone is there")
+
+
+@BOTH
+@pytest.mark.parametrize(
     ("several_workers", "device", "is_there"),
     [(False, "/dev/nvidia-none", False), (True, "/dev/nvidia-none", True), (True, "/dev/zero", False)],
     ids=["one worker", "several workers", "several workers and a GPU"],
 )
 def test_what_several_workers_need_is_there_where_trials_have_several_and_no_gpu(
-    start: Callable[..., subprocess.CompletedProcess[str]], several_workers: bool, device: str, is_there: bool
+    start: Callable[..., subprocess.CompletedProcess[str]], several_workers: bool, device: str, is_there: bool, way: str
 ) -> None:
-    with driver(several_workers=several_workers, before=f"fork_server.DEVICES = {device!r}") as (_, server):
+    with driver(way=way, several_workers=several_workers, before=f"fork_server.DEVICES = {device!r}") as (_, server):
         found = json.loads(start(server, input="\n").stdout)
     assert (found["preloaded"], found["for several workers"]) == (True, is_there)
 
