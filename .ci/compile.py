@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 TESTS = """
@@ -45,8 +46,9 @@ def follow(environment: Path, installed: Path) -> None:
         is_last = installed.exists()
         for installer in set(environment.glob("lib/python3*/site-packages/*.dist-info/INSTALLER")) - done:
             done.add(installer)
-            for path in modules(installer.parent):
-                compileall.compile_file(path, quiet=2)  # a template that is no Python is passed over
+            with suppress(FileNotFoundError):  # pip replaces what came with the environment
+                for path in modules(installer.parent):
+                    compileall.compile_file(path, quiet=2)  # a template that is no Python is passed over
             if installer.parent.match("pytest-[0-9]*"):
                 subprocess.run([environment / "bin" / "python", "-c", TESTS], check=False)
         if is_last:
