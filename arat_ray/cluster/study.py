@@ -89,13 +89,13 @@ def run(
                 with nodes.cluster(address, verbose=verbose):
                     push_left(folder, console)
             report(console, f"all {total} trials of {folder} have ended already; more with --trials")
-            return Outcome(None, 0, saved=True)
+            return Outcome(None, 0, saved=record.pending == 0)
         progress = Progress(console, goals=experiment.maximize, total=total, ended=ended, epochs=experiment.base.epochs)
         recorder = Recorder(experiment, record, study_trials, progress, study_trials.curves)
         prospect.wants(study_trials, recorder.watch)
         stop = Stop(recorder.watch, record.disk)
         if stop.reason:
-            return Outcome(stop.reason, 0, saved=True, over=stop.over)
+            return Outcome(stop.reason, 0, saved=record.pending == 0, over=stop.over)
         limit = None if total is None else total - ended
         save = recorder.close
         try:

@@ -89,10 +89,16 @@ class StudyRecord:
         """They hear of each event that is taken from now on."""
 
     def begin(self, start: Mapping[str, Any]) -> None:
-        """Put down that the study is started, in study.yaml and study.json as well; OSError where that fails."""
+        """Put down that the study is started, in study.yaml and study.json as well; OSError where that fails.
+
+        Tables that had not come as far as the record, because a process was killed in between, do so now: nothing else
+        may follow.
+        """
         self.take({"study": start})
         self.segments.flush()
         description.write(self.study, self.state, self.segments.record)
+        if self.tables.pending:
+            self.flush(final=True)
 
     @property
     def is_empty(self) -> bool:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,10 +107,19 @@ def test_a_study_runs_to_its_end_prints_the_front_and_is_extended_after_its_data
     assert again.returncode == 0, again.stderr
     assert "all 2 trials" in again.stdout
     monkeypatch.setenv("ARAT_DATA", str(tmp_path / "elsewhere"))
+    study, before = file.parent / "results" / "small", tmp_path / "before"
+    for table in ("trials", "epochs"):
+        shutil.copytree(study / table, before / table)
     more = tune(file, "--trials", "3")
     assert more.returncode == 0, more.stderr
     assert_whole(file, trials=3)
-    assert_front_is_attacked(file.parent / "results" / "small")
+    for table in ("trials", "epochs"):  # as if the driver had been killed between the record and its tables
+        shutil.rmtree(study / table)
+        shutil.move(before / table, study)
+    again = tune_without_ray(file, "--trials", "3")
+    assert "all 3 trials" in again.stdout
+    assert_whole(file, trials=3)
+    assert_front_is_attacked(study)
     moving.parquet(tmp_path / "elsewhere/train.parquet", first=1, count=800)
     refused = tune_without_ray(file, "--trials", "4")
     assert refused.returncode == 2

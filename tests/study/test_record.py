@@ -18,6 +18,7 @@ from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.results.reading import Reading
 from arat_ray.results.table_folder import mark_of
+from arat_ray.study.folder import claim
 from arat_ray.study.record import StudyRecord
 from arat_ray.study.state import trial_id
 from tests.disks import fill, small_disk
@@ -155,6 +156,22 @@ def test_the_record_is_on_disk_before_the_tables_and_these_catch_up(make: Make, 
     assert resumed.state.trials[0].epochs == {0: 1, 1: 1, 2: 1}
     assert resumed.flush()
     assert (epochs_of(tmp_path), reader.read(tmp_path, "trials").num_rows) == ([0, 1, 2], 1)
+
+
+def test_a_start_brings_the_tables_to_where_the_record_is_though_nothing_follows(make: Make, tmp_path: Path) -> None:
+    killed = opened(tmp_path, make())
+    begin(killed)
+    report(killed, range(2))
+    assert killed.flush()
+    report(killed, range(2, 3))
+    end(killed, (0.9, 0.5))
+    assert killed.save()
+    (row,) = reader.read(tmp_path, "trials").to_pylist()
+    assert (epochs_of(tmp_path), row["status"]) == ([0, 1], "running")
+    with claim(tmp_path, make(), tmp_path / "study.yaml", kind="tune", resume=True) as resumed:
+        assert resumed.pending == 0
+    (row,) = reader.read(tmp_path, "trials").to_pylist()
+    assert (epochs_of(tmp_path), row["status"], row["on_front"]) == ([0, 1, 2], "complete", True)
 
 
 @pytest.mark.parametrize("saved", [0, 1, 5, 13, 29])
