@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from rich.console import Console
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
+from arat_ray.results.rows import EpochRow
 from arat_ray.study import single
+from arat_ray.training.context import Context
+from arat_ray.training.loop import fit
+from arat_ray.training.run import Train, Validate
 from tests.study.conftest import EXPERIMENT
 
 Make = Callable[..., Experiment]
@@ -46,6 +52,33 @@ def test_a_complete_run_is_left_as_it_is(make: Make, tmp_path: Path) -> None:
     before = tables(tmp_path / "small")
     assert "is complete already" in run(make().without_search(), tmp_path / "small", resume=True)
     assert tables(tmp_path / "small") == before
+
+
+def test_a_run_whose_process_died_between_its_record_and_its_tables_is_complete(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(train: Train, validate: Validate, context: Context) -> None:
+        def report(row: EpochRow, replayed: bool) -> bool:
+            context.report(row, replayed)
+            raise KeyboardInterrupt
+
+        fit(train, validate, dataclasses.replace(context, report=report))
+
+    folder = tmp_path / "small"
+    with monkeypatch.context() as patched:
+        patched.setattr(single, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(make().without_search(), folder)
+    for table in ("trials", "epochs"):
+        shutil.copytree(folder / table, tmp_path / table)
+    run(make().without_search(), folder, resume=True)
+    whole = tables(folder)
+    for table in ("trials", "epochs"):
+        shutil.rmtree(folder / table)
+        shutil.move(tmp_path / table, folder)
+    assert tables(folder) != whole
+    assert "is complete already" in run(make().without_search(), folder, resume=True)
+    assert tables(folder) == whole
 
 
 def test_a_run_that_diverges_is_recorded_and_raised(make: Make, tmp_path: Path) -> None:
