@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from arat_ray.exit_codes import BAD_INPUT, NOT_SAVED
-from arat_ray.storage.address import is_uri, path_of
+from arat_ray.storage.address import Mirrored, is_uri, path_of
 from arat_ray.text import line, nearest, plain
 
 if TYPE_CHECKING:
@@ -218,6 +218,6 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def shown(path: Path) -> Path:
-    """A path as short as the user would write it."""
+    """A path as short as the user would write it; that of a mirror stays, as it reads as its address."""
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return path.relative_to(here) if path.is_relative_to(here) and not isinstance(path, Mirrored) else path

@@ -70,10 +70,19 @@ def study(strategy: str, seed: int, results: Path) -> Path:
             trials = max(trials, ended + math.ceil(left * ended / _trained(folder)))
         arat_ray.tune(asked, results=results, trials=trials, resume=folder.exists())
         print(f"{asked.name}: {trials} trials, {_trained(folder)} epochs", flush=True)
-    if not reader.part_files(folder / "evaluations"):
+    if not _is_measured(folder):
         attack = asked.validation.attack
         arat_ray.Study(folder).evaluate(attack="pgd", epsilon=attack.epsilon, steps=20, split="test")
     return folder
+
+
+def _is_measured(folder: Path) -> bool:
+    """Whether all its complete trials were measured on the test images."""
+    if not reader.part_files(folder / "evaluations"):
+        return False
+    measured = {row["trial_id"] for row in reader.read(folder, "evaluations", ["trial_id"]).to_pylist()}
+    trials = reader.read(folder, "trials", ["trial_id", "status"]).to_pylist()
+    return measured >= {row["trial_id"] for row in trials if row["status"] == "complete"}
 
 
 def _trained(folder: Path) -> int:
@@ -169,7 +178,7 @@ def main() -> None:
     runs: dict[str, list[Run]] = {}
     for strategy in STRATEGIES:
         folders = sorted(options.results.glob(f"{strategy}-*"))
-        finished = [folder for folder in folders if reader.part_files(folder / "evaluations")]
+        finished = [folder for folder in folders if _is_measured(folder)]
         if finished:
             runs[strategy] = [read(folder, budget) for folder in finished]
     lines = list(report(runs, budget))

@@ -31,7 +31,11 @@ def arat_ray(*arguments: str, code: int = 0) -> Result:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment, for commands that are typed where the mirrors lie below, as below a home."""
+    assert address  # whose machine has its mirrors in a place of its own
+    root().parent.mkdir(parents=True)
+    monkeypatch.chdir(root().parent)
     path = tmp_path / "small.yaml"
     train: dict[str, Any] = EXPERIMENT["train"] | {"epochs": 2}
     path.write_text(yaml.safe_dump(EXPERIMENT | {"train": train}))
