@@ -157,7 +157,7 @@ def _sampler_problems(experiment: Experiment) -> Iterator[str]:
     if experiment.validation.split == "test" and chosen:
         yield f"validate.split: test would choose {chosen[0]} on the test images; use split: validation"
     if experiment.sampler is None:
-        yield "sampler: missing; write `sampler: {name: tpe, seed: 0}`"
+        yield "sampler: missing; write `sampler: {name: curves, seed: 0}`"
         return
     if experiment.sampler.name == "grid":
         if experiment.first:

@@ -49,7 +49,7 @@ GRID_AT_MOST = 100_000
 class Sampler(Spec):
     """How the search proposes its next trial."""
 
-    name: Literal["curves", "tpe", "nsga2", "gp", "random", "grid"] = "tpe"
+    name: Literal["curves", "tpe", "nsga2", "gp", "random", "grid"] = "curves"
     seed: int = Field(0, ge=0)
     """Of what is drawn at random."""
 
@@ -152,7 +152,7 @@ class Experiment(Spec):
     """Bounds on numbers of `trials`, or of the last row of `epochs`; a complete trial that breaks one is infeasible
     and on no front."""
     sampler: Sampler | None = None
-    """How the next trial is proposed; by default tpe where there is a search."""
+    """How the next trial is proposed; a search needs one."""
     early_stopping: EarlyStopping | None = None
     """Ends trials that are not worth their epochs; without it all run to their end."""
     budget: Budget = Budget()

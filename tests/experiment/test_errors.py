@@ -105,7 +105,7 @@ BAD = {  # what is wrong -> (text in the good file, what stands there instead, w
     "syntax": ("epochs: 2", "epochs: [2", "line 7, column 13: "),
     "grid": ("name: tpe", "name: grid", "search.method.invariance_weight: a grid needs `choice`, not an interval"),
     "no budget": ("budget: {trials: 4}\n", "", "budget: missing; write `budget: {trials: 64}`"),
-    "no sampler": ("sampler: {name: tpe, seed: 0}\n", "", "sampler: missing; write `sampler: {name: tpe, seed: 0}`"),
+    "no sampler": ("sampler: {name: tpe, seed: 0}\n", "", "sampler: missing; write `sampler: {name: curves, seed: 0}`"),
     "half a gpu": ("workers: 1", "workers: 2, gpus_per_worker: 0.5", "resources: gpus_per_worker 0.5 with 2 workers"),
     "uneven": ("workers: 1", "workers: 3", "train: batch_size 64 cannot be shared out over 3 workers"),
     "long in bytes": (
