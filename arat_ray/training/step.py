@@ -30,7 +30,9 @@ class TrainingStep:
 
     def __init__(self, train: Train, method: Method, optimizer: Optimizer, context: Context) -> None:
         self.train, self.method, self.optimizer, self.context = train, method, optimizer, context
-        self.replica: nn.Module = DistributedDataParallel(method) if context.world_size > 1 else method
+        is_shared = context.world_size > 1
+        self.replica: nn.Module = DistributedDataParallel(method) if is_shared else method
+        self._statistics = [each for each in method.buffers() if each.is_floating_point()] if is_shared else []
 
     def __call__(self, x: Tensor, y: Tensor, noise: Noise, watch: Stopwatch, *, perturbs_weights: bool) -> Tensor:
         """One update: [adversarial, clean, invariance loss, right clean, right adversarial], NaN where not computed.
@@ -38,6 +40,7 @@ class TrainingStep:
         x [N, C, H, W] and y [N] are this worker's share of the batch; `watch` takes the time of the attack.
         """
         train, part, numbers = self.train, self.context.part, self.train.precision
+        self.share_statistics()
         with part("attack"), watch.running(), rounding(numbers.attack), self._autocast(numbers.attack):
             x, x_adv = (x, x) if train.attack is None else self.method.perturb(x, y, train.attack, noise)
         with rounding(numbers.update), ExitStack() as stack:
@@ -61,6 +64,22 @@ class TrainingStep:
                 for logits in (losses.logits_clean, losses.logits_adv)
             ]
             return torch.stack([*losses[:3], *right]).double()
+
+    @torch.no_grad()
+    def share_statistics(self) -> None:
+        """Give all workers the norms' running statistics that the first one has, which are those that are saved.
+
+        Each worker's batch norm has moved its own on by its share of the batch. What attacks or is measured in eval
+        mode would else be another network on each worker, and another one after the run was resumed.
+        """
+        if not self._statistics:
+            return
+        flat = torch.cat([each.flatten().double() for each in self._statistics])
+        shared = self.context.sum(flat if self.context.rank == 0 else torch.zeros_like(flat))
+        for each, value in zip(
+            self._statistics, shared.split([each.numel() for each in self._statistics]), strict=True
+        ):
+            each.copy_(value.view_as(each))
 
     def _perturbed_weights(self, x: Tensor, x_adv: Tensor, y: Tensor) -> AbstractContextManager[None]:
         assert self.train.weight_perturbation is not None

@@ -101,6 +101,7 @@ class Trainer:
                         with context.part("average"):
                             self.average.update(self.method, step=(epoch - 1) * self.steps + step + 1)
                 self.alive()
+        self.step.share_statistics()
         state.sums[-1] = sum((~value.isfinite()).any() for value in self.method.parameters())
         row = training_row(state, train, steps=self.steps, rate=rate, balance=self.method.balance)
         measured = self._diagnose(epoch)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from arat_ray.digests import sha256_of
+from arat_ray.evaluation import accuracy
 from arat_ray.training import checkpoint
 from arat_ray.training.context import Context
 from arat_ray.training.epoch_row import DivergenceError
@@ -169,12 +170,12 @@ def test_a_plainly_trained_network_is_accurate_and_not_robust(tmp_path: Path) ->
     assert rows[-1]["validation_robust_accuracy"] < 0.03
 
 
-def worker(rank: int, folder: Path, spec: Train) -> None:
+def worker(rank: int, folder: Path, spec: Train, stop_after: int = 0) -> None:
     rows: list[Row] = []
 
     def report(row: Row, replayed: bool) -> bool:
         rows.append(row)
-        return False
+        return bool(row["epoch"] == stop_after)
 
     with group(rank, folder):
         fit(spec, VALIDATE, Context(folder, report, rank=rank, world_size=2))
@@ -231,6 +232,35 @@ def test_two_workers_equal_one_up_to_rounding(fields: dict[str, Any], tmp_path: 
     for name, value in (one.average or {"method": {}})["method"].items():
         assert two.average is not None
         torch.testing.assert_close(two.average["method"][name], value, rtol=0.05, atol=5e-3)
+
+
+def test_two_workers_whose_batch_norms_are_their_own_go_on_to_the_bit_and_measure_what_is_saved(tmp_path: Path) -> None:
+    """Attacks and balance are of eval mode, in which a batch norm uses its running statistics."""
+    spec = make(epochs=3, method=ARAT | {"attack_norm": "eval"})
+    whole = train_on_two(spec, tmp_path / "whole")
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    assert both(worker, folder, spec, 1) == [0, 0]
+    assert state(folder).epoch == 1
+    (folder / "rendezvous").unlink()
+    assert both(worker, folder, spec) == [0, 0]
+    again = json.loads((folder / "rows-0.json").read_text())
+    timing = {"epoch_s", "attack_s", "images_per_s"}
+    for mine, theirs in zip(again, whole, strict=True):
+        assert {k: v for k, v in mine.items() if k not in timing} == {
+            k: v for k, v in theirs.items() if k not in timing
+        }
+    assert_same_bits(state(folder).method, state(tmp_path / "whole").method)
+    measured = accuracy.evaluate(
+        folder / checkpoint.LAST,
+        split="validation",
+        attack=VALIDATE.attack,
+        images=VALIDATE.images,
+        seed=VALIDATE.seed,
+        batch_size=VALIDATE.batch_size,
+        device=torch.device("cpu"),
+    )
+    assert measured.clean.accuracy == again[-1]["validation_clean_accuracy"]
 
 
 def test_a_run_of_two_workers_is_resumed_by_one(tmp_path: Path) -> None:
