@@ -56,7 +56,7 @@ FAULTS = (
     Fault(injected.disk_full, place="disk"),
     Fault(injected.bucket_refuses, place="bucket"),
     Fault(injected.bucket_hangs, place="bucket"),
-    Fault(injected.bucket_gone_at_the_end, place="bucket", after=2 * EPOCHS - 3),
+    Fault(injected.bucket_gone_at_the_end, place="bucket", after=EPOCHS + 2),
     Fault(injected.last_node_killed),
     Fault(injected.node_drained, nodes=2),
     Fault(injected.node_killed, nodes=2),
