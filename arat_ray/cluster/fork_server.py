@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import traceback
@@ -52,6 +53,10 @@ fork_server.serve_alone(**json.loads(sys.argv[1]))
 """
 """Of a new Python that is to be the server. As workers do, it imports what is installed, and nothing from where the
 driver runs."""
+
+Start = Callable[[socket.socket, int, int], Callable[[], None]]
+"""Begins a server, with what it listens on and both ends of a pipe, of which this process keeps the second one; how to
+end it."""
 
 _served: list[str] = []
 
@@ -86,7 +91,7 @@ def started(cluster: str | None, *, several_workers: bool = False) -> Iterator[N
 def spawned(*, several_workers: bool = False) -> Iterator[None]:
     """Have a fork server in this block that is a program of its own, unless one is there; for any process on Linux.
 
-    Workers that ask before it is ready wait for it.
+    Workers that ask before it is ready wait for it, a minute at most.
     """
     if sys.platform != "linux" or _served:
         yield
@@ -96,41 +101,67 @@ def spawned(*, several_workers: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _server(start: Callable[[socket.socket, int, int], int]) -> Iterator[None]:
-    """Have the server in this block that `start` begins, for its process id: with what it listens on, and both ends of
-    a pipe, of which this process keeps the second one."""
-    name = f"arat-ray-{secrets.token_hex(16)}"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"\0{name}")
-        listener.listen(64)
-        ended, alive = os.pipe()
-        pid = start(listener, ended, alive)
-    os.close(ended)
+def _server(start: Start) -> Iterator[None]:
+    """Have the server in this block that `start` begins; where it cannot, workers start in Ray's own way."""
+    begun = _begun(start)
+    if begun is None:
+        yield
+        return
+    name, alive, end = begun
     _served.append(name)
     try:
         yield
     finally:
         _served.remove(name)
         os.close(alive)
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)  # it may be importing still, and leaves nothing behind
-            os.waitpid(pid, 0)
+        end()  # it may be importing still, and leaves nothing behind
 
 
-def _fork(several_workers: bool, listener: socket.socket, ended: int, alive: int) -> int:
+def _begun(start: Start) -> tuple[str, int, Callable[[], None]] | None:
+    """The name of a new server, what it lives as long as, and how to end it; None where there is no room for one."""
+    name = f"arat-ray-{secrets.token_hex(16)}"
+    ended, alive = os.pipe()
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"\0{name}")
+            listener.listen(64)
+            return name, alive, start(listener, ended, alive)
+    except OSError:
+        os.close(alive)
+        return None
+    finally:
+        os.close(ended)
+
+
+def _fork(several_workers: bool, listener: socket.socket, ended: int, alive: int) -> Callable[[], None]:
     pid = os.fork()
     if pid == 0:
         os.close(alive)
         _serve(listener, ended, _needed(several_workers))
-    return pid
+
+    def end() -> None:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    return end
 
 
-def _spawn(several_workers: bool, listener: socket.socket, ended: int, alive: int) -> int:
-    modules = [*PRELOADED, *_needed(several_workers)]
-    given = {"listener": listener.fileno(), "ended": ended, "modules": modules}
-    for file in (listener.fileno(), ended):
-        os.set_inheritable(file, True)  # what others start meanwhile closes all but its own
-    return os.posix_spawn(sys.executable, [sys.executable, "-c", PROGRAM, json.dumps(given)], os.environ)
+def _spawn(several_workers: bool, listener: socket.socket, ended: int, alive: int) -> Callable[[], None]:
+    given = {"listener": listener.fileno(), "ended": ended, "modules": [*PRELOADED, *_needed(several_workers)]}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, json.dumps(given)],
+        pass_fds=(listener.fileno(), ended),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+
+    return end
 
 
 def serve_alone(listener: int, ended: int, modules: Sequence[str]) -> NoReturn:
@@ -204,7 +235,10 @@ def _answer(connection: socket.socket, own: tuple[socket.socket, int]) -> None:
             os.close(own[1])
             connection.close()
             _become(request, files)
-        connection.sendall(str(pid).encode())
+        try:
+            connection.sendall(str(pid).encode())
+        except OSError:  # who asked has just given up, and starts it otherwise
+            os.kill(pid, signal.SIGKILL)
     except (OSError, ValueError, struct.error):  # one that asked is gone, or has said something else
         return
     finally:

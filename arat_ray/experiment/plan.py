@@ -98,7 +98,7 @@ def describe(experiment: Experiment) -> Iterator[str]:
         bounds = ", ".join(f"{column} {bound}" for column, bound in experiment.constraints.items())
         yield f"  constraints: {bounds}"
     if experiment.sampler and experiment.sampler.name == "gp" and any(each.when for each in experiment.search.values()):
-        yield "    note: gp draws at random what has a `when`, and models what all trials have; tpe models both"
+        yield "    note: gp draws at random what has a `when`, and models what all trials have; curves models both"
     if experiment.sampler and experiment.sampler.name == "curves" and (few := _few_combinations(experiment)):
         yield f"    note: {few} combinations of choices in all; a model learns little of so few, grid tries them all"
     if stopping := experiment.early_stopping:
@@ -108,9 +108,9 @@ def describe(experiment: Experiment) -> Iterator[str]:
         if experiment.constraints and stopping.name == "pareto_asha":
             yield f"    note: {stopping.name} ranks by the goals alone, constraints do not spare a trial"
         if experiment.sampler and experiment.sampler.name == "nsga2":
-            yield "    note: nsga2 breeds from complete trials only, of which few are left; tpe begins after five"
+            yield "    note: nsga2 breeds from complete trials only, of which few are left; curves learns from all"
         if experiment.sampler and experiment.sampler.name == "gp":
-            yield "    note: gp models complete trials only, and waits for ten; tpe begins after five"
+            yield "    note: gp models complete trials only, and waits for ten; curves learns from all"
     resources = experiment.resources
     yield (
         f"  each trial: {resources.workers} worker(s) with {resources.cpus_per_worker:g} CPU and "

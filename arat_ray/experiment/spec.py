@@ -253,7 +253,7 @@ class Experiment(Spec):
                 raise ValueError(f"search.{path}: a grid needs `choice`, not an interval")
         combinations = math.prod(len(domain.probes) for domain in self.search.values())
         if combinations > GRID_AT_MOST:
-            raise ValueError(f"sampler: a grid of {combinations} combinations; use tpe or random for so many")
+            raise ValueError(f"sampler: a grid of {combinations} combinations; use curves or random for so many")
         seen = set()
         for labels in itertools.product(*(domain.probes for domain in self.search.values())):
             sampled: Sampled = {}

@@ -32,7 +32,8 @@ class TrainingStep:
         self.train, self.method, self.optimizer, self.context = train, method, optimizer, context
         is_shared = context.world_size > 1
         self.replica: nn.Module = DistributedDataParallel(method) if is_shared else method
-        self._statistics = [each for each in method.buffers() if each.is_floating_point()] if is_shared else []
+        differ = is_shared and not train.sync_batch_norm
+        self._statistics = [each for each in method.buffers() if each.is_floating_point()] if differ else []
 
     def __call__(self, x: Tensor, y: Tensor, noise: Noise, watch: Stopwatch, *, perturbs_weights: bool) -> Tensor:
         """One update: [adversarial, clean, invariance loss, right clean, right adversarial], NaN where not computed.

@@ -237,7 +237,6 @@ def test_there_is_no_fork_server_where_forks_could_not_be_workers(case: dict[str
     [
         "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()",
         "sys.modules['ray'] = sys",
-        "device = open('/dev/zero')",
         "import os; os.chdir({folder!r})",
         "sys.path.insert(0, {folder!r})",
     ],
@@ -254,15 +253,29 @@ def test_a_server_that_is_a_program_of_its_own_is_there_whatever_the_driver_has_
     assert (found["preloaded"], found["parent"]) == (True, forker.pid)
 
 
+@pytest.mark.parametrize("module", ["no_such_module", "threaded"])
 def test_a_server_that_cannot_begin_leaves_the_workers_to_ray(
-    start: Callable[..., subprocess.CompletedProcess[str]],
+    module: str, start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    with driver(way=SPAWNED, before="fork_server.PRELOADED = ('no_such_module',)") as (process, server):
+    """One lacks what workers need, of the other no fork could be a worker."""
+    thread = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    (tmp_path / "threaded.py").write_text(thread)
+    path, before = os.pathsep.join([str(tmp_path), *sys.path]), f"fork_server.PRELOADED = ({module!r},)"
+    with driver(way=SPAWNED, before=before, PYTHONPATH=path) as (process, server):
         (forker,) = psutil.Process(process.pid).children()
         assert start(server).stdout.startswith("set up")
         wait_until(lambda: forker.status() == psutil.STATUS_ZOMBIE, 60, "its end")
         assert start(server).stdout.startswith("set up")
         assert process.poll() is None
+
+
+def test_where_no_process_can_be_started_there_is_no_server_and_nothing_is_left_open() -> None:
+    opened = "len(os.listdir('/proc/self/fd'))"
+    before = f"import os; sys.executable = '/no/such/python'; files = {opened}"
+    way = f"fork_server.spawned():\n    print({opened} - files)\nwith fork_server.spawned("
+    with driver(way=way, before=before) as (process, first):
+        assert process.stdout is not None
+        assert (first, process.stdout.readline()) == ("0", "None\n")
 
 
 def test_no_second_server_is_begun() -> None:
@@ -273,7 +286,8 @@ def test_no_second_server_is_begun() -> None:
 def test_who_has_given_up_gets_no_worker(
     start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    (tmp_path / "slow.py").write_text("import time; time.sleep(1)")
+    closed = tmp_path / "closed"
+    (tmp_path / "slow.py").write_text(f"import os, time\nwhile not os.path.exists({str(closed)!r}): time.sleep(0.05)")
     (tmp_path / "other.py").write_text("import time; time.sleep(100)")
     request = json.dumps(worker_start.request([str(tmp_path / "other.py")])).encode()
     before = "fork_server.PRELOADED = ('slow',)"
@@ -285,6 +299,7 @@ def test_who_has_given_up_gets_no_worker(
             connection.connect(f"\0{server}")
             socket.send_fds(connection, [fork_server.LENGTH.pack(len(request))], [0, 1, 2])
             connection.sendall(request)
+        closed.touch()
         assert json.loads(start(server, input="\n").stdout)["name"] == "__main__"  # answered after it
         (forker,) = psutil.Process(process.pid).children()
         wait_until(lambda: not forker.children(), 30, "the one that was answered, who alone is there")
