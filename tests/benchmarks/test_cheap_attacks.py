@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cheap_attacks
 import numpy as np
 import pytest
 from cheap_attacks import AGAIN, FULL, SPACE, at_cost, curve, kinds, report, runs, told
@@ -39,7 +40,10 @@ def test_a_correlation_is_that_of_ranks_and_between_two_epochs_in_proportion_to_
     assert at_cost(np.array([0.2, 0.6, 1.0]), found, 0.4) == pytest.approx((found[0] + found[1]) / 2)
 
 
-def test_the_report_sets_a_cheap_attack_beside_the_full_one_at_its_cost_and_counts_who_collapsed() -> None:
+def test_the_report_sets_a_cheap_attack_beside_the_full_one_at_its_cost_and_counts_who_collapsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cheap_attacks, "RESAMPLED", 50)
     draw = np.random.default_rng(1)
     end = draw.uniform(0.2, 0.9, (30, 2))
     full = np.stack([end - np.abs(draw.normal(0, spread, end.shape)) for spread in (0.5, 0.2, 0.0)], axis=1)
