@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import resource
 import shlex
@@ -102,6 +103,15 @@ def test_help_shows_an_example(verb: str) -> None:
     result = call(verb, "--help")
     assert result.exit_code == 0
     assert f"Example: arat-ray {verb} " in result.output
+
+
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_threads_that_wait_leave_their_core_to_others_unless_told_otherwise(policy: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": policy} if policy else {})
+    command = [sys.executable, "-c", "from arat_ray.cli import main; main()", "layers", "tiny"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    assert re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", told) == [policy or "PASSIVE"]
 
 
 def test_version_and_the_list_of_commands() -> None:

@@ -60,10 +60,9 @@ def cluster(
 
 
 def _join(address: str, quiet: dict[str, Any]) -> None:
-    variables = {name: value for name, value in (ENVIRONMENT | server()).items() if name not in _of_job()}
     job = {} if "://" in address else {"job_config": starting.InstalledJobConfig()}
     try:
-        ray.init(address=address, runtime_env={"env_vars": variables}, **job, **quiet)
+        ray.init(address=address, runtime_env={"env_vars": variables()}, **job, **quiet)
     except AuthenticationError as error:
         raise ValueError(f"the Ray cluster at {address} wants another token; copy its own to {PLACES}") from error
     except ConnectionError as error:
@@ -76,6 +75,12 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
         raise ValueError(
             f"{address} finds no Ray that can be joined ({reason}); write its address, host:port"
         ) from error
+
+
+def variables() -> dict[str, str]:
+    """That workers on all nodes of a cluster that was joined are given: what this process has chosen."""
+    ours = {name: os.environ[name] for name in ENVIRONMENT} | server()
+    return {name: value for name, value in ours.items() if name not in _of_job()}
 
 
 def _joined(address: str) -> str:

@@ -5,9 +5,12 @@
 
 A study is one strategy and one seed of real.yaml: all begin with the same known point, and train until its budget, in
 whole trials' worth of epochs, is spent. Device time is counted in epochs, which cost the same in all trials and do not
-depend on what else a machine is doing. What counts is the hypervolume of the front among the trials that had ended by
-then: on validation images, and on test images of the members that validation chose. A study that is there is not run
-again, an interrupted one goes on; the report is made of those that are there.
+depend on what else a machine is doing; the seconds that epochs took and the time that passed, which do, stand beside
+them. What counts is the hypervolume of the front among the trials that had ended by then: on validation images, and on
+test images of the members that validation chose, under PGD-20, and of the members at the end under AutoAttack. A study
+that is there is not run again, an interrupted one goes on; the report is made of those that are there.
+
+    ARAT_DATA=FOLDER python benchmarks/search/real.py --space benchmarks/search/cifar10.yaml --results results/cifar10
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ import arat_ray
 from arat_ray.experiment.config import load
 from arat_ray.experiment.early_stopping import EarlyStopping, ExpectedGain, ParetoAsha
 from arat_ray.experiment.spec import Experiment, Sampler
+from arat_ray.frontier import evaluations
 from arat_ray.frontier.dominance import hypervolume, non_dominated
 from arat_ray.results import reader
 
-HERE = Path(__file__).parent
+SPACE = Path(__file__).parent / "real.yaml"
 STRATEGIES: Mapping[str, tuple[str, Literal["random", "tpe", "curves"], EarlyStopping | None]] = {
     "random": ("random", "random", None),
     "tpe": ("TPE + pareto_asha", "tpe", ParetoAsha(name="pareto_asha", min_epochs=1, reduction_factor=3)),
@@ -43,46 +47,75 @@ Floats = npt.NDArray[np.float64]
 class Run(NamedTuple):
     """One study: its trials in the order in which they were complete."""
 
+    names: list[str]
+    """[N]"""
     epochs: Floats
     """[N]: trained by all trials when each was complete."""
     validation: Floats
     """[N, 2]"""
     test: Floats
-    """[N, 2]"""
+    """[N, 2]: under PGD-20."""
+    attacked: Floats
+    """[N, 2]: under AutoAttack; NaN where it was not run."""
     trials: int
     """That ended within the budget, whole or stopped."""
+    device_s: float
+    """That these took, all workers together."""
+    wall_s: float
+    """From the first one's beginning to the last one's end."""
 
 
-def experiment(strategy: str, seed: int) -> Experiment:
-    """real.yaml with a strategy's sampler and early stopping."""
+def experiment(strategy: str, seed: int, space: Path = SPACE) -> Experiment:
+    """A search space with a strategy's sampler and early stopping."""
     _, sampler, stopping = STRATEGIES[strategy]
     update = {"name": f"{strategy}-{seed}", "sampler": Sampler(name=sampler, seed=seed), "early_stopping": stopping}
-    return load(HERE / "real.yaml").model_copy(update=update)
+    return load(space).model_copy(update=update)
 
 
-def study(strategy: str, seed: int, results: Path) -> Path:
-    """Run a study until its budget is spent, and measure its trials on the test images; where it is, as it is."""
-    asked = experiment(strategy, seed)
+def study(asked: Experiment, results: Path, *, images: int | None, attacked: int | None) -> Path:
+    """Run a study until its budget is spent, and measure its trials on test images; where it is, as it is.
+
+    So many `images`, drawn by class, under PGD-20, and `attacked` ones under AutoAttack; None is all.
+    """
     folder = results / asked.name
-    trials = budget = asked.budget.trials or 0
-    while (left := budget * asked.base.epochs - _trained(folder)) > 0:
+    trials, budget = asked.budget.trials or 0, _budget(asked)
+    while (left := budget - _trained(folder)) > 0:
         if ended := _ended(folder):
             trials = max(trials, ended + math.ceil(left * ended / _trained(folder)))
         arat_ray.tune(asked, results=results, trials=trials, resume=folder.exists())
         print(f"{asked.name}: {trials} trials, {_trained(folder)} epochs", flush=True)
-    if not _is_measured(folder):
-        attack = asked.validation.attack
-        arat_ray.Study(folder).evaluate(attack="pgd", epsilon=attack.epsilon, steps=20, split="test")
+    epsilon = asked.validation.attack.epsilon
+    if not _complete(folder) <= _accuracies(folder, "pgd-20").keys():
+        arat_ray.Study(folder).evaluate(attack="pgd", epsilon=epsilon, steps=20, split="test", images=images)
+    run = read(folder, budget)
+    for member in np.flatnonzero(non_dominated(run.validation)):
+        if np.isnan(run.attacked[member]).any():
+            path = folder / "checkpoints" / run.names[member] / "last.pt"
+            arat_ray.evaluate(path, attack="autoattack", epsilon=epsilon, split="test", images=attacked)
     return folder
 
 
+def _budget(asked: Experiment) -> int:
+    """In epochs."""
+    return (asked.budget.trials or 0) * asked.base.epochs
+
+
+def _complete(folder: Path) -> set[str]:
+    rows = reader.read(folder, "trials", ["trial_id", "status"]).to_pylist()
+    return {row["trial_id"] for row in rows if row["status"] == "complete"}
+
+
+def _accuracies(folder: Path, attack: str) -> dict[str, tuple[float, float]]:
+    """Clean and robust, by the trial's name."""
+    rows = (row for row in evaluations.read(folder) if row.attack == attack)
+    return {row.trial_id: (row.clean_correct / row.images, row.correct / row.images) for row in rows}
+
+
 def _is_measured(folder: Path) -> bool:
-    """Whether all its complete trials were measured on the test images."""
+    """Whether a study was run and measured to its end."""
     if not reader.part_files(folder / "evaluations"):
         return False
-    measured = {row["trial_id"] for row in reader.read(folder, "evaluations", ["trial_id"]).to_pylist()}
-    trials = reader.read(folder, "trials", ["trial_id", "status"]).to_pylist()
-    return measured >= {row["trial_id"] for row in trials if row["status"] == "complete"}
+    return _complete(folder) <= _accuracies(folder, "pgd-20").keys() and bool(_accuracies(folder, "autoattack"))
 
 
 def _trained(folder: Path) -> int:
@@ -99,19 +132,22 @@ def _ended(folder: Path) -> int:
 def read(folder: Path, budget: int) -> Run:
     """What a study had reached; `budget` in epochs."""
     trials = {row["trial_id"]: row for row in reader.read(folder, "trials").to_pylist()}
-    accuracies: dict[str, dict[bool, float]] = {}
-    for row in reader.read(folder, "evaluations").to_pylist():
-        accuracies.setdefault(row["trial_id"], {})[row["attack"] == "none"] = row["accuracy"]
+    test, attacked = (_accuracies(folder, attack) for attack in ("pgd-20", "autoattack"))
     order = reader.read(folder, "epochs", ["trial_id"]).to_pylist()[:budget]
     last = {row["trial_id"]: i + 1 for i, row in enumerate(order)}
     trained = Counter(row["trial_id"] for row in order)
     ended = [name for name in last if trained[name] == trials[name]["epochs_done"]]
     whole = sorted((name for name in ended if trials[name]["status"] == "complete"), key=lambda name: last[name])
+    began, done = ([trials[name][column] for name in ended] for column in ("started_at", "ended_at"))
     return Run(
+        whole,
         np.array([last[name] for name in whole], dtype=np.float64),
         np.array([[trials[name]["clean_accuracy"], trials[name]["robust_accuracy"]] for name in whole]),
-        np.array([[accuracies[name][True], accuracies[name][False]] for name in whole]),
+        np.array([test[name] for name in whole]),
+        np.array([attacked.get(name, (math.nan, math.nan)) for name in whole]),
         len(ended),
+        sum(trials[name]["device_s"] for name in ended),
+        (max(done) - min(began)).total_seconds(),
     )
 
 
@@ -124,19 +160,26 @@ def reached(run: Run, epochs: float) -> tuple[float, float]:
     return hypervolume(run.validation[there][front], [0, 0]), hypervolume(run.test[there][front], [0, 0])
 
 
+def under_autoattack(run: Run) -> float:
+    """Hypervolume of the front at the end, on test images; NaN where a member was not attacked."""
+    members = run.attacked[non_dominated(run.validation)]
+    return math.nan if np.isnan(members).any() else hypervolume(members, [0, 0])
+
+
 def when(run: Run, goal: float, budget: int) -> float:
     """The share of the budget after which a hypervolume on validation was reached; infinite where it never was."""
     moments = (epochs for epochs in run.epochs.tolist() if reached(run, epochs)[0] >= goal)
     return next(moments, math.inf) / budget
 
 
-def report(runs: Mapping[str, Sequence[Run]], budget: int) -> Iterator[str]:
-    """The tables; `budget` in epochs."""
+def report(runs: Mapping[str, Sequence[Run]], asked: Experiment, space: str) -> Iterator[str]:
+    """The tables of what `asked` describes but for its sampler."""
+    budget = _budget(asked)
     yield "# Real searches"
     yield ""
     yield (
-        f"`python benchmarks/search/real.py`; see there. Digits, the quick start's space, {budget} epochs of training "
-        "a study, two trials at once through Ray. Hypervolume above (0, 0): median over the seeds [lowest, highest]."
+        f"`{space}`, {budget} epochs of training a study, {asked.resources.concurrent_trials} trials at once through "
+        "Ray. Hypervolume above (0, 0): median over the seeds [lowest, highest]."
     )
     for title, which in (("On validation images", 0), ("On test images, PGD-20", 1)):
         yield from ("", f"## {title}", "", f"| | seeds | {' | '.join(MOMENTS)} | trials |", f"|---{'|---' * 5}|")
@@ -144,44 +187,54 @@ def report(runs: Mapping[str, Sequence[Run]], budget: int) -> Iterator[str]:
             cells = [_cell([reached(run, part * budget)[which] for run in found]) for part in MOMENTS.values()]
             trials = f"{np.median([run.trials for run in found]):.0f}"
             yield f"| {STRATEGIES[strategy][0]} | {len(found)} | {' | '.join(cells)} | {trials} |"
-    if "random" in runs:
-        goal = float(np.median([reached(run, budget)[0] for run in runs["random"]]))
-        yield from (
-            "",
-            f"What random search has at its end, {goal:.4f} on validation, was reached after this share:",
-            "",
-        )
-        for strategy, found in runs.items():
-            shares = [f"{share:.2f}" if math.isfinite(share := when(run, goal, budget)) else "never" for run in found]
-            yield f"- {STRATEGIES[strategy][0]}: {', '.join(shares)}"
+    yield from ("", "## At the end: AutoAttack on test images, and minutes", "")
+    yield from ("| | seeds | hypervolume | members | of devices | passed |", f"|---{'|---' * 5}|")
+    for strategy, found in runs.items():
+        volumes = _cell([under_autoattack(run) for run in found])
+        members = _cell([float(non_dominated(run.validation).sum()) for run in found], 0)
+        minutes = [
+            _cell([seconds / 60 for seconds in each], 1) for each in zip(*(run[-2:] for run in found), strict=True)
+        ]
+        yield f"| {STRATEGIES[strategy][0]} | {len(found)} | {volumes} | {members} | {' | '.join(minutes)} |"
+    goals = {name: float(np.median([reached(run, budget)[0] for run in found])) for name, found in runs.items()}
+    goal = goals.get("random", min(goals.values()))
+    whose = "What random search has" if "random" in runs else "The least of what they have"
+    yield from ("", f"{whose} at the end, {goal:.4f} on validation, was reached after this share:", "")
+    for strategy, found in runs.items():
+        shares = [f"{share:.2f}" if math.isfinite(share := when(run, goal, budget)) else "never" for run in found]
+        yield f"- {STRATEGIES[strategy][0]}: {', '.join(shares)}"
 
 
-def _cell(values: Sequence[float]) -> str:
-    return f"{np.median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
+def _cell(values: Sequence[float], digits: int = 4) -> str:
+    middle, low, high = (f"{value:.{digits}f}" for value in (np.median(values), min(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} [{low}, {high}]"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--space", type=Path, default=SPACE, help="an experiment with a search")
     parser.add_argument("--seeds", type=int, default=5, help="so many, from 0")
     parser.add_argument("--seed", type=int, action="append", help="these instead; repeatable")
     parser.add_argument("--only", action="append", choices=list(STRATEGIES), help="these alone; repeatable")
+    parser.add_argument("--images", type=int, help="of the test images, drawn by class, under PGD-20; else all")
+    parser.add_argument("--autoattack-images", type=int, help="under AutoAttack; else all")
     parser.add_argument("--no-run", action="store_true", help="report what is there")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if not options.no_run:
         for seed in options.seed or range(options.seeds):
             for strategy in options.only or STRATEGIES:
-                study(strategy, seed, options.results)
-    asked = experiment("random", 0)
-    budget = (asked.budget.trials or 0) * asked.base.epochs
+                asked = experiment(strategy, seed, options.space)
+                study(asked, options.results, images=options.images, attacked=options.autoattack_images)
+    asked = experiment("random", 0, options.space)
     runs: dict[str, list[Run]] = {}
     for strategy in STRATEGIES:
         folders = sorted(options.results.glob(f"{strategy}-*"))
         finished = [folder for folder in folders if _is_measured(folder)]
         if finished:
-            runs[strategy] = [read(folder, budget) for folder in finished]
-    lines = list(report(runs, budget))
+            runs[strategy] = [read(folder, _budget(asked)) for folder in finished]
+    lines = list(report(runs, asked, options.space.name))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from arat_ray.cluster.nodes import cluster, placeable
+from arat_ray.cluster import ENVIRONMENT, ray_internals
+from arat_ray.cluster.nodes import cluster, placeable, variables
 from arat_ray.experiment.spec import Resources
 
 
@@ -32,3 +34,14 @@ def test_trials_fit_as_their_workers_do(resources: dict[str, Any], nodes: list[d
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="is no address of a Ray cluster"), cluster(address, verbose=False):
         pass
+
+
+def test_workers_on_other_nodes_have_what_this_process_chose_and_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    given = variables()
+    assert given.keys() >= ENVIRONMENT.keys()
+    assert (given["OMP_WAIT_POLICY"], given["AWS_REGION"]) == ("active", "eu-north-1")
+    job = {"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "passive"}}}
+    monkeypatch.setenv(ray_internals.JOB_CONFIG_VARIABLE, json.dumps(job))
+    assert variables() == {name: value for name, value in given.items() if name != "OMP_WAIT_POLICY"}
