@@ -4,10 +4,11 @@
     ARAT_DATA=FOLDER python benchmarks/open_questions.py results/open --only transformer --trials 60
 
 FOLDER has cifar10/train.parquet and cifar10/test.parquet (columns `img`, `label`). Each question is a shipped search
-space, with a network, images and epochs that a CPU can pay for: layers that the small network has not are others, all
-else that varies is as shipped. About an hour of two cores each. Of each knob, what its best value has over its worst
-in clean accuracy, robust accuracy and the front, by the model of the learning curves, with 90 % intervals; of each
-layer, what its inclusion did. Interrupted, the same command goes on. Prints Markdown; see open_questions.md.
+space, with a network, images, epochs and measurements that a CPU can pay for, and a learning rate that rises and falls
+within the epochs: layers that the small network has not are others, all else that varies is as shipped. About an hour
+of two cores each. Of each knob, what its best value has over its worst in clean accuracy, robust accuracy and the
+front, by the model of the learning curves, with 90 % intervals; of each layer, what its inclusion did. Interrupted, the
+same command goes on. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ QUESTIONS = {
 
 
 def small(name: str, trials: int) -> dict[str, Any]:
-    """The experiment file of a question, as it is shipped but for its size."""
+    """The experiment file of a question: as it is shipped, but for what a CPU cannot pay for."""
     _, model, layers = QUESTIONS[name]
     raw: dict[str, Any] = yaml.safe_load((SPACES / f"{name}.yaml").read_text())
     raw["train"] |= {"dataset": {**DATA, "images": IMAGES}, "model": dict(model), "epochs": EPOCHS, "precision": "bf16"}
@@ -99,7 +100,8 @@ def answer(name: str, study: Path) -> Iterator[str]:
     found = importances.of(study)
     if isinstance(found, str):
         raise ValueError(f"{study}: {found}")
-    status = reader.read(study, "trials", ["status"])["status"].to_pylist()
+    table = reader.read(study, "trials")
+    status = [row["status"] for row in reader.keep(table, reader.latest_attempt(table)).to_pylist()]
     yield f"## {QUESTIONS[name].asked}"
     yield ""
     yield f"`{name}.yaml`: {len(status)} trials, {status.count('complete')} of them whole."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import Any
 
@@ -57,7 +56,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a letter that the terminal lacks ends nothing
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # of torch's threads: see benchmarks/busy_cores.md
 
 
 for verb in (

@@ -3,7 +3,7 @@
 import os
 
 ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",  # of the threads of a worker with several cores: see benchmarks/busy_cores.md
+    "OMP_WAIT_POLICY": "passive",  # of threads, the command line's too, which torch's OpenMP reads: docs/evaluation.md
     "RAY_AIR_NEW_OUTPUT": "0",  # the table of trials is our own
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rows go to Parquet
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the study has its own

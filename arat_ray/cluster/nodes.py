@@ -79,7 +79,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
 
 def variables() -> dict[str, str]:
     """That workers on all nodes of a cluster that was joined are given: what this process has chosen."""
-    ours = {name: os.environ[name] for name in ENVIRONMENT} | server()
+    ours = {name: os.environ.get(name, usual) for name, usual in ENVIRONMENT.items()} | server()
     return {name: value for name, value in ours.items() if name not in _of_job()}
 
 

@@ -2,22 +2,22 @@
 
     python benchmarks/search/real.py --results results/real --seeds 5 --output benchmarks/search_real.md
     python benchmarks/search/real.py --results results/real --seeds 5 --only curves --seed 3    # one study alone
+    ARAT_DATA=FOLDER python benchmarks/search/real.py --space benchmarks/search/cifar10.yaml --results results/cifar10 \
+        --seeds 1 --only curves --only tpe --images 2000 --autoattack-images 500
 
 A study is one strategy and one seed of real.yaml: all begin with the same known point, and train until its budget, in
 whole trials' worth of epochs, is spent. Device time is counted in epochs, which cost the same in all trials and do not
 depend on what else a machine is doing; the seconds that epochs took and the time that passed, which do, stand beside
 them. What counts is the hypervolume of the front among the trials that had ended by then: on validation images, and on
 test images of the members that validation chose, under PGD-20, and of the members at the end under AutoAttack. A study
-that is there is not run again, an interrupted one goes on; the report is made of those that are there.
-
-    ARAT_DATA=FOLDER python benchmarks/search/real.py --space benchmarks/search/cifar10.yaml --results results/cifar10
+that is there is not run again, an interrupted one goes on (what passed meanwhile has passed); the report is made of
+those that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +31,7 @@ from arat_ray.experiment.early_stopping import EarlyStopping, ExpectedGain, Pare
 from arat_ray.experiment.spec import Experiment, Sampler
 from arat_ray.frontier import evaluations
 from arat_ray.frontier.dominance import hypervolume, non_dominated
+from arat_ray.frontier.evaluations import Conditions
 from arat_ray.results import reader
 
 SPACE = Path(__file__).parent / "real.yaml"
@@ -41,28 +42,30 @@ STRATEGIES: Mapping[str, tuple[str, Literal["random", "tpe", "curves"], EarlySto
 }
 """In the report, its sampler, and its early stopping."""
 MOMENTS = {"after a tenth": 0.1, "after a third": 1 / 3, "at the end": 1.0}
+ENDED = ("complete", "pruned", "failed")
+NOT_MEASURED = (math.nan, math.nan)
 Floats = npt.NDArray[np.float64]
 
 
 class Run(NamedTuple):
     """One study: its trials in the order in which they were complete."""
 
-    names: list[str]
-    """[N]"""
+    checkpoints: list[str]
+    """[N]: in the study's folder."""
     epochs: Floats
     """[N]: trained by all trials when each was complete."""
     validation: Floats
     """[N, 2]"""
     test: Floats
-    """[N, 2]: under PGD-20."""
+    """[N, 2]: under PGD-20; NaN where it was not measured."""
     attacked: Floats
     """[N, 2]: under AutoAttack; NaN where it was not run."""
     trials: int
     """That ended within the budget, whole or stopped."""
     device_s: float
-    """That these took, all workers together."""
+    """That these took, all workers and attempts together."""
     wall_s: float
-    """From the first one's beginning to the last one's end."""
+    """From the first one's beginning to the last one's end, with the time between two starts."""
 
 
 def experiment(strategy: str, seed: int, space: Path = SPACE) -> Experiment:
@@ -72,50 +75,54 @@ def experiment(strategy: str, seed: int, space: Path = SPACE) -> Experiment:
     return load(space).model_copy(update=update)
 
 
-def study(asked: Experiment, results: Path, *, images: int | None, attacked: int | None) -> Path:
-    """Run a study until its budget is spent, and measure its trials on test images; where it is, as it is.
+class Measure(NamedTuple):
+    """On the test images."""
 
-    So many `images`, drawn by class, under PGD-20, and `attacked` ones under AutoAttack; None is all.
-    """
+    pgd: Conditions
+    autoattack: Conditions
+
+
+def measure(asked: Experiment, images: int | None, attacked: int | None) -> Measure:
+    """So many `images`, drawn by class, under PGD-20, and `attacked` ones under AutoAttack; None is all."""
+    epsilon = asked.validation.attack.epsilon
+    counts = {"pgd-20": images, "autoattack": attacked}
+    found = (Conditions(attack=name, split="test", epsilon=epsilon, images=count) for name, count in counts.items())
+    return Measure(*found)
+
+
+def study(asked: Experiment, results: Path, how: Measure) -> Path:
+    """Run a study until its budget is spent, and measure its trials on test images; where it is, as it is."""
     folder = results / asked.name
-    trials, budget = asked.budget.trials or 0, _budget(asked)
-    while (left := budget - _trained(folder)) > 0:
+    trials, budget = asked.budget.trials or 0, budget_of(asked)
+    while (left := budget - (before := _trained(folder))) > 0:
         if ended := _ended(folder):
-            trials = max(trials, ended + math.ceil(left * ended / _trained(folder)))
+            trials = max(trials, ended + math.ceil(left * ended / before))
         arat_ray.tune(asked, results=results, trials=trials, resume=folder.exists())
         print(f"{asked.name}: {trials} trials, {_trained(folder)} epochs", flush=True)
-    epsilon = asked.validation.attack.epsilon
-    if not _complete(folder) <= _accuracies(folder, "pgd-20").keys():
+        if _trained(folder) == before:
+            raise RuntimeError(f"{folder}: nothing more was trained, {left} epochs before its end; see what it says")
+    run, epsilon = read(folder, budget, how), how.pgd.epsilon
+    if np.isnan(run.test).any():
+        images = how.pgd.images
         arat_ray.Study(folder).evaluate(attack="pgd", epsilon=epsilon, steps=20, split="test", images=images)
-    run = read(folder, budget)
     for member in np.flatnonzero(non_dominated(run.validation)):
         if np.isnan(run.attacked[member]).any():
-            path = folder / "checkpoints" / run.names[member] / "last.pt"
-            arat_ray.evaluate(path, attack="autoattack", epsilon=epsilon, split="test", images=attacked)
+            images, path = how.autoattack.images, folder / run.checkpoints[member]
+            arat_ray.evaluate(path, attack="autoattack", epsilon=epsilon, split="test", images=images)
     return folder
 
 
-def _budget(asked: Experiment) -> int:
-    """In epochs."""
-    return (asked.budget.trials or 0) * asked.base.epochs
+def budget_of(asked: Experiment) -> int:
+    """In epochs. ValueError for an experiment without a number of trials."""
+    if asked.budget.trials is None:
+        raise ValueError(f"{asked.name}: budget.trials says how many whole trials' worth of epochs are trained")
+    return asked.budget.trials * asked.base.epochs
 
 
-def _complete(folder: Path) -> set[str]:
-    rows = reader.read(folder, "trials", ["trial_id", "status"]).to_pylist()
-    return {row["trial_id"] for row in rows if row["status"] == "complete"}
-
-
-def _accuracies(folder: Path, attack: str) -> dict[str, tuple[float, float]]:
+def _accuracies(folder: Path, asked: Conditions) -> dict[str, tuple[float, float]]:
     """Clean and robust, by the trial's name."""
-    rows = (row for row in evaluations.read(folder) if row.attack == attack)
+    rows = filter(asked.fits, evaluations.read(folder))
     return {row.trial_id: (row.clean_correct / row.images, row.correct / row.images) for row in rows}
-
-
-def _is_measured(folder: Path) -> bool:
-    """Whether a study was run and measured to its end."""
-    if not reader.part_files(folder / "evaluations"):
-        return False
-    return _complete(folder) <= _accuracies(folder, "pgd-20").keys() and bool(_accuracies(folder, "autoattack"))
 
 
 def _trained(folder: Path) -> int:
@@ -126,29 +133,42 @@ def _ended(folder: Path) -> int:
     if not reader.part_files(folder / "trials"):
         return 0
     status = reader.read(folder, "trials", ["status"]).to_pylist()
-    return sum(row["status"] in ("complete", "pruned", "failed") for row in status)
+    return sum(row["status"] in ENDED for row in status)
 
 
-def read(folder: Path, budget: int) -> Run:
+def read(folder: Path, budget: int, how: Measure) -> Run:
     """What a study had reached; `budget` in epochs."""
-    trials = {row["trial_id"]: row for row in reader.read(folder, "trials").to_pylist()}
-    test, attacked = (_accuracies(folder, attack) for attack in ("pgd-20", "autoattack"))
-    order = reader.read(folder, "epochs", ["trial_id"]).to_pylist()[:budget]
-    last = {row["trial_id"]: i + 1 for i, row in enumerate(order)}
-    trained = Counter(row["trial_id"] for row in order)
-    ended = [name for name in last if trained[name] == trials[name]["epochs_done"]]
+    table = reader.read(folder, "trials")
+    trials = {row["trial_id"]: row for row in reader.keep(table, reader.latest_attempt(table)).to_pylist()}
+    order = reader.read(folder, "epochs", ["trial_id", "epoch"]).to_pylist()[:budget]
+    last, trained = dict[str, int](), dict[str, set[int]]()
+    for i, row in enumerate(order):
+        last[row["trial_id"]] = i + 1
+        trained.setdefault(row["trial_id"], set()).add(row["epoch"])
+    ended = [name for name in last if trials[name]["status"] in ENDED]
+    ended = [name for name in ended if len(trained[name]) == trials[name]["epochs_done"]]
     whole = sorted((name for name in ended if trials[name]["status"] == "complete"), key=lambda name: last[name])
+    test, attacked = (_accuracies(folder, asked) for asked in how)
     began, done = ([trials[name][column] for name in ended] for column in ("started_at", "ended_at"))
     return Run(
-        whole,
+        [trials[name]["checkpoint"] for name in whole],
         np.array([last[name] for name in whole], dtype=np.float64),
-        np.array([[trials[name]["clean_accuracy"], trials[name]["robust_accuracy"]] for name in whole]),
-        np.array([test[name] for name in whole]),
-        np.array([attacked.get(name, (math.nan, math.nan)) for name in whole]),
+        _pairs([(trials[name]["clean_accuracy"], trials[name]["robust_accuracy"]) for name in whole]),
+        _pairs([test.get(name, NOT_MEASURED) for name in whole]),
+        _pairs([attacked.get(name, NOT_MEASURED) for name in whole]),
         len(ended),
-        sum(trials[name]["device_s"] for name in ended),
-        (max(done) - min(began)).total_seconds(),
+        sum(row["device_s"] or 0.0 for row in table.to_pylist() if row["trial_id"] in ended),
+        (max(done) - min(began)).total_seconds() if ended else 0.0,
     )
+
+
+def _pairs(values: Sequence[tuple[float, float]]) -> Floats:
+    return np.array(values, dtype=np.float64).reshape(-1, 2)
+
+
+def is_measured(run: Run) -> bool:
+    """On all test images that are asked for: whole trials, and the members at the end."""
+    return bool(len(run.test)) and not np.isnan(run.test).any() and not math.isnan(under_autoattack(run))
 
 
 def reached(run: Run, epochs: float) -> tuple[float, float]:
@@ -172,22 +192,23 @@ def when(run: Run, goal: float, budget: int) -> float:
     return next(moments, math.inf) / budget
 
 
-def report(runs: Mapping[str, Sequence[Run]], asked: Experiment, space: str) -> Iterator[str]:
-    """The tables of what `asked` describes but for its sampler."""
-    budget = _budget(asked)
+def report(runs: Mapping[str, Sequence[Run]], asked: Experiment, how: Measure, space: str) -> Iterator[str]:
+    """The tables of what `asked` describes but for its sampler; at least one study."""
+    budget = budget_of(asked)
+    of_pgd, of_autoattack = (f"{each.images or 'all'} test images" for each in how)
     yield "# Real searches"
     yield ""
     yield (
         f"`{space}`, {budget} epochs of training a study, {asked.resources.concurrent_trials} trials at once through "
         "Ray. Hypervolume above (0, 0): median over the seeds [lowest, highest]."
     )
-    for title, which in (("On validation images", 0), ("On test images, PGD-20", 1)):
+    for title, which in (("On validation images", 0), (f"On {of_pgd}, PGD-20", 1)):
         yield from ("", f"## {title}", "", f"| | seeds | {' | '.join(MOMENTS)} | trials |", f"|---{'|---' * 5}|")
         for strategy, found in runs.items():
             cells = [_cell([reached(run, part * budget)[which] for run in found]) for part in MOMENTS.values()]
             trials = f"{np.median([run.trials for run in found]):.0f}"
             yield f"| {STRATEGIES[strategy][0]} | {len(found)} | {' | '.join(cells)} | {trials} |"
-    yield from ("", "## At the end: AutoAttack on test images, and minutes", "")
+    yield from ("", f"## At the end: AutoAttack on {of_autoattack}, and minutes", "")
     yield from ("| | seeds | hypervolume | members | of devices | passed |", f"|---{'|---' * 5}|")
     for strategy, found in runs.items():
         volumes = _cell([under_autoattack(run) for run in found])
@@ -197,7 +218,7 @@ def report(runs: Mapping[str, Sequence[Run]], asked: Experiment, space: str) -> 
         ]
         yield f"| {STRATEGIES[strategy][0]} | {len(found)} | {volumes} | {members} | {' | '.join(minutes)} |"
     goals = {name: float(np.median([reached(run, budget)[0] for run in found])) for name, found in runs.items()}
-    goal = goals.get("random", min(goals.values()))
+    goal = goals["random"] if "random" in runs else min(goals.values())
     whose = "What random search has" if "random" in runs else "The least of what they have"
     yield from ("", f"{whose} at the end, {goal:.4f} on validation, was reached after this share:", "")
     for strategy, found in runs.items():
@@ -222,19 +243,20 @@ def main() -> None:
     parser.add_argument("--no-run", action="store_true", help="report what is there")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    asked = experiment("random", 0, options.space)
+    how = measure(asked, options.images, options.autoattack_images)
     if not options.no_run:
         for seed in options.seed or range(options.seeds):
             for strategy in options.only or STRATEGIES:
-                asked = experiment(strategy, seed, options.space)
-                study(asked, options.results, images=options.images, attacked=options.autoattack_images)
-    asked = experiment("random", 0, options.space)
+                study(experiment(strategy, seed, options.space), options.results, how)
     runs: dict[str, list[Run]] = {}
     for strategy in STRATEGIES:
-        folders = sorted(options.results.glob(f"{strategy}-*"))
-        finished = [folder for folder in folders if _is_measured(folder)]
-        if finished:
-            runs[strategy] = [read(folder, _budget(asked)) for folder in finished]
-    lines = list(report(runs, asked, options.space.name))
+        there = [read(folder, budget_of(asked), how) for folder in sorted(options.results.glob(f"{strategy}-*"))]
+        if finished := [run for run in there if is_measured(run)]:
+            runs[strategy] = finished
+    if not runs:
+        parser.error(f"no study in {options.results} was run and measured to its end; leave --no-run out")
+    lines = list(report(runs, asked, how, options.space.name))
     if options.output:
         options.output.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

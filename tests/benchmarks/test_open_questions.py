@@ -26,7 +26,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_what_is_asked_is_the_shipped_search_space_but_for_its_size(name: str) -> None:
+def test_what_varies_what_is_known_and_the_method_are_those_of_the_shipped_search_space(name: str) -> None:
     shipped, asked = yaml.safe_load((SPACES / f"{name}.yaml").read_text()), small(name, 40)
     assert asked["search"].keys() == shipped["search"].keys()
     assert {path for path in shipped["search"] if shipped["search"][path] != asked["search"][path]} <= {"method.layers"}

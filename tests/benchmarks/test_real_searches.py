@@ -9,15 +9,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-from real import SPACE, STRATEGIES, experiment, reached, read, report, study, under_autoattack, when
+from real import (
+    SPACE,
+    STRATEGIES,
+    Measure,
+    experiment,
+    is_measured,
+    measure,
+    reached,
+    read,
+    report,
+    study,
+    under_autoattack,
+    when,
+)
 
 from arat_ray.experiment.checks import problems
 from arat_ray.frontier.dominance import hypervolume
+from arat_ray.frontier.evaluations import Conditions
 from arat_ray.results.schema import Metadata
 from arat_ray.study.tables import StudyTables
-from tests.frontier.tables import judged
+from tests.frontier.tables import add, judged
 
 GOALS = ("clean_accuracy", "robust_accuracy")
+HOW = Measure(Conditions(attack="pgd-20", split="test"), Conditions(attack="autoattack", split="test"))
 METADATA = Metadata(study="small", goals=GOALS, reference_point=(0.0, 0.0), revision="4f2a")
 
 
@@ -50,7 +65,7 @@ def ran(tmp_path: Path) -> Path:
 
 
 def test_what_a_study_had_after_so_many_epochs_on_validation_and_on_test(ran: Path) -> None:
-    run = read(ran, 6)
+    run = read(ran, 6, HOW)
     assert run.epochs.tolist() == [3, 6]
     assert (run.trials, run.device_s, run.wall_s) == (3, 180.0, 240.0)
     assert reached(run, 2) == (0.0, 0.0)
@@ -62,7 +77,7 @@ def test_what_a_study_had_after_so_many_epochs_on_validation_and_on_test(ran: Pa
 
 def test_the_members_at_the_end_are_under_autoattack_and_who_was_not_attacked_is_no_number(ran: Path) -> None:
     """Trial 0 is on the front and was not attacked; of trial 2 every other image was."""
-    run = read(ran, 6)
+    run = read(ran, 6, HOW)
     assert np.isnan(run.attacked[0]).all()
     assert run.attacked[1].tolist() == [0.8, 0.6]
     assert math.isnan(under_autoattack(run))
@@ -71,11 +86,11 @@ def test_the_members_at_the_end_are_under_autoattack_and_who_was_not_attacked_is
 
 
 def test_the_report_has_what_was_reached_and_what_it_took(ran: Path) -> None:
-    whole = read(ran, 6)._replace(attacked=np.array([[0.9, 0.2], [0.7, 0.4]]))
+    whole = read(ran, 6, HOW)._replace(attacked=np.array([[0.9, 0.2], [0.7, 0.4]]))
     asked = experiment("random", 0)
     asked = asked.model_copy(update={"budget": asked.budget.model_copy(update={"trials": 1})})
     assert asked.base.epochs == 9
-    lines = list(report({"random": [whole, whole], "tpe": [whole]}, asked, SPACE.name))
+    lines = list(report({"random": [whole, whole], "tpe": [whole]}, asked, HOW, SPACE.name))
     volume = hypervolume([[0.9, 0.5], [0.8, 0.6]], [0, 0])
     assert "| random | 2 | 0.0000 [0.0000, 0.0000] | 0.4500 [0.4500, 0.4500] | " in lines[8]
     assert lines[8].endswith(f"{volume:.4f} [{volume:.4f}, {volume:.4f}] | 3 |")
@@ -91,15 +106,31 @@ def test_a_study_is_run_to_its_budget_and_measured_and_not_once_more(
     space = tmp_path / "small.yaml"
     space.write_text(SPACE.read_text().replace("epochs: 9", "epochs: 2").replace("trials: 60", "trials: 2"))
     asked = experiment("random", 0, space)
-    folder = study(asked, tmp_path, images=40, attacked=20)
-    run = read(folder, 4)
-    assert (len(run.names), run.trials) == (2, 2)
-    assert 0 < reached(run, 4)[1] < 1
-    assert 0 <= under_autoattack(run) < reached(run, 4)[1] + 0.2
+    how = measure(asked, 40, 20)
+    folder = study(asked, tmp_path, how)
+    run = read(folder, 4, how)
+    assert is_measured(run)
+    assert len(run.checkpoints) == run.trials == 2
+    assert 0 <= under_autoattack(run) <= reached(run, 4)[0] + 0.3
     assert "2 trials, 4 epochs" in capsys.readouterr().out
+    assert not is_measured(read(folder, 4, measure(asked, 40, 30)))
     before = {path: path.stat().st_mtime_ns for path in (folder / "evaluations").iterdir()}
-    study(asked, tmp_path, images=40, attacked=20)
+    study(asked, tmp_path, how)
     assert {path: path.stat().st_mtime_ns for path in (folder / "evaluations").iterdir()} == before
+
+
+def test_a_trial_that_was_killed_between_two_epochs_has_not_ended_and_a_repeated_epoch_counts_once(ran: Path) -> None:
+    add(ran, "trials", {"trial_id": "small-00003", "attempt": 1, "status": "running", "epochs_done": 2})
+    add(ran, "epochs", {"trial_id": "small-00002", "attempt": 2, "epoch": 2})
+    run = read(ran, 99, HOW)
+    assert run.trials == 3
+    assert run.epochs.tolist() == [3, 9]
+
+
+def test_a_study_without_a_whole_trial_has_nothing_and_is_not_measured(ran: Path) -> None:
+    run = read(ran, 2, HOW)
+    assert (run.trials, run.wall_s, reached(run, 2)) == (0, 0.0, (0.0, 0.0))
+    assert not is_measured(run)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
