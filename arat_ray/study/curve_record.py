@@ -87,11 +87,15 @@ def open_sampler(experiment: Experiment, curves: Curves | None) -> CurveSampler 
     sampler = experiment.sampler
     if curves is None or sampler is None or sampler.name != "curves":
         return None
-    from arat_ray.study.curve_sampler import CurveSampler
+    from arat_ray.study.curve_sampler import CurveSampler, startup_of
 
-    distributions = {path: domain.distribution() for path, domain in experiment.search.items()}
-    default = default_of(experiment)
-    return CurveSampler(seed=sampler.seed, search_space=distributions, default=default, curves=curves)
+    return CurveSampler(
+        seed=sampler.seed,
+        search_space={path: domain.distribution() for path, domain in experiment.search.items()},
+        default=default_of(experiment),
+        startup=startup_of(experiment.trials),
+        curves=curves,
+    )
 
 
 def default_of(experiment: Experiment) -> Sampled | None:

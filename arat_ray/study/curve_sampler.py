@@ -25,8 +25,8 @@ from arat_ray.frontier.curves import Curves, Fits, How
 from arat_ray.frontier.knobs import Knob, Sampled, Space
 from arat_ray.study.optuna_view import PROPOSAL
 
-STARTUP = 16
-"""Quasi-random trials at the beginning."""
+STARTUP, FEWEST = 16, 4
+"""Quasi-random trials at the beginning; and where there are few trials in all."""
 RANDOM_SHARE = 0.1
 """Of later trials, those that are drawn at random: a model may be wrong where it has not looked."""
 HOW: dict[TrialState, How] = {
@@ -34,6 +34,11 @@ HOW: dict[TrialState, How] = {
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
 }
+
+
+def startup_of(trials: int | None) -> int:
+    """How many of so many trials are quasi-random: a quarter; None where nobody knows how many there will be."""
+    return STARTUP if trials is None else min(max(trials // 4, FEWEST), STARTUP)
 
 
 def knob_of(name: str, distribution: BaseDistribution) -> Knob:
@@ -51,7 +56,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
     """Gaussian processes over the knobs, and over epochs where these are told, and expected hypervolume improvement.
 
     `search_space` may say the distributions beforehand; else they are those of earlier trials, and the first trial is
-    random. `default` is the first proposal. With `epochs`, intermediate values of a study of one goal, reported as the
+    random. `default` is the first proposal, and `startup` trials, a quarter of all if these are few, are quasi-random,
+    before the model proposes. With `epochs`, intermediate values of a study of one goal, reported as the
     epochs 1 to `epochs`, are learned from as well. `curves` is for a caller who tells of the trials himself, epoch by
     epoch and for several goals, which Optuna cannot.
     """

@@ -19,9 +19,9 @@ def promise(study_trials: StudyTrials) -> float | None:
     curves = study_trials.curves
     if curves is None or not study_trials.experiment.proposes_by_gain or study_trials.has_more:
         return None
-    from arat_ray.study.curve_sampler import STARTUP  # with scipy, which other searches do without
+    from arat_ray.study.curve_sampler import startup_of  # with scipy, which other searches do without
 
-    if len(curves.samples) < STARTUP or len(curves) == 0:
+    if len(curves.samples) < startup_of(study_trials.experiment.trials) or len(curves) == 0:
         return None
     return curves.propose().gain
 

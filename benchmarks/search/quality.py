@@ -172,6 +172,7 @@ def draw(panels: Mapping[str, tuple[Any, Mapping[str, Floats]]], title: str, pat
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trials", type=int, help="the budget in whole trials, in the place of each problem's own")
     parser.add_argument("--digits", type=Path, help="the study of digits.yaml")
     parser.add_argument("--problem", choices=["surrogate", "crossing", "digits"], help="this alone")
     parser.add_argument("--only", action="append", choices=list(STRATEGIES), help="these beside random; repeatable")
@@ -196,6 +197,8 @@ def main() -> None:
         "",
     ]
     for title, problem in problems.items():
+        if options.trials:
+            problem.experiment = problem.experiment.with_budget(trials=options.trials)
         picture = options.output.with_name(f"search_{type(problem).__name__.lower()}.png") if options.output else None
         lines += [*compare(title, problem, options.seeds, picture, names), ""]
     if options.output:

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from arat_ray.frontier.dominance import hypervolume
-from arat_ray.study.curve_sampler import CurveSampler, knob_of
+from arat_ray.study.curve_sampler import CurveSampler, knob_of, startup_of
 
 Direction = Literal["minimize", "maximize"]
 SPACE = {
@@ -85,6 +85,11 @@ def test_the_default_comes_first_and_sobol_s_points_after_it_fill_the_space() ->
     quarters = {int(4 * trial.params["x"]) for trial in study.trials[1:]}
     assert quarters == {0, 1, 2, 3}
     assert {trial.params["kind"] for trial in study.trials} == {"plain", "rich"}
+
+
+@pytest.mark.parametrize(("trials", "start"), [(1, 4), (6, 4), (20, 5), (63, 15), (64, 16), (9999, 16), (None, 16)])
+def test_a_quarter_of_the_trials_is_quasi_random_within_bounds(trials: int | None, start: int) -> None:
+    assert startup_of(trials) == start
 
 
 def test_without_a_space_the_default_comes_first_too() -> None:

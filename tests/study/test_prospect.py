@@ -35,7 +35,7 @@ def test_a_search_ends_when_another_trial_adds_too_little_and_a_killed_one_ends_
     assert over.budget == "gain"
     assert over.reason.startswith("another trial is expected to add ")
     assert over.reason.endswith(" % of it, less than 0.5 %")
-    assert 17 <= len(tried(tmp_path / "whole")) < 60
+    assert 16 <= len(tried(tmp_path / "whole")) < 60
     reached: dict[int, int] = {}
     for kill_after in (9, 30, 20):
         with pytest.raises(KilledError):
@@ -51,23 +51,23 @@ def test_a_search_ends_when_another_trial_adds_too_little_and_a_killed_one_ends_
 def test_what_still_runs_may_change_it_and_is_waited_for(make: Make, tmp_path: Path) -> None:
     experiment = gaining(make, 0.9)
     recorder, study_trials = opened_with_curves(tmp_path, experiment)
-    for _ in range(17):
+    for _ in range(16):
         assert prospect.wants(study_trials, recorder.watch), "of the quasi-random trials none is left out"
         number, sampled = study_trials.ask()
         recorder.start(number, sampled, experiment.resolve(sampled))
-        if number == 16:
+        if number == 15:
             break
         for epoch in range(1, EPOCHS + 1):
             decision = hand_in(recorder, number, measured(sampled, number, epoch))
             if decision is not None and not decision.goes_on:
                 break
         recorder.end(number)
-        if number == 15:
+        if number == 14:
             recorder.watch.budget = Budget()  # one begins nevertheless
     recorder.watch.budget = experiment.budget
     assert not prospect.wants(study_trials, recorder.watch)
     assert recorder.watch.over() is None
-    recorder.end(16, "NaN")
+    recorder.end(15, "NaN")
     assert not prospect.wants(study_trials, recorder.watch)
     over = recorder.watch.over()
     assert over is not None

@@ -128,7 +128,7 @@ def test_a_study_that_goes_on_does_not_propose_what_it_had_before(name: str, mak
         for _ in range(3):
             asked = study_trials.ask()
             study_trials.complete(asked.number, [0.5, 0.5])
-            proposed.append(asked.sampled["method.invariance_weight"])
+            proposed.append(tuple(asked.sampled.items()))
     assert len(set(proposed)) == 9
 
 
