@@ -3,6 +3,7 @@
 import os
 
 ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",  # one heap for all threads of a worker: see fork_server._use_one_heap
     "OMP_WAIT_POLICY": "passive",  # of threads, the command line's too, which torch's OpenMP reads: docs/evaluation.md
     "RAY_AIR_NEW_OUTPUT": "0",  # the table of trials is our own
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rows go to Parquet

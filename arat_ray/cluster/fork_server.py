@@ -11,6 +11,7 @@ Ray itself is imported after the fork: it reads settings of a worker, such as RA
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
 import importlib
 import json
@@ -40,6 +41,7 @@ there is a GPU: some versions of torch ask for it then, and of a process that ha
 """
 DEVICES = ("/dev/nvidia", "/dev/kfd")
 """Files that a process has open which has begun to use a GPU. No fork of it could use one."""
+M_ARENA_MAX = -8  # of glibc's malloc.h
 OOM_SCORE = "RAY_worker_oom_score_adjustment"
 LENGTH = struct.Struct("<I")
 """What precedes a request: its length, and with it the three files for standard input, output and error."""
@@ -275,6 +277,7 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        _use_one_heap()
         os.chdir(request["folder"])
         with suppress(OSError):  # the first to end where memory runs out, as Ray wants it
             Path("/proc/self/oom_score_adj").write_text(os.environ.get(OOM_SCORE, "1000"))
@@ -294,6 +297,16 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _use_one_heap() -> None:
+    """What MALLOC_ARENA_MAX (`arat_ray.cluster`) says to a new process, and to none that is forked.
+
+    glibc has a heap for each thread that runs beside others, and gives it to another thread when that has ended. Each
+    trial is a thread, so that in time each of a worker's heaps would hold what one trial needs.
+    """
+    with suppress(AttributeError):  # of another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def peer(connection: socket.socket) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import signal
 import socket
@@ -47,6 +48,21 @@ print(json.dumps({
 }), flush=True)
 print("heard", sys.stdin.readline(), file=sys.stderr, flush=True)
 sys.exit(7)
+"""
+HEAPS = """
+import ctypes, sys, threading
+together = threading.Barrier(4)
+def allocate():
+    kept = ctypes.create_string_buffer(10**6)
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
 """
 FORKED, SPAWNED = "fork_server.started({cluster}, ", "fork_server.spawned("
 BOTH = pytest.mark.parametrize("way", [FORKED, SPAWNED], ids=["a fork", "a new Python"])
@@ -118,6 +134,19 @@ def test_a_worker_is_a_fork_with_what_the_raylet_gives_it(
     }
     assert found["oom"].strip() == "1000"
     assert found["handlers"] == ["", "SIG_DFL", "SIG_DFL"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others have one heap, or say nothing of it")
+def test_the_threads_of_a_worker_that_is_a_fork_have_one_heap(
+    start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "worker.py").write_text(HEAPS)
+    with driver() as (_, server):
+        done = start(server, str(tmp_path / "heaps.xml"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "heaps.xml").read_text().count("<heap nr=") == 1
+    subprocess.run([sys.executable, "-c", HEAPS, tmp_path / "heaps.xml"], check=True, env={"PATH": "/bin"})
+    assert (tmp_path / "heaps.xml").read_text().count("<heap nr=") > 1, "as it would be"
 
 
 def _block_ctrl_c() -> None:
