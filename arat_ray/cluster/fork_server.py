@@ -305,8 +305,8 @@ def _use_one_heap() -> None:
     glibc has a heap for each thread that runs beside others, and gives it to another thread when that has ended. Each
     trial is a thread, so that in time each of a worker's heaps would hold what one trial needs.
     """
-    with suppress(AttributeError):  # of another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    with suppress(AttributeError, ValueError):  # another C library, no number
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, int(os.environ.get("MALLOC_ARENA_MAX", "1")))
 
 
 def peer(connection: socket.socket) -> int:

@@ -141,10 +141,13 @@ def test_the_threads_of_a_worker_that_is_a_fork_have_one_heap(
     start: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "worker.py").write_text(HEAPS)
+    heaps = []
     with driver() as (_, server):
-        done = start(server, str(tmp_path / "heaps.xml"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "heaps.xml").read_text().count("<heap nr=") == 1
+        for asked in ({}, {"MALLOC_ARENA_MAX": "3"}):
+            done = start(server, str(tmp_path / "heaps.xml"), env=asked)
+            assert (done.returncode, done.stderr) == (0, "")
+            heaps.append((tmp_path / "heaps.xml").read_text().count("<heap nr="))
+    assert heaps == [1, 3], "unless the environment says otherwise"
     subprocess.run([sys.executable, "-c", HEAPS, tmp_path / "heaps.xml"], check=True, env={"PATH": "/bin"})
     assert (tmp_path / "heaps.xml").read_text().count("<heap nr=") > 1, "as it would be"
 
