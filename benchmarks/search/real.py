@@ -68,11 +68,16 @@ class Run(NamedTuple):
     """From the first one's beginning to the last one's end, with the time between two starts."""
 
 
-def experiment(strategy: str, seed: int, space: Path = SPACE) -> Experiment:
-    """A search space with a strategy's sampler and early stopping."""
+def experiment(strategy: str, seed: int, space: Path = SPACE, parquet: Path | None = None) -> Experiment:
+    """A search space with a strategy's sampler and early stopping, its images from the folder `parquet` if given."""
     _, sampler, stopping = STRATEGIES[strategy]
     update = {"name": f"{strategy}-{seed}", "sampler": Sampler(name=sampler, seed=seed), "early_stopping": stopping}
-    return load(space).model_copy(update=update)
+    found = load(space)
+    if parquet is not None:
+        files = {split: str(parquet / f"{split}.parquet") for split in ("train", "test")}
+        dataset = {"name": "parquet", **files, "images": found.train["dataset"].get("images")}
+        update["train"] = found.train | {"dataset": dataset}
+    return found.model_copy(update=update)
 
 
 class Measure(NamedTuple):
@@ -235,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--space", type=Path, default=SPACE, help="an experiment with a search")
+    parser.add_argument("--parquet", type=Path, help="a folder with train.parquet and test.parquet, for its images")
     parser.add_argument("--seeds", type=int, default=5, help="so many, from 0")
     parser.add_argument("--seed", type=int, action="append", help="these instead; repeatable")
     parser.add_argument("--only", action="append", choices=list(STRATEGIES), help="these alone; repeatable")
@@ -243,12 +249,12 @@ def main() -> None:
     parser.add_argument("--no-run", action="store_true", help="report what is there")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    asked = experiment("random", 0, options.space)
+    asked = experiment("random", 0, options.space, options.parquet)
     how = measure(asked, options.images, options.autoattack_images)
     if not options.no_run:
         for seed in options.seed or range(options.seeds):
             for strategy in options.only or STRATEGIES:
-                study(experiment(strategy, seed, options.space), options.results, how)
+                study(experiment(strategy, seed, options.space, options.parquet), options.results, how)
     runs: dict[str, list[Run]] = {}
     for strategy in STRATEGIES:
         there = [read(folder, budget_of(asked), how) for folder in sorted(options.results.glob(f"{strategy}-*"))]

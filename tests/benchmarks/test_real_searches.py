@@ -30,6 +30,7 @@ from arat_ray.frontier.evaluations import Conditions
 from arat_ray.results.schema import Metadata
 from arat_ray.study.tables import StudyTables
 from tests.frontier.tables import add, judged
+from tests.training.data.pictures import image, png, write
 
 GOALS = ("clean_accuracy", "robust_accuracy")
 HOW = Measure(Conditions(attack="pgd-20", split="test"), Conditions(attack="autoattack", split="test"))
@@ -140,3 +141,17 @@ def test_each_strategy_is_a_search_that_can_be_run_and_begins_with_the_same_poin
     assert spec.sampler is not None
     assert spec.sampler.seed == 3
     assert len(spec.first) == 1
+
+
+def test_the_images_of_a_space_may_come_from_a_folder(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(
+            tmp_path / f"{split}.parquet",
+            [png(image(n, size=(32, 32))) for n in range(40)],
+            [n % 10 for n in range(40)],
+        )
+    space = tmp_path / "space.yaml"
+    space.write_text(SPACE.with_name("cifar10.yaml").read_text().replace("images: 6000", "images: 30"))
+    there = experiment("curves", 0, space, tmp_path).base.dataset
+    assert (there.name, there.shape, there.images) == ("parquet", (3, 32, 32), 30)
+    assert experiment("curves", 0, space).base.dataset.name == "cifar10"
