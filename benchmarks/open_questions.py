@@ -6,9 +6,9 @@
 FOLDER has cifar10/train.parquet and cifar10/test.parquet (columns `img`, `label`). Each question is a shipped search
 space, with a network, images, epochs and measurements that a CPU can pay for, and a learning rate that rises and falls
 within the epochs: layers that the small network has not are others, all else that varies is as shipped. Reckoned to
-take two cores about an hour each. Of each knob, what its best value has over its worst in clean accuracy, robust accuracy and the
-front, by the model of the learning curves, with 90 % intervals; of each layer, what its inclusion did. Interrupted, the
-same command goes on. Prints Markdown.
+take two cores about an hour each. Of each knob, what its best value has over its worst in clean accuracy, robust
+accuracy and the front, by the model of the learning curves, with 90 % intervals; of each layer, what its inclusion did.
+Interrupted, the same command goes on. Prints Markdown.
 """
 
 from __future__ import annotations
