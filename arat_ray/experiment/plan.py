@@ -14,7 +14,7 @@ import torch
 from arat_ray.experiment import at_hand
 from arat_ray.experiment.early_stopping import EarlyStopping
 from arat_ray.experiment.paths import MEMBER
-from arat_ray.experiment.spec import Experiment, Resources
+from arat_ray.experiment.spec import GRID_AT_MOST, Experiment, Resources
 from arat_ray.text import plain
 from arat_ray.training import layers
 from arat_ray.training.data.splits import Dataset
@@ -33,6 +33,8 @@ COUNTED_AT_MOST = 1000
 """Trials of a grid whose FLOPs are counted one by one; of a larger one, so many that are spread over it."""
 FEW = 3
 """Combinations a trial, below which a sampler that models has nothing to learn."""
+UNTOLD = 12
+"""Trials at least that are expected of a search whose budget does not say."""
 TIMED_AT_MOST = 256
 """Images of the batch that is timed."""
 
@@ -100,7 +102,8 @@ def describe(experiment: Experiment) -> Iterator[str]:
     if experiment.sampler and experiment.sampler.name == "gp" and any(each.when for each in experiment.search.values()):
         yield "    note: gp draws at random what has a `when`, and models what all trials have; curves models both"
     if experiment.sampler and experiment.sampler.name == "curves" and (few := _few_combinations(experiment)):
-        yield f"    note: {few} combinations of choices in all; a model learns little of so few, grid tries them all"
+        grid = f"grid with `budget: {{trials: {few}}}`" if (experiment.trials or few) < few else "grid"
+        yield f"    note: {few} combinations of choices in all; a model learns little of so few, {grid} tries them all"
     if stopping := experiment.early_stopping:
         rungs = ", ".join(map(str, stopping.rungs(train.epochs)))
         rule = stopping.rule(" and ".join(experiment.maximize))
@@ -122,8 +125,11 @@ def _few_combinations(experiment: Experiment) -> int:
     """How many combinations there are to search, where these are hardly more than the trials; else 0."""
     if not all(domain.labels for domain in experiment.search.values()):
         return 0
-    combinations = math.prod(len(domain.probes) for domain in experiment.search.values())
-    return combinations if combinations <= FEW * (experiment.trials or 0) else 0
+    most = FEW * (experiment.trials or UNTOLD)
+    if math.prod(len(domain.probes) for domain in experiment.search.values()) > GRID_AT_MOST:
+        return 0
+    combinations = sum(1 for _ in itertools.islice(experiment.grid(), most + 1))
+    return combinations if combinations <= most else 0
 
 
 def estimate(experiment: Experiment, *, image_s: float | None = None, at_once: int | None = None) -> Iterator[str]:

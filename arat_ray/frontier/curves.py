@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from arat_ray.frontier.curve_model import NEW, CurveModel, Rows, fit, fitted_at, prior
-from arat_ray.frontier.dominance import Floats, non_dominated
+from arat_ray.frontier.dominance import Floats, hypervolume, non_dominated
 from arat_ray.frontier.expected_improvement import boxes
 from arat_ray.frontier.knobs import Sampled, Space
 from arat_ray.frontier.links import IDENTITY, Link, no_noise
@@ -31,8 +31,8 @@ Place = tuple[int, int]
 How = Literal["complete", "stopped", "failed"]
 FAILS = "fails"
 """The constraint that a trial does not fail, as by a lack of memory or without a number at its end."""
-Fits = dict[tuple[str | int, int], Floats]
-"""Hyperparameters by goal (its place) or constraint (its name) and number of rows."""
+Fits = dict[tuple[str | int, tuple[Place, ...]], Floats]
+"""Hyperparameters by goal (its place) or constraint (its name), and the rows that they were fitted to."""
 
 
 class Curves:
@@ -205,6 +205,11 @@ class Curves:
             models, limits = ([m.believing(x, 1.0, np.array(running)) for m in each] for each in (models, limits))
         return Outlook(models, self.link, limits, boxes(front, reference))
 
+    def spanned(self) -> float:
+        """The hypervolume of what whole trials have measured, those that violate a constraint as well."""
+        whole = [self.values[n][self.last] for n in sorted(self.complete)]
+        return hypervolume(np.stack(whole), self.reference()) if whole else 0.0
+
     def reference(self) -> Floats:
         """[G]: below it nothing counts; where none was given, a tenth below the worst of each goal on the front."""
         if self._reference is not None:
@@ -226,10 +231,10 @@ class Curves:
         arrived = self._arrived[: fitted_at(len(self._arrived))]
         models = []
         for goal in range(y.shape[1]):
-            key = goal, len(arrived)
+            key = goal, tuple(arrived)
             if key not in self._fits:
                 before, noise = self._measured(arrived) if arrived else (y, variance)
-                self._fits[key] = self._fitted(arrived, before[:, goal], noise[:, goal])
+                self._fits[key] = self._fitted(arrived, before[:, goal], noise[:, goal], floor=self.floor)
             rows = self._rows(places, y[:, goal], variance[:, goal])
             models.append(CurveModel(rows, self.space.group, self._fits[key], floor=self.floor))
         return models
@@ -242,22 +247,29 @@ class Curves:
         models = []
         for name in names:
             numbers = [n for n in self._outcomes if name in self.violations[n]]
-            key = name, fitted_at(len(numbers))
+            before = self._distance(name, numbers[: fitted_at(len(numbers))])
+            key = name, tuple(before[0])
             if key not in self._fits:
-                self._fits[key] = self._fitted(*self._distance(name, numbers[: key[1]]))
+                self._fits[key] = self._fitted(*before, floor=False)
             rows = self._rows(*self._distance(name, numbers[-ROWS_AT_MOST:]))
-            models.append(CurveModel(rows, self.space.group, self._fits[key]))
+            models.append(CurveModel(rows, self.space.group, self._fits[key], floor=False))
         return models
 
     def _distance(self, name: str, numbers: Sequence[int]) -> tuple[list[Place], Floats, Floats]:
-        """How far trials were from violating a constraint, known without noise."""
+        """How far trials were from violating a constraint, known without noise.
+
+        The sign is what counts: no violation is larger than the farthest that a trial kept away from one, so that a
+        huge one does not set the scale, and no floor, which would make the few that violate it some that do not.
+        """
         y = np.array([-self.violations[n][name] for n in numbers])
+        kept = y.max(initial=0.0)
+        y = np.maximum(y, -kept) if kept > 0 else y
         return [(n, self.last) for n in numbers], y, np.zeros(len(y))
 
-    def _fitted(self, places: Sequence[Place], y: Floats, variance: Floats) -> Floats:
+    def _fitted(self, places: Sequence[Place], y: Floats, variance: Floats, *, floor: bool) -> Floats:
         if not places:
             return prior(len(self.space.knobs))[0]
-        return fit(self._rows(places, y, variance), self.space.group, floor=self.floor)
+        return fit(self._rows(places, y, variance), self.space.group, floor=floor)
 
     def _rows(self, places: Sequence[Place], y: Floats, variance: Floats) -> Rows:
         x = self.space.encode([self.samples[n] for n, _ in places])

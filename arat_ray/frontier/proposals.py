@@ -3,7 +3,7 @@ best of these, coarsely and finely."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,10 +48,5 @@ def best_of(
             top = np.argsort(-found, kind="stable")[:CLIMBERS]
             units = space.moved(np.repeat(units[top], AROUND, axis=0), deviation, draw)
     seen.sort(key=lambda each: -each[0])
-    known = {_key(sampled) for sampled in taken}
-    gain, sampled = next((each for each in seen if _key(each[1]) not in known), seen[0])
+    gain, sampled = next((each for each in seen if each[1] not in taken), seen[0])
     return sampled, gain
-
-
-def _key(sampled: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(sampled.items()))

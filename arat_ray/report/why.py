@@ -184,9 +184,9 @@ def _gain_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
         return
     ends = _ends(goals, decision["expected"], decision["deviation"])
     yield f"epoch {decision['rung']}: {'went on' if decision['goes_on'] else 'stopped'}; expected at its end {ends}"
-    yield (
-        f"  it would add {decision['gain']:.1e} an epoch to the hypervolume, a new trial {decision['gain_of_new']:.1e}"
-    )
+    gain, of_new = decision["gain"], decision["gain_of_new"]
+    share = f"; {gain / of_new:.2g} of that, where `slack` is enough" if of_new > 0 else ""
+    yield f"  it would add {gain:.1e} an epoch to the hypervolume, a new trial {of_new:.1e}{share}"
 
 
 def _ends(goals: list[str], expected: Iterable[float], deviation: Iterable[float]) -> str:

@@ -7,6 +7,7 @@ was interrupted; what earlier sessions spent is read from the tables.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from arat_ray.experiment.spec import Experiment
@@ -69,16 +70,21 @@ class Watch:
         """A trial ended and will not run again; `error` where it failed."""
         self._failures = [*self._failures, error] if error is not None else []
 
-    def wants(self, promise: float | None, *, running: int) -> bool:
+    def wants(self, promise: float | None, *, running: int, spanned: Callable[[], float]) -> bool:
         """Whether another trial is to begin that is expected to add so much to the hypervolume; None: nobody knows.
 
-        Where it promises too little and none is running that could change this, the budget is spent.
+        Where it promises too little and none is running that could change this, the budget is spent. As long as no
+        trial meets the constraints, and there is no front, a gain is compared with what all of them have `spanned`.
         """
         share, volume = self.budget.gain, self.state.front.hypervolume
-        if share is None or promise is None or promise >= share * volume:
+        if share is None or promise is None:
+            return True
+        whole = volume or spanned()
+        if promise >= share * whole:
             return True
         if not running:
-            added = f"{promise:.1e} to the hypervolume, {100 * promise / volume:.2g} % of it"
+            of = "it" if volume else "that of the trials that broke a constraint: none met them"
+            added = f"{promise:.1e} to the hypervolume, {100 * promise / whole:.2g} % of {of}"
             reason = f"another trial is expected to add {added}, less than {100 * share:g} %"
             self._enough = Over("gain", reason, "a smaller --gain")
         return False

@@ -87,15 +87,23 @@ def open_sampler(experiment: Experiment, curves: Curves | None) -> CurveSampler 
     sampler = experiment.sampler
     if curves is None or sampler is None or sampler.name != "curves":
         return None
-    from arat_ray.study.curve_sampler import CurveSampler, startup_of
+    from arat_ray.study.curve_sampler import CurveSampler
 
     return CurveSampler(
         seed=sampler.seed,
         search_space={path: domain.distribution() for path, domain in experiment.search.items()},
         default=default_of(experiment),
-        startup=startup_of(experiment.trials),
+        startup=start_of(experiment),
         curves=curves,
     )
+
+
+def start_of(experiment: Experiment) -> int:
+    """How many quasi-random trials its search with curves begins with."""
+    from arat_ray.study.curve_sampler import startup_of
+
+    budget = experiment.budget
+    return startup_of(experiment.trials, may_end_sooner=bool(budget.hours or budget.device_hours or budget.usd))
 
 
 def default_of(experiment: Experiment) -> Sampled | None:
@@ -121,8 +129,8 @@ class Hearing:
                 curves.learn(trial["sampled"], trial["goals"], trial["violations"])
         elif kind == "asked":
             curves.begin(what["number"], what["sampled"])
-        elif kind == "epoch" and what.get("validation_images"):
-            number = number_of(what["trial_id"])
+        elif kind == "epoch" and what.get("validation_images") and what["epoch"] < curves.last:
+            number = number_of(what["trial_id"])  # its end it says when it ends: where epochs vary, it may go beyond
             curves.measured(number, what["epoch"], self._goals(number, what))
         elif kind == "ended" and what["status"] in HOW:
             number = number_of(what["trial_id"])

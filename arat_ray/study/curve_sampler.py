@@ -3,11 +3,10 @@
     optuna.create_study(directions=["maximize", "minimize"], sampler=CurveSampler(seed=0))
 
 It begins with the known default, if there is one, and quasi-random points (Sobol's), unless enough trials are known
-already, proposes some trials at random for
-good, and else the trial that is expected to add most to the hypervolume of the front when it ends, believing the
-running ones. Choices, integers, steps, logarithms, knobs that only some trials have, constraints
-(`Trial.set_constraint`) and any number of goals are modelled. A proposal is a function of the seed and of the trials
-before it.
+already, proposes some trials at random for good, and else the trial that is expected to add most to the hypervolume of
+the front when it ends, believing the running ones. Choices, integers, steps, logarithms, knobs that only some trials
+have, constraints (`Trial.set_constraint`) and any number of goals are modelled; with four goals or more and a front of
+dozens a proposal takes seconds. It is a function of the seed and of the trials before it.
 """
 
 from __future__ import annotations
@@ -25,10 +24,12 @@ from arat_ray.frontier.curves import Curves, Fits, How
 from arat_ray.frontier.knobs import Knob, Sampled, Space
 from arat_ray.study.optuna_view import PROPOSAL
 
-STARTUP, FEWEST = 16, 4
-"""Quasi-random trials at the beginning; and where there are few trials in all."""
+STARTUP, FEWEST, UNSURE = 16, 4, 8
+"""Quasi-random trials at the beginning, where there are few trials in all, and where nobody knows how many."""
 RANDOM_SHARE = 0.1
 """Of later trials, those that are drawn at random: a model may be wrong where it has not looked."""
+DRAWS = 100
+"""At most, for a sample that has not been tried."""
 HOW: dict[TrialState, How] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
@@ -36,9 +37,11 @@ HOW: dict[TrialState, How] = {
 }
 
 
-def startup_of(trials: int | None) -> int:
-    """How many of so many trials are quasi-random: a quarter; None where nobody knows how many there will be."""
-    return STARTUP if trials is None else min(max(trials // 4, FEWEST), STARTUP)
+def startup_of(trials: int | None, *, may_end_sooner: bool = False) -> int:
+    """How many of so many trials (None: any number) are quasi-random: a quarter, within bounds, and fewer where hours
+    or money may end them all sooner."""
+    startup = STARTUP if trials is None else min(max(trials // 4, FEWEST), STARTUP)
+    return min(startup, UNSURE) if may_end_sooner else startup
 
 
 def knob_of(name: str, distribution: BaseDistribution) -> Knob:
@@ -56,10 +59,10 @@ class CurveSampler(optuna.samplers.BaseSampler):
     """Gaussian processes over the knobs, and over epochs where these are told, and expected hypervolume improvement.
 
     `search_space` may say the distributions beforehand; else they are those of earlier trials, and the first trial is
-    random. `default` is the first proposal, and `startup` trials, a quarter of all if these are few, are quasi-random,
-    before the model proposes. With `epochs`, intermediate values of a study of one goal, reported as the
-    epochs 1 to `epochs`, are learned from as well. `curves` is for a caller who tells of the trials himself, epoch by
-    epoch and for several goals, which Optuna cannot.
+    random. `default` is the first proposal, and `startup` trials, itself among them, are quasi-random, before the model
+    proposes; where there are under 64 in all, a quarter of them is better. With `epochs`, intermediate values of a
+    study of one goal, reported as the epochs 1 to `epochs`, are learned from as well. `curves` is for a caller who
+    tells of the trials himself, epoch by epoch and for several goals, which Optuna cannot.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         self.seed, self.startup, self.random_share, self.epochs = seed, startup, random_share, epochs
         self.default, self.curves = default, curves
         self._given = None if search_space is None else dict(search_space)
-        self._fits: dict[tuple[Knob, ...], Fits] = {}
+        self._fits: dict[str, Fits] = {}
         self._designs: dict[int, np.ndarray] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -92,8 +95,9 @@ class CurveSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next trial; nothing where there is no knob yet, or all are given (`enqueue_trial`)."""
-        curves = self.curves or self._told(study, trial, search_space)
-        index = len(curves.samples) if self.curves else trial.number
+        is_told = self.curves is not None
+        curves = self.curves if self.curves is not None else self._told(study, trial, search_space)
+        index = len(curves.samples) if is_told else trial.number
         given = trial.system_attrs.get("fixed_params", {})
         if all(knob.name in given or not curves.space.applies(knob.name, given) for knob in curves.space.knobs):
             return {}
@@ -112,14 +116,16 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
     def _propose(self, curves: Curves, index: int) -> tuple[Sampled, dict[str, Any]]:
         """A sample, and why."""
-        if index == 0 and self.default:
+        space, taken = curves.space, [curves.samples[n] for n in curves.samples if n not in curves.known]
+        if self.default and not taken and index < self.startup and self.default not in curves.samples.values():
             return dict(self.default), {"by": "default"}
-        space = curves.space
-        if index < self.startup:
-            return space.sample(self._design(len(space.knobs))[index]), {"by": "start"}
         draw = np.random.default_rng([self.seed, index])
+        if index < self.startup:
+            first = space.sample(self._design(len(space.knobs))[index])
+            return _untaken(space, first, taken, draw), {"by": "start"}
         if len(curves) == 0 or draw.random() < self.random_share:
-            return space.sample(draw.random(len(space.knobs))), {"by": "random"}
+            first = space.sample(draw.random(len(space.knobs)))
+            return _untaken(space, first, taken, draw), {"by": "random"}
         sampled, gain, expected, deviation = curves.propose()
         return sampled, {"by": "gain", "expected": list(expected), "deviation": list(deviation), "gain": gain}
 
@@ -136,7 +142,7 @@ class CurveSampler(optuna.samplers.BaseSampler):
         """What the study's trials say, in the order in which they ended."""
         space = Space([knob_of(name, each) for name, each in search_space.items()])
         signs = [1 if each == optuna.study.StudyDirection.MAXIMIZE else -1 for each in study.directions]
-        fits = self._fits.setdefault(space.knobs, {})
+        fits = self._fits.setdefault(repr(space.knobs), {})
         seed = int(np.random.SeedSequence([self.seed, own.number]).generate_state(1)[0])
         keep = [2**power for power in range(self.epochs.bit_length())]
         curves = Curves(space, last=self.epochs, keep=keep, seed=seed, fits=fits)
@@ -150,6 +156,16 @@ class CurveSampler(optuna.samplers.BaseSampler):
                 curves.begin(trial.number, trial.params)
                 _tell(curves, trial, signs)
         return curves
+
+
+def _untaken(space: Space, first: Sampled, taken: Sequence[Sampled], draw: np.random.Generator) -> Sampled:
+    """`first`, or where that is taken one that is drawn: of few combinations none is tried again before the others."""
+    sampled = first
+    for _ in range(DRAWS):
+        if sampled not in taken:
+            return sampled
+        sampled = space.sample(draw.random(len(space.knobs)))
+    return first
 
 
 def _tell(curves: Curves, trial: FrozenTrial, signs: Sequence[int]) -> None:

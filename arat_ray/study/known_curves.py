@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from arat_ray.experiment.search import Domain
 from arat_ray.frontier.curves import Curves
 from arat_ray.frontier.importance import Importance, importance
@@ -23,10 +25,17 @@ def search_of(study: Path) -> dict[str, Domain]:
     search = rerun_config.description(study).get("search") or {}
     if not search:
         raise ValueError(f"{study}: nothing varies in it; it was begun without `search:`")
-    return {
-        path: Domain.model_validate({key: value for key, value in domain.items() if value is not None})
-        for path, domain in search.items()
-    }
+    columns = reader.schema(study)
+    integers = {path for path in search if pa.types.is_integer(columns.field(PARAM + path).type)}
+    return {path: _domain(domain, integers=path in integers) for path, domain in search.items()}
+
+
+def _domain(written: Mapping[str, Any], *, integers: bool) -> Domain:
+    """As study.json has it, where the labels of a choice are text; of `integers` they were none."""
+    given = {key: value for key, value in written.items() if value is not None}
+    if integers and isinstance(choice := given.get("choice"), dict):
+        given["choice"] = {int(label): value for label, value in choice.items()}
+    return Domain.model_validate(given)
 
 
 def curves_of(study: Path) -> Curves:
@@ -63,7 +72,7 @@ def importance_of(study: Path) -> list[Importance]:
     return importance(curves_of(study), sets=sets_of(search_of(study)))
 
 
-def sets_of(search: Mapping[str, Domain]) -> dict[str, dict[str, frozenset[str]]]:
+def sets_of(search: Mapping[str, Domain]) -> dict[str, dict[Any, frozenset[str]]]:
     """Of each choice among lists of words, such as layers, what each label's list holds."""
     return {
         path: {label: frozenset(members) for label, members in domain.choice.items()}

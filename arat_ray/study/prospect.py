@@ -4,6 +4,7 @@ worth its time, and a line for people."""
 from __future__ import annotations
 
 from arat_ray.study.budget import Watch
+from arat_ray.study.curve_record import start_of
 from arat_ray.study.trials import StudyTrials
 from arat_ray.units import duration
 
@@ -14,23 +15,22 @@ AHEAD = 10
 def promise(study_trials: StudyTrials) -> float | None:
     """The hypervolume that the best new trial is expected to add, were the running ones to end as expected.
 
-    None where the next trial is there already (interrupted, or given), and before the sampler's model begins.
+    None before the sampler's model begins.
     """
-    curves = study_trials.curves
-    if curves is None or not study_trials.experiment.proposes_by_gain or study_trials.has_more:
+    curves, experiment = study_trials.curves, study_trials.experiment
+    if curves is None or not experiment.proposes_by_gain:
         return None
-    from arat_ray.study.curve_sampler import startup_of  # with scipy, which other searches do without
-
-    if len(curves.samples) < startup_of(study_trials.experiment.trials) or len(curves) == 0:
+    if len(curves.samples) < start_of(experiment) or len(curves) == 0:
         return None
     return curves.propose().gain
 
 
 def wants(study_trials: StudyTrials, watch: Watch) -> bool:
-    """Whether another trial is to begin, by `budget.gain`."""
-    if watch.budget.gain is None:
+    """Whether another trial is to begin, by `budget.gain`; one that is there already (interrupted, or given) is."""
+    curves = study_trials.curves
+    if watch.budget.gain is None or study_trials.has_more or curves is None:
         return True
-    return watch.wants(promise(study_trials), running=study_trials.running)
+    return watch.wants(promise(study_trials), running=study_trials.running, spanned=curves.spanned)
 
 
 def line(study_trials: StudyTrials, watch: Watch) -> str | None:

@@ -179,14 +179,32 @@ def test_no_more_trials_run_at_once_than_this_machine_holds(tmp_path: Path) -> N
     assert f", {os.cpu_count()} trial(s) at once" in "\n".join(plan.estimate(load(path)))
 
 
-@pytest.mark.parametrize(("trials", "said"), [(2, True), (1, False)])
-def test_a_search_of_few_choices_is_better_served_by_grid(trials: int, said: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("budget", "grid"),
+    [
+        ("trials: 5", "grid tries them all"),
+        ("trials: 2", "grid with `budget: {trials: 5}` tries them all"),
+        ("hours: 1", "grid tries them all"),
+        ("trials: 1", None),
+    ],
+)
+def test_a_search_of_few_choices_is_better_served_by_grid(budget: str, grid: str | None, tmp_path: Path) -> None:
     path = tmp_path / "few.yaml"
-    text = FILE.replace("METHOD", "{name: standard}").replace("trials: 8", f"trials: {trials}")
+    text = FILE.replace("METHOD", "{name: standard}").replace("trials: 8", budget)
     text = text.replace("{loguniform: [0.01, 1]}", "{choice: [0.01, 0.03, 0.1, 0.3, 1]}")
     path.write_text(text.replace("name: random", "name: curves"))
-    note = "    note: 5 combinations of choices in all; a model learns little of so few, grid tries them all"
-    assert (note in list(plan.describe(load(path)))) is said
+    notes = [line for line in plan.describe(load(path)) if "combinations" in line]
+    few = f"    note: 5 combinations of choices in all; a model learns little of so few, {grid}"
+    assert notes == ([few] if grid else [])
+
+
+def test_combinations_that_no_condition_allows_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "few.yaml"
+    rates = "{choice: [0.01, 0.03, 0.1, 0.3, 1]}"
+    momentum = "\n  optimizer.momentum: {choice: [0, 0.5, 0.9], when: {optimizer.learning_rate: 1}}"
+    text = FILE.replace("METHOD", "{name: standard}").replace("{loguniform: [0.01, 1]}", rates + momentum)
+    path.write_text(text.replace("name: random", "name: curves"))
+    assert any("note: 7 combinations of choices in all" in line for line in plan.describe(load(path)))
 
 
 @pytest.mark.parametrize(("share", "room"), [(0.5, ", so at gpus_per_worker: 0.5 of one of {} GiB or more"), (1, "")])

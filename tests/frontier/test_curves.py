@@ -5,11 +5,12 @@ import time
 import numpy as np
 import pytest
 
-from arat_ray.frontier.curve_model import fitted_at
+from arat_ray.frontier.curve_model import NEW, fitted_at
 from arat_ray.frontier.curves import Curves
 from arat_ray.frontier.expected_gain import GainJudge
 from arat_ray.frontier.knobs import Knob, Space
 from arat_ray.frontier.links import no_noise, of_counts
+from arat_ray.frontier.outlook import feasible
 
 SPACE = Space([Knob(name="balance", low=0.0, high=1.0), Knob(name="rate", low=1e-3, high=1.0, log=True)])
 
@@ -119,6 +120,39 @@ def test_a_place_that_violates_a_constraint_is_avoided() -> None:
         curves.begin(number, sampled)
         proposed.append(sampled["balance"])
     assert max(proposed) < 0.6
+
+
+@pytest.mark.parametrize("violation", [0.2, 1000.0])
+def test_a_constraint_that_few_trials_violate_is_known(violation: float) -> None:
+    """The wide network is better, and too large; of sixteen trials three have tried it."""
+    curves = Curves(Space([Knob(name="width", choices=("small", "wide")), Knob(name="x")]), reference=[0.0])
+    draw = np.random.default_rng(0)
+    for number in range(16):
+        wide = number % 5 == 4
+        curves.begin(number, {"width": "wide" if wide else "small", "x": float(draw.random())})
+        curves.measured(number, 1, [0.9 if wide else 0.5 + 0.01 * number])
+        violations = {"memory.max": violation if wide else -0.88 - 0.02 * float(draw.random())}
+        curves.ended(number, "complete", violations)
+    outlook, new = curves.outlook(), np.full(2, NEW)
+    x = curves.space.encode([{"width": "small", "x": 0.5}, {"width": "wide", "x": 0.5}])
+    small, wide = feasible(outlook.limits, x, new)
+    assert small > 0.9
+    assert wide < 0.1
+    assert curves.propose().sampled["width"] == "small"
+
+
+def test_one_failure_among_many_is_none_of_the_successes() -> None:
+    curves = Curves(Space([Knob(name="kind", choices=("plain", "breaks")), Knob(name="x")]), reference=[0.0])
+    for number in range(60):
+        kind = "breaks" if number == 30 else "plain"
+        curves.begin(number, {"kind": kind, "x": number / 60})
+        if kind == "plain":
+            curves.measured(number, 1, [0.5])
+        curves.ended(number, "failed" if kind == "breaks" else "complete")
+    x = curves.space.encode([{"kind": "plain", "x": 0.5}, {"kind": "breaks", "x": 0.5}])
+    plain, breaks = feasible(curves.outlook().limits, x, np.full(2, NEW))
+    assert plain > 0.9
+    assert breaks < 0.3
 
 
 def test_where_trials_fail_is_avoided_though_nothing_was_measured_there() -> None:

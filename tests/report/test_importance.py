@@ -24,17 +24,20 @@ SEARCH: dict[str, Any] = {
 }
 
 
-def study_of(folder: Path, trials: int, **fields: Any) -> Path:
+def study_of(folder: Path, trials: int, labels: tuple[Any, Any] = ("one", "two"), **fields: Any) -> Path:
     """Random trials of 4 epochs, every third stopped after 2: a heavier weight is more robust by up to 20 points, and
     bn2 adds 10 to both goals."""
-    experiment = Experiment.model_validate(EXPERIMENT | {"train": TRAIN | {"epochs": 4}, "search": SEARCH} | fields)
+    choice = dict(zip(labels, SEARCH[LAYERS]["choice"].values(), strict=True))
+    search = SEARCH | {LAYERS: {"choice": choice}, RATE: SEARCH[RATE] | {"when": {LAYERS: labels[1]}}}
+    experiment = Experiment.model_validate(EXPERIMENT | {"train": TRAIN | {"epochs": 4}, "search": search} | fields)
     writer = StudyTables(folder, params=param_types(experiment), metadata=metadata(experiment))
     draw = np.random.default_rng(0)
     for number in range(trials):
-        sampled: dict[str, Any] = {WEIGHT: float(10 ** draw.uniform(-1, 1)), LAYERS: str(draw.choice(["one", "two"]))}
-        if sampled[LAYERS] == "two":
+        weight, both = float(10 ** draw.uniform(-1, 1)), bool(draw.integers(2))
+        sampled: dict[str, Any] = {WEIGHT: weight, LAYERS: labels[both]}
+        if both:
             sampled[RATE] = float(draw.choice([0.01, 0.1]))
-        has = 0.1 * (sampled[LAYERS] == "two")
+        has = 0.1 * both
         clean, robust = 0.7 + has, 0.3 + has + 0.1 * np.log10(sampled[WEIGHT])
         row: dict[str, Any] = {"trial_id": f"small-{number:05d}", "attempt": 1, "number": number, "status": "complete"}
         last = 2 if number % 3 == 2 else 4
@@ -78,6 +81,15 @@ def test_each_knob_says_what_it_moves_from_tables_alone(study: Path) -> None:
     layers = found[LAYERS]
     assert (layers["clean_accuracy"]["best"], layers["clean_accuracy"]["worst"]) == ("two", "one")
     assert list(layers["members"]) == ["bn2"], "bn3 is in all of them"
+    assert layers["members"]["bn2"]["clean_accuracy"]["effect"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_labels_that_are_integers_are_known_by_them(tmp_path: Path) -> None:
+    found = {each["knob"]: each for each in json.loads(ask(study_of(tmp_path / "small", 30, labels=(1, 2)), "--json"))}
+    assert found.keys() == {WEIGHT, LAYERS, RATE}
+    layers = found[LAYERS]
+    assert (layers["clean_accuracy"]["best"], layers["clean_accuracy"]["worst"]) == (2, 1)
+    assert layers["clean_accuracy"]["effect"] == pytest.approx(0.1, abs=0.02)
     assert layers["members"]["bn2"]["clean_accuracy"]["effect"] == pytest.approx(0.1, abs=0.02)
 
 

@@ -180,6 +180,53 @@ def test_the_known_default_comes_first_and_points_of_the_file_before_it(make: Ma
     assert study_trials.ask().sampled != {WEIGHT: 1.0, "method.layers": "last"}
 
 
+def test_the_known_default_comes_first_also_where_a_few_earlier_trials_taught(make: Make, tmp_path: Path) -> None:
+    default = {WEIGHT: 1.0, "method.layers": "last"}
+    other = [Known(str(i), {WEIGHT: 0.3 + i, "method.layers": "two"}, [0.9, 0.1], {}) for i in range(3)]
+    study_trials = DrivenTrials(tmp_path / "few", make(**GAIN))
+    study_trials.learn(other)
+    assert study_trials.ask().sampled == default
+    study_trials = DrivenTrials(tmp_path / "known", make(**GAIN))
+    study_trials.learn([*other, Known("default", default, [0.9, 0.1], {})])
+    assert study_trials.ask().sampled != default, "its goals are known"
+
+
+def test_a_trial_that_is_longer_than_train_says_is_known_by_its_end(make: Make, tmp_path: Path) -> None:
+    search = EXPERIMENT["search"] | {"epochs": {"choice": [3, 9]}}
+    experiment = make(train=TRAIN | {"epochs": 3}, sampler={"name": "curves"}, search=search)
+    recorder, study_trials = opened_with_curves(tmp_path, experiment)
+    asked: dict[int, Any] = {}
+    while {9, 3} - set(asked):
+        number, sampled = study_trials.ask()
+        recorder.start(number, sampled, experiment.resolve(sampled))
+        asked.setdefault(sampled["epochs"], number)
+        for epoch in range(1, sampled["epochs"] + 1):
+            hand_in(recorder, number, message(epoch, clean=0.1 * epoch, robust=0.05 * epoch))
+        recorder.end(number)
+    for curves in (study_trials.curves, DrivenTrials(tmp_path, experiment).curves):
+        assert curves is not None
+        np.testing.assert_allclose(curves.values[asked[9]][curves.last], [0.9, 0.45])
+        np.testing.assert_allclose(curves.values[asked[3]][curves.last], [0.3, 0.15])
+        assert max(curves.values[asked[9]]) == curves.last == 3
+        assert curves.complete >= set(asked.values())
+
+
+@pytest.mark.parametrize(
+    ("budget", "start"),
+    [({"trials": 64}, 16), ({"trials": 64, "hours": 2}, 8), ({"hours": 2}, 8), ({"device_hours": 9}, 8)],
+)
+def test_a_search_that_time_may_end_begins_with_fewer_quasi_random_trials(
+    budget: dict[str, Any], start: int, make: Make
+) -> None:
+    experiment = make(**GAIN | {"budget": budget})
+    assert curve_record.start_of(experiment) == start
+    hearing = curve_record.hearing_of(experiment)
+    assert hearing is not None
+    sampler = curve_record.open_sampler(experiment, hearing.curves)
+    assert sampler is not None
+    assert sampler.startup == start
+
+
 def test_a_default_outside_of_the_search_is_none(make: Make) -> None:
     search = {WEIGHT: {"loguniform": [2, 10]}}
     assert curve_record.default_of(make(**GAIN | {"search": search})) is None

@@ -87,9 +87,35 @@ def test_the_default_comes_first_and_sobol_s_points_after_it_fill_the_space() ->
     assert {trial.params["kind"] for trial in study.trials} == {"plain", "rich"}
 
 
-@pytest.mark.parametrize(("trials", "start"), [(1, 4), (6, 4), (20, 5), (63, 15), (64, 16), (9999, 16), (None, 16)])
-def test_a_quarter_of_the_trials_is_quasi_random_within_bounds(trials: int | None, start: int) -> None:
+@pytest.mark.parametrize(
+    ("trials", "start", "sooner"),
+    [(1, 4, 4), (6, 4, 4), (20, 5, 5), (63, 15, 8), (64, 16, 8), (9999, 16, 8), (None, 16, 8)],
+)
+def test_a_quarter_of_the_trials_is_quasi_random_within_bounds(trials: int | None, start: int, sooner: int) -> None:
     assert startup_of(trials) == start
+    assert startup_of(trials, may_end_sooner=True) == sooner
+
+
+def test_of_few_combinations_each_is_tried_before_one_is_again() -> None:
+    space = {"kind": CategoricalDistribution(["a", "b", "c"]), "depth": IntDistribution(1, 4)}
+
+    def objective(trial: optuna.Trial) -> float:
+        return trial.suggest_int("depth", 1, 4) * len(trial.suggest_categorical("kind", ["a", "b", "c"]))
+
+    study = study_of(CurveSampler(search_space=space, startup=6, random_share=0.5), ["maximize"])
+    study.optimize(objective, n_trials=14)
+    assert len({tuple(sorted(trial.params.items())) for trial in study.trials[:12]}) == 12
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_choices_that_are_lists_are_searched() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        widths: Any = trial.suggest_categorical("widths", [[64], [64, 64], [32, 32, 32]])  # type: ignore[list-item]
+        return len(widths) - (trial.suggest_float("x", 0, 1) - 0.5) ** 2
+
+    study = study_of(CurveSampler(startup=4), ["maximize"])
+    study.optimize(objective, n_trials=12)
+    assert study.best_params["widths"] == [32, 32, 32]
 
 
 def test_without_a_space_the_default_comes_first_too() -> None:
@@ -173,6 +199,37 @@ def test_intermediate_values_of_one_goal_are_learned_from() -> None:
     study = study_of(CurveSampler(startup=4, epochs=8), ["maximize"])
     study.optimize(objective, n_trials=15)
     assert study.best_params["x"] == pytest.approx(0.4, abs=0.05)
+
+
+def in_parallel(sampler: Callable[[], CurveSampler], *, restart: bool) -> dict[str, Any]:
+    """The proposal after two trials ran at once, the later one ended first, and hyperparameters were fitted between."""
+    study = study_of(sampler(), ["maximize"])
+
+    def begin() -> tuple[optuna.Trial, float]:
+        trial = study.ask()
+        x, y = (trial.suggest_float(name, 0, 1) for name in "xy")
+        return trial, (1 - abs(x - 0.4)) * (0.2 + 0.8 * y**3)
+
+    for _ in range(3):
+        trial, goal = begin()
+        for epoch in (1, 2, 4):
+            trial.report(goal * (1 - 0.5 / epoch), epoch)
+        study.tell(trial, goal)
+    (earlier, low), (later, high) = begin(), begin()
+    for trial, goal in ((earlier, low), (later, high)):
+        trial.report(goal * 0.5, 1)
+        trial.report(goal * 0.75, 2)
+    begin()  # fits, with the rows of both
+    study.tell(later, high)
+    study.tell(earlier, low)
+    if restart:
+        study.sampler = sampler()
+    return begin()[0].params
+
+
+def test_a_restart_between_trials_that_run_at_once_changes_nothing() -> None:
+    make = lambda: CurveSampler(seed=1, startup=3, random_share=0.0, epochs=4)  # noqa: E731
+    assert in_parallel(make, restart=False) == in_parallel(make, restart=True)
 
 
 def test_a_distribution_of_another_kind_is_named() -> None:

@@ -92,6 +92,27 @@ def test_it_is_said_in_one_line_what_another_trial_and_ten_would_add_and_cost(ma
     assert sum(gains) > gains[0] > 0
 
 
+def test_it_is_also_said_where_time_ended_the_search_and_trials_wait(make: Make, tmp_path: Path) -> None:
+    experiment = make(**GAIN)
+    drive(tmp_path, experiment, {})
+    recorder, study_trials = opened_with_curves(tmp_path, experiment)
+    study_trials.put_back(study_trials.ask().number)
+    assert study_trials.has_more
+    text = prospect.line(study_trials, recorder.watch)
+    assert text is not None
+    assert text.startswith("expected: another trial adds ")
+
+
+def test_a_search_in_which_no_trial_meets_the_constraints_ends_too(make: Make, tmp_path: Path) -> None:
+    never = {"clean_accuracy": {"min": 0.999}}
+    experiment = gaining(make, "5%", constraints=never, budget={"trials": 200, "gain": "5%"}, early_stopping=None)
+    over = drive(tmp_path, experiment, {})
+    assert over is not None
+    assert over.budget == "gain"
+    assert over.reason.endswith("% of that of the trials that broke a constraint: none met them, less than 5 %")
+    assert 16 <= len(tried(tmp_path)) < 60
+
+
 @pytest.mark.parametrize("written", ["0.1%", "0.1 %", 0.001])
 def test_a_share_is_written_as_a_percentage_or_a_number(written: Any) -> None:
     assert Budget.model_validate({"gain": written}).gain == pytest.approx(0.001)
