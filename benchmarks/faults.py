@@ -1,11 +1,13 @@
 """The driver of a study is killed at random moments; what stands in the tables in the end?
 
     python benchmarks/faults.py --kills 20 --output benchmarks/faults.md
+    python benchmarks/faults.py --kills 20 --search curves
 
 A small study on digits runs undisturbed. Then the same study runs again, and again where it ends too early, while its
 driver gets SIGKILL at random moments and is started with `--resume`, until it was killed so often and is complete. The
-tables of each such study must have the rows of the undisturbed one, by keys and counts, and its journal no trial that
-is still running.
+tables of each such study must have the rows of the undisturbed one, by keys and counts, with the same knobs and
+accuracies, and its journal no trial that is still running. The study is a grid, two trials at a time; or a search with
+`curves` and `expected_gain`, one trial at a time, so that each proposal and each decision hangs on all before it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 from arat_ray.experiment.config import load
 from arat_ray.results import reader
 from arat_ray.results.reading import Reading
+from arat_ray.results.schema import PARAM
 from arat_ray.results.segments import folder_of
 from arat_ray.results.statuses import ENDED
 from arat_ray.study.record import event_of
@@ -42,14 +45,30 @@ train:
   seed: 0
   attack: {name: pgd, norm: linf, epsilon: 0.2, step_size: 0.1, steps: 3}
   method: {name: trades, beta: 1}
+maximize: [clean_accuracy, robust_accuracy]
+validate: {every: 2, images: 200, attack: {name: pgd, norm: linf, epsilon: 0.2, step_size: 0.1, steps: 5}}
+"""
+SEARCHES = {
+    "grid": """
 search:
   method.beta: {choice: [0.5, 1, 2, 4]}
   optimizer.learning_rate: {choice: [0.05, 0.1]}
-maximize: [clean_accuracy, robust_accuracy]
-validate: {every: 2, images: 200, attack: {name: pgd, norm: linf, epsilon: 0.2, step_size: 0.1, steps: 5}}
 sampler: {name: grid, seed: 0}
-resources: {workers: 1, cpus_per_worker: 1}
-"""
+resources: {workers: 1, cpus_per_worker: 1, concurrent_trials: 2}
+""",
+    "curves": """
+search:
+  method.beta: {loguniform: [0.5, 4]}
+  optimizer.learning_rate: {loguniform: [0.01, 0.3]}
+sampler: {name: curves, seed: 0}
+early_stopping: {name: expected_gain, min_epochs: 2, rung_factor: 2}
+budget: {trials: 14}
+resources: {workers: 1, cpus_per_worker: 1, concurrent_trials: 1}
+""",
+}
+
+SEARCHED = ("stop_reason", "proposed_gain")
+"""Columns that say why a trial was stopped, and what one that was proposed for its gain promised."""
 
 
 def start(file: Path, results: Path) -> subprocess.Popen[bytes]:
@@ -79,10 +98,12 @@ def rows(study: Path) -> dict[str, Counter[tuple[Any, ...]]]:
     }
 
 
-def values(study: Path) -> dict[str, tuple[float, float]]:
-    """Both accuracies of each trial."""
-    trials = [row for row in reader.read(study, "trials").to_pylist() if row["status"] == "complete"]
-    return {row["trial_id"]: (row["clean_accuracy"], row["robust_accuracy"]) for row in trials}
+def values(study: Path) -> dict[str, dict[str, Any]]:
+    """The knobs and the accuracies of each trial, and what decided on it."""
+    table = reader.read(study, "trials")
+    told = ["clean_accuracy", "robust_accuracy", *SEARCHED, *(name for name in table.column_names if PARAM in name)]
+    last = reader.keep(table, reader.latest_attempt(table)).to_pylist()
+    return {row["trial_id"]: {name: row[name] for name in told} for row in last}
 
 
 def states(study: Path) -> Counter[str]:
@@ -110,13 +131,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=Path("results/faults"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--search", choices=list(SEARCHES), default="grid")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     draw = random.Random(options.seed)
     shutil.rmtree(options.folder, ignore_errors=True)
     options.folder.mkdir(parents=True)
     file = options.folder / "faults.yaml"
-    file.write_text(STUDY)
+    file.write_text(STUDY + SEARCHES[options.search])
     began = time.monotonic()
     assert start(file, options.folder / "undisturbed").wait() == 0
     whole_s = time.monotonic() - began
@@ -148,7 +170,7 @@ def main() -> None:
             if found != expected[name]:
                 problems.append(f"{study}: {name} differ: {(found - expected[name]) + (expected[name] - found)}")
         if values(study) != expected_values:
-            problems.append(f"{study}: other accuracies than undisturbed")
+            problems.append(f"{study}: other knobs, accuracies or reasons than undisturbed")
         running = {state: count for state, count in states(study).items() if state not in ENDED}
         if running:
             problems.append(f"{study}: the journal still has {running}")
@@ -159,13 +181,15 @@ def main() -> None:
         problems.append(f"Ray processes left over: {raylets()}")
     attempts = sum(reader.read(options.folder / f"killed-{i}" / "faults", "trials").num_rows for i in range(studies))
     trials, epochs = (sum(expected[name].values()) for name in ("trials", "epochs"))
-    none = "Lost rows: 0. Doubled rows: 0. Other accuracies: 0. Trials running in the journal: 0. Processes left: 0."
+    stopped, by_gain = (sum(each[name] is not None for each in expected_values.values()) for name in SEARCHED)
+    none = "Lost rows: 0. Doubled rows: 0. Other knobs or accuracies: 0. Trials running: 0. Processes left: 0."
     lines = [
         "# A driver killed at random moments",
         "",
-        f"`python benchmarks/faults.py --kills {options.kills}`: a study of {trials} trials and {epochs} epochs, "
-        f"{whole_s:.0f} s undisturbed; {kills} SIGKILLs over {studies} such studies, {min(moments):.0f} to "
-        f"{max(moments):.0f} s after a start, {attempts} attempts at {studies * trials} trials.",
+        f"`python benchmarks/faults.py --kills {options.kills} --search {options.search}`: a study of {trials} trials "
+        f"and {epochs} epochs ({by_gain} proposed by gain, {stopped} stopped), {whole_s:.0f} s undisturbed; {kills} "
+        f"SIGKILLs over {studies} such studies, {min(moments):.0f} to {max(moments):.0f} s after a start, {attempts} "
+        f"attempts at {studies * trials} trials.",
         "",
         *(problems or [none]),
     ]

@@ -258,12 +258,13 @@ class Curves:
     def _distance(self, name: str, numbers: Sequence[int]) -> tuple[list[Place], Floats, Floats]:
         """How far trials were from violating a constraint, known without noise.
 
-        The sign is what counts: no violation is larger than the farthest that a trial kept away from one, so that a
-        huge one does not set the scale, and no floor, which would make the few that violate it some that do not.
+        The sign is what counts, and which way it changes. A huge violation must not set the scale: none is larger than
+        the farthest that a trial kept away from one, or three times what is usual. A floor as goals have it would make
+        the few that violate a constraint some that do not.
         """
         y = np.array([-self.violations[n][name] for n in numbers])
-        kept = y.max(initial=0.0)
-        y = np.maximum(y, -kept) if kept > 0 else y
+        if len(y):
+            y = np.maximum(y, -max(y.max(), 3 * np.median(np.abs(y))))
         return [(n, self.last) for n in numbers], y, np.zeros(len(y))
 
     def _fitted(self, places: Sequence[Place], y: Floats, variance: Floats, *, floor: bool) -> Floats:

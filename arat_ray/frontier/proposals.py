@@ -3,7 +3,7 @@ best of these, coarsely and finely."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,5 +48,11 @@ def best_of(
             top = np.argsort(-found, kind="stable")[:CLIMBERS]
             units = space.moved(np.repeat(units[top], AROUND, axis=0), deviation, draw)
     seen.sort(key=lambda each: -each[0])
-    gain, sampled = next((each for each in seen if each[1] not in taken), seen[0])
+    known = {_key(sampled) for sampled in taken}
+    gain, sampled = next((each for each in seen if _key(each[1]) not in known), seen[0])
     return sampled, gain
+
+
+def _key(sampled: Mapping[str, object]) -> str:
+    """Also of values that cannot be hashed."""
+    return repr(sorted(sampled.items()))

@@ -185,7 +185,7 @@ def _gain_lines(decision: dict[str, Any], goals: list[str]) -> Iterator[str]:
     ends = _ends(goals, decision["expected"], decision["deviation"])
     yield f"epoch {decision['rung']}: {'went on' if decision['goes_on'] else 'stopped'}; expected at its end {ends}"
     gain, of_new = decision["gain"], decision["gain_of_new"]
-    share = f"; {gain / of_new:.2g} of that, where `slack` is enough" if of_new > 0 else ""
+    share = f": {gain / of_new:.2g} of it; it goes on from `slack` on" if of_new > 0 else ""
     yield f"  it would add {gain:.1e} an epoch to the hypervolume, a new trial {of_new:.1e}{share}"
 
 

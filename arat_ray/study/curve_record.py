@@ -103,7 +103,7 @@ def start_of(experiment: Experiment) -> int:
     from arat_ray.study.curve_sampler import startup_of
 
     budget = experiment.budget
-    return startup_of(experiment.trials, may_end_sooner=bool(budget.hours or budget.device_hours or budget.usd))
+    return startup_of(experiment.trials, timed=bool(budget.hours or budget.device_hours or budget.usd))
 
 
 def default_of(experiment: Experiment) -> Sampled | None:
@@ -115,10 +115,15 @@ def default_of(experiment: Experiment) -> Sampled | None:
 
 
 class Hearing:
-    """Tells curves what happens in a study, by the events of its record."""
+    """Tells curves what happens in a study, by the events of its record.
+
+    What a trial measured at their last epoch is told when it is complete: where epochs vary, it may go beyond.
+    """
 
     def __init__(self, curves: Curves, goals: Sequence[str], *, choose: str) -> None:
         self.curves, self.goals, self.choose = curves, goals, choose
+        self.reached: dict[int, list[float | None]] = {}
+        """What each trial would have, were its last measurement at its end."""
         self._best: dict[int, tuple[float, list[float | None]]] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -129,19 +134,27 @@ class Hearing:
                 curves.learn(trial["sampled"], trial["goals"], trial["violations"])
         elif kind == "asked":
             curves.begin(what["number"], what["sampled"])
-        elif kind == "epoch" and what.get("validation_images") and what["epoch"] < curves.last:
-            number = number_of(what["trial_id"])  # its end it says when it ends: where epochs vary, it may go beyond
-            curves.measured(number, what["epoch"], self._goals(number, what))
+        elif kind == "epoch" and what.get("validation_images"):
+            number = number_of(what["trial_id"])
+            self.reached[number] = goals = self._goals(number, what)
+            if what["epoch"] < curves.last:
+                curves.measured(number, what["epoch"], goals)
         elif kind == "ended" and what["status"] in HOW:
             number = number_of(what["trial_id"])
             if what["status"] == "complete":
-                curves.measured(number, curves.last, [what.get(goal) for goal in self.goals])
+                curves.measured(number, curves.last, self._at_end(number, what))
             curves.ended(number, HOW[what["status"]], event.get("violations"))
 
     def again(self, line: Line) -> None:
         """The same of a line that is read; epochs after which nothing was measured are not even parsed."""
         if line.kind in HEARD and (line.kind != b"epoch" or MEASURED in line.text):
             self(line.event)
+
+    def _at_end(self, number: int, row: Mapping[str, Any]) -> list[float | None]:
+        """A complete trial's goals; where a worker was lost, its end holds only those that have changed since."""
+        reached = self.reached.get(number) or [None] * len(self.goals)
+        ended = [row.get(goal) for goal in self.goals]
+        return [before if now is None else now for now, before in zip(ended, reached, strict=True)]
 
     def _goals(self, number: int, row: Mapping[str, Any]) -> list[float | None]:
         """What the trial would have reached, were this its last epoch; those of its best one where that counts."""

@@ -24,8 +24,8 @@ from arat_ray.frontier.curves import Curves, Fits, How
 from arat_ray.frontier.knobs import Knob, Sampled, Space
 from arat_ray.study.optuna_view import PROPOSAL
 
-STARTUP, FEWEST, UNSURE = 16, 4, 8
-"""Quasi-random trials at the beginning, where there are few trials in all, and where nobody knows how many."""
+STARTUP, FEWEST, TIMED = 16, 4, 8
+"""Quasi-random trials at the beginning, where there are few trials in all, and where only time or money ends them."""
 RANDOM_SHARE = 0.1
 """Of later trials, those that are drawn at random: a model may be wrong where it has not looked."""
 DRAWS = 100
@@ -37,11 +37,12 @@ HOW: dict[TrialState, How] = {
 }
 
 
-def startup_of(trials: int | None, *, may_end_sooner: bool = False) -> int:
-    """How many of so many trials (None: any number) are quasi-random: a quarter, within bounds, and fewer where hours
-    or money may end them all sooner."""
-    startup = STARTUP if trials is None else min(max(trials // 4, FEWEST), STARTUP)
-    return min(startup, UNSURE) if may_end_sooner else startup
+def startup_of(trials: int | None, *, timed: bool = False) -> int:
+    """How many of so many trials are quasi-random: a quarter, within bounds. None: any number; fewer where it is time
+    or money that ends them, of which nobody knows for how many it is enough."""
+    if trials is None:
+        return TIMED if timed else STARTUP
+    return min(max(trials // 4, FEWEST), STARTUP)
 
 
 def knob_of(name: str, distribution: BaseDistribution) -> Knob:
@@ -117,7 +118,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
     def _propose(self, curves: Curves, index: int) -> tuple[Sampled, dict[str, Any]]:
         """A sample, and why."""
         space, taken = curves.space, [curves.samples[n] for n in curves.samples if n not in curves.known]
-        if self.default and not taken and index < self.startup and self.default not in curves.samples.values():
+        is_first = index == len(curves.known) and index < self.startup
+        if self.default and is_first and self.default not in curves.samples.values():
             return dict(self.default), {"by": "default"}
         draw = np.random.default_rng([self.seed, index])
         if index < self.startup:
@@ -159,7 +161,8 @@ class CurveSampler(optuna.samplers.BaseSampler):
 
 
 def _untaken(space: Space, first: Sampled, taken: Sequence[Sampled], draw: np.random.Generator) -> Sampled:
-    """`first`, or where that is taken one that is drawn: of few combinations none is tried again before the others."""
+    """`first`, or where that is taken one that is drawn: of few combinations hardly one is tried twice before all have
+    been."""
     sampled = first
     for _ in range(DRAWS):
         if sampled not in taken:

@@ -64,6 +64,8 @@ def curves_of(study: Path) -> Curves:
         hearing({"epoch": row})
     for row in rows:
         hearing({"ended": row})
+        if row["epochs_done"] == last and (reached := hearing.reached.get(row["number"])):
+            curves.measured(row["number"], last, reached)  # of one that has not ended
     return curves
 
 

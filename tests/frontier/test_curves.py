@@ -141,6 +141,20 @@ def test_a_constraint_that_few_trials_violate_is_known(violation: float) -> None
     assert curves.propose().sampled["width"] == "small"
 
 
+def test_one_trial_that_barely_meets_a_constraint_does_not_hide_which_way_others_go() -> None:
+    curves = Curves(Space([Knob(name="x"), Knob(name="y"), Knob(name="z")]), reference=[0.0])
+    draw = np.random.default_rng(0)
+    points = draw.random((400, 3))
+    violated = points[points.mean(axis=1) < 0.55][:20]
+    violated[7] += 0.6005 - violated[7].mean()
+    for number, point in enumerate(violated.tolist()):
+        curves.begin(number, dict(zip("xyz", point, strict=True)))
+        curves.measured(number, 1, [0.5])
+        curves.ended(number, "complete", {"clean_accuracy.min": 0.6 - float(np.mean(point))})
+    there = points[points.mean(axis=1) > 0.7]
+    assert feasible(curves.outlook().limits, there, np.full(len(there), NEW)).mean() > 0.7
+
+
 def test_one_failure_among_many_is_none_of_the_successes() -> None:
     curves = Curves(Space([Knob(name="kind", choices=("plain", "breaks")), Knob(name="x")]), reference=[0.0])
     for number in range(60):

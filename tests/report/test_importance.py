@@ -24,9 +24,11 @@ SEARCH: dict[str, Any] = {
 }
 
 
-def study_of(folder: Path, trials: int, labels: tuple[Any, Any] = ("one", "two"), **fields: Any) -> Path:
+def study_of(
+    folder: Path, trials: int, labels: tuple[Any, Any] = ("one", "two"), until: int = 4, **fields: Any
+) -> Path:
     """Random trials of 4 epochs, every third stopped after 2: a heavier weight is more robust by up to 20 points, and
-    bn2 adds 10 to both goals."""
+    bn2 adds 10 to both goals. All run yet where they have come `until` an earlier epoch."""
     choice = dict(zip(labels, SEARCH[LAYERS]["choice"].values(), strict=True))
     search = SEARCH | {LAYERS: {"choice": choice}, RATE: SEARCH[RATE] | {"when": {LAYERS: labels[1]}}}
     experiment = Experiment.model_validate(EXPERIMENT | {"train": TRAIN | {"epochs": 4}, "search": search} | fields)
@@ -39,9 +41,10 @@ def study_of(folder: Path, trials: int, labels: tuple[Any, Any] = ("one", "two")
             sampled[RATE] = float(draw.choice([0.01, 0.1]))
         has = 0.1 * both
         clean, robust = 0.7 + has, 0.3 + has + 0.1 * np.log10(sampled[WEIGHT])
-        row: dict[str, Any] = {"trial_id": f"small-{number:05d}", "attempt": 1, "number": number, "status": "complete"}
-        last = 2 if number % 3 == 2 else 4
-        row |= {"status": "complete" if last == 4 else "pruned", "is_full_fidelity": last == 4, "epochs_done": last}
+        row: dict[str, Any] = {"trial_id": f"small-{number:05d}", "attempt": 1, "number": number}
+        last = min(2 if number % 3 == 2 else 4, until)
+        status = "running" if until < 4 else "complete" if last == 4 else "pruned"
+        row |= {"status": status, "is_full_fidelity": last == 4, "epochs_done": last}
         for epoch in range(1, last + 1):
             learned = 1 - 0.4 / epoch**2
             values = {"clean_accuracy": clean * learned, "robust_accuracy": robust * learned}
@@ -91,6 +94,12 @@ def test_labels_that_are_integers_are_known_by_them(tmp_path: Path) -> None:
     assert (layers["clean_accuracy"]["best"], layers["clean_accuracy"]["worst"]) == (2, 1)
     assert layers["clean_accuracy"]["effect"] == pytest.approx(0.1, abs=0.02)
     assert layers["members"]["bn2"]["clean_accuracy"]["effect"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_trials_that_all_run_yet_say_what_they_have_measured_at_their_first_epoch(tmp_path: Path) -> None:
+    study = study_of(tmp_path / "small", 30, until=1)
+    weight = next(each for each in json.loads(ask(study, "--json")) if each["knob"] == WEIGHT)
+    assert weight["robust_accuracy"]["effect"] == pytest.approx(0.6 * 0.2, abs=0.03)
 
 
 def test_people_read_points_and_doubts(study: Path) -> None:

@@ -153,8 +153,8 @@ def test_expected_gain_says_what_was_expected_and_with_what_it_was_compared(tmp_
     assert decisions.read(tmp_path) == [stopped]
     assert ask(tmp_path, "4").splitlines()[-2:] == [
         "epoch 27: stopped; expected at its end clean accuracy 61.2 +- 0.8 %, robust accuracy 38.0 +- 1.1 %",
-        "  it would add 1.5e-05 an epoch to the hypervolume, a new trial 2.2e-04; 0.068 of that, where `slack` is "
-        "enough",
+        "  it would add 1.5e-05 an epoch to the hypervolume, a new trial 2.2e-04: 0.068 of it; it goes on from `slack` "
+        "on",
     ]
     (decision,) = json.loads(ask(tmp_path, "4", "--json"))["decisions"]
     assert (decision["gain"], decision["gain_of_new"], decision["goes_on"]) == (1.5e-5, 2.2e-4, False)

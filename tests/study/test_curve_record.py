@@ -211,11 +211,28 @@ def test_a_trial_that_is_longer_than_train_says_is_known_by_its_end(make: Make, 
         assert curves.complete >= set(asked.values())
 
 
+@pytest.mark.parametrize("choose", ["best", "last"])
+def test_a_trial_is_known_by_its_end_though_its_worker_was_lost(choose: str, make: Make, tmp_path: Path) -> None:
+    experiment = make(**GAIN | {"early_stopping": None}, validate={**EXPERIMENT["validate"], "choose": choose})
+    recorder, study_trials = opened_with_curves(tmp_path, experiment)
+    number, sampled = study_trials.ask()
+    recorder.start(number, sampled, experiment.resolve(sampled))
+    for epoch in range(1, EPOCHS + 1):
+        if epoch == 3:
+            recorder.retry(number, "its worker was lost")
+        hand_in(recorder, number, message(epoch, clean=0.6, robust=0.5 if epoch > 1 else 0.55))
+    recorder.end(number)
+    for curves in (study_trials.curves, DrivenTrials(tmp_path, experiment).curves):
+        assert curves is not None
+        assert curves.complete == {number}
+        np.testing.assert_allclose(curves.values[number][EPOCHS], [0.6, 0.55 if choose == "best" else 0.5])
+
+
 @pytest.mark.parametrize(
     ("budget", "start"),
-    [({"trials": 64}, 16), ({"trials": 64, "hours": 2}, 8), ({"hours": 2}, 8), ({"device_hours": 9}, 8)],
+    [({"trials": 64, "hours": 48}, 16), ({"hours": 2}, 8), ({"device_hours": 9}, 8), ({"gain": 0.001}, 16)],
 )
-def test_a_search_that_time_may_end_begins_with_fewer_quasi_random_trials(
+def test_a_search_that_only_time_ends_begins_with_fewer_quasi_random_trials(
     budget: dict[str, Any], start: int, make: Make
 ) -> None:
     experiment = make(**GAIN | {"budget": budget})

@@ -12,6 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from arat_ray.frontier.dominance import hypervolume
 from arat_ray.study.curve_sampler import CurveSampler, knob_of, startup_of
+from arat_ray.study.optuna_view import PROPOSAL
 
 Direction = Literal["minimize", "maximize"]
 SPACE = {
@@ -88,12 +89,22 @@ def test_the_default_comes_first_and_sobol_s_points_after_it_fill_the_space() ->
 
 
 @pytest.mark.parametrize(
-    ("trials", "start", "sooner"),
-    [(1, 4, 4), (6, 4, 4), (20, 5, 5), (63, 15, 8), (64, 16, 8), (9999, 16, 8), (None, 16, 8)],
+    ("trials", "start", "timed"),
+    [(1, 4, 4), (6, 4, 4), (20, 5, 5), (63, 15, 15), (64, 16, 16), (9999, 16, 16), (None, 16, 8)],
 )
-def test_a_quarter_of_the_trials_is_quasi_random_within_bounds(trials: int | None, start: int, sooner: int) -> None:
+def test_a_quarter_of_the_trials_is_quasi_random_within_bounds(trials: int | None, start: int, timed: int) -> None:
     assert startup_of(trials) == start
-    assert startup_of(trials, may_end_sooner=True) == sooner
+    assert startup_of(trials, timed=True) == timed
+
+
+def test_of_trials_that_begin_together_in_several_processes_one_is_the_default() -> None:
+    default = {"x": 0.5, "rate": 0.01, "depth": 4, "kind": "rich"}
+    sampler = CurveSampler(search_space=SPACE, default=default)
+    study = study_of(sampler, ["maximize", "maximize"])
+    for _ in range(3):
+        study.ask()
+    proposed = [sampler.sample_relative(study, trial, SPACE) for trial in study.get_trials()]
+    assert [each == default for each in proposed] == [True, False, False]
 
 
 def test_of_few_combinations_each_is_tried_before_one_is_again() -> None:
@@ -201,8 +212,9 @@ def test_intermediate_values_of_one_goal_are_learned_from() -> None:
     assert study.best_params["x"] == pytest.approx(0.4, abs=0.05)
 
 
-def in_parallel(sampler: Callable[[], CurveSampler], *, restart: bool) -> dict[str, Any]:
-    """The proposal after two trials ran at once, the later one ended first, and hyperparameters were fitted between."""
+def in_parallel(sampler: Callable[[], CurveSampler], *, restart: bool) -> tuple[dict[str, Any], Any]:
+    """A proposal and its reasons after two trials ran at once, the later one stopped first, and hyperparameters were
+    fitted in between: to the rows of the earlier one and the first of the later one, and then the other way round."""
     study = study_of(sampler(), ["maximize"])
 
     def begin() -> tuple[optuna.Trial, float]:
@@ -210,21 +222,24 @@ def in_parallel(sampler: Callable[[], CurveSampler], *, restart: bool) -> dict[s
         x, y = (trial.suggest_float(name, 0, 1) for name in "xy")
         return trial, (1 - abs(x - 0.4)) * (0.2 + 0.8 * y**3)
 
+    def report(trial: optuna.Trial, goal: float, epochs: tuple[int, ...]) -> None:
+        for epoch in epochs:
+            trial.report(goal * (1 - 0.5 / epoch), epoch)
+
     for _ in range(3):
         trial, goal = begin()
-        for epoch in (1, 2, 4):
-            trial.report(goal * (1 - 0.5 / epoch), epoch)
+        report(trial, goal, (1, 2))
         study.tell(trial, goal)
     (earlier, low), (later, high) = begin(), begin()
-    for trial, goal in ((earlier, low), (later, high)):
-        trial.report(goal * 0.5, 1)
-        trial.report(goal * 0.75, 2)
-    begin()  # fits, with the rows of both
-    study.tell(later, high)
-    study.tell(earlier, low)
+    report(earlier, low, (1, 2))
+    report(later, high, (1, 2))
+    begin()  # 13 rows, hyperparameters fitted to 12 of them
+    for trial in (later, earlier):
+        study.tell(trial, state=TrialState.PRUNED)
     if restart:
         study.sampler = sampler()
-    return begin()[0].params
+    trial, _ = begin()
+    return trial.params, study._storage.get_trial(trial._trial_id).system_attrs[PROPOSAL]
 
 
 def test_a_restart_between_trials_that_run_at_once_changes_nothing() -> None:
