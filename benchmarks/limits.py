@@ -83,7 +83,7 @@ def last_stage_nchw(model: nn.Module) -> nn.Module:
 def networks(width: int, *, compiles: bool = False) -> dict[str, nn.Module]:
     """ARAT's network with two branches as training attacks it, and variants of its deployed one."""
     model = ours.built(ours.spec("arat/resnet18", batch_size=2, method={}, model={"width": width}), torch.float32).model
-    plain = split_norm.deployed(model)
+    plain, some = split_norm.deployed(model), torch.rand(8, 3, 32, 32)
     frozen = copy.deepcopy(plain).train().requires_grad_(False)
     compiled = {}
     if compiles:
@@ -96,8 +96,8 @@ def networks(width: int, *, compiles: bool = False) -> dict[str, nn.Module]:
         **compiled,
         "eval mode": copy.deepcopy(plain).eval(),
         "eval mode, frozen": copy.deepcopy(plain).eval().requires_grad_(False),
-        "eval mode, lean": fast.lean(plain),
-        "eval mode, folded": fast.fold(plain),
+        "eval mode, lean": fast.lean(plain, some),
+        "eval mode, folded": fast.fold(plain, some),
     }
 
 

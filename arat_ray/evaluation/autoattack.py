@@ -29,6 +29,8 @@ from arat_ray.training.data.splits import ImageSet
 from arat_ray.training.randomness import Noise, generator
 
 CLEAN = "clean"
+COMPARED = 8
+"""Images on which copies of a network are compared with it."""
 
 
 class Job(NamedTuple):
@@ -90,7 +92,7 @@ class Attacker:
         began = time.perf_counter()
         device = next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0)).device
         x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
-        network, search = self._networks()
+        network, search = self._networks(x[:COMPARED])
         x_adv, signs = x, torch.empty(0, dtype=torch.bool)
         if job.step is None:
             draw = generator(device, self.seed, "probe", job.number)
@@ -110,11 +112,12 @@ class Attacker:
         epsilon = self.plan.epsilon
         return Pgd(norm=self.plan.norm, epsilon=epsilon, step_size=epsilon / 4, steps=20)
 
-    def _networks(self) -> tuple[nn.Module, nn.Module]:
-        """Copies, frozen because attacks need gradients of the input only: one for verdicts, one to search on."""
+    def _networks(self, x: Tensor) -> tuple[nn.Module, nn.Module]:
+        """Copies, frozen because attacks need gradients of the input only: one for verdicts, one to search on; compared
+        with the network on some images x."""
         if self._copies is None:
-            same = fast.lean(self.model)
-            self._copies = same, same if self.plan.mode == "exact" else fast.fold(self.model)
+            same = fast.lean(self.model, x)
+            self._copies = same, same if self.plan.mode == "exact" else fast.fold(self.model, x)
         return self._copies
 
     def __getstate__(self) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def pieces(options: argparse.Namespace, variant: str) -> dict[str, Any]:
     attacks = {}
     if variant != "pyautoattack":
         keep_freed_memory()
-    copies = fast.lean(who.model), fast.fold(who.model)
+    copies = fast.lean(who.model, x[:8]), fast.fold(who.model, x[:8])
     for step in SHORT:
         began = time.process_time()
         if variant == "fast":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -88,7 +90,7 @@ def test_the_same_images_fall_and_none_leaves_the_ball(step: Step, norm: str, tr
     ball: dict[str, Any] = {"norm": norm, "epsilon": EPSILON[norm], "seed": 5}
     theirs = broken(trained, perturb(step, trained, x, y, **ball), y)
     before = [value.clone() for value in trained.state_dict().values()]
-    x_adv = fast.perturb(step, fast.fold(trained), trained, x, y, **ball)
+    x_adv = fast.perturb(step, fast.fold(trained, x), trained, x, y, **ball)
     ours = broken(trained, x_adv, y)
     assert 5 < int(ours.sum()) < len(y) - 5
     assert int((ours != theirs).sum()) <= 1
@@ -137,11 +139,15 @@ def some_network(name: str, **settings: Any) -> nn.Module:
     return model.eval()
 
 
+def folded_network(name: str, **settings: Any) -> nn.Module:
+    return fast.fold(some_network(name, **settings), torch.rand(4, 3, 32, 32))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_folded_network_computes_the_same_logits_and_gradients(name: str) -> None:
     model = some_network(name)
-    folded = fast.fold(model)
     x = torch.rand(4, 3, 32, 32)
+    folded = fast.fold(model, x)
     results = []
     for network in (model, folded):
         leaf = x.clone().requires_grad_()
@@ -154,29 +160,61 @@ def test_a_folded_network_computes_the_same_logits_and_gradients(name: str) -> N
 
 def test_every_norm_that_follows_a_convolution_is_folded_into_it() -> None:
     left = {
-        name: sum(isinstance(module, nn.BatchNorm2d) for module in fast.fold(some_network(name)).modules())
+        name: sum(isinstance(module, nn.BatchNorm2d) for module in folded_network(name).modules())
         for name in ("resnet18", "preact_resnet18", "wide_resnet", "tiny")
     }
     assert left["resnet18"] == 0
     assert left["preact_resnet18"] == 9  # the first of each block, and the last, follow a sum
     assert left["wide_resnet"] == 4
-    assert any(
-        isinstance(module, nn.GroupNorm) for module in fast.fold(some_network("resnet18", norm="group")).modules()
-    )
+    assert any(isinstance(module, nn.GroupNorm) for module in folded_network("resnet18", norm="group").modules())
 
 
-def test_a_network_whose_path_depends_on_its_input_is_attacked_as_it_is() -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nearest_mean()
+class Odd(nn.Module):
+    """What tracing changes, or does not survive."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            logits: Tensor = self.inner(x if x.mean() > -1 else -x)
-            return logits
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.convolution, self.norm = how, nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1)
+        self.inner = nearest_mean()
+        self.norm.running_var = torch.full((1,), 0.3)
+        if how == "hooked":
+            self.register_forward_pre_hook(lambda _, args: (1 - args[0],))
 
-    model, x = Branching(), unit(digits(4))
-    assert torch.equal(fast.fold(model)(x), model(x))
+    def forward(self, x: Tensor) -> Tensor:
+        match self.how:
+            case "branching":
+                x = x if x.mean() > -1 else -x
+            case "resized":  # what it draws does not depend on its input
+                x = x * (0.5 + random.random())
+            case "noisy":
+                x = x + 0.01 * torch.rand(1)
+            case "counting":
+                x = x.view(len(x), 1, 8, 8)
+            case "shared":
+                x = self.norm(self.convolution(self.norm(self.convolution(x))))
+        logits: Tensor = self.inner(x)
+        return logits
+
+
+@pytest.mark.parametrize("how", ["branching", "resized", "noisy", "counting", "shared", "hooked"])
+@pytest.mark.parametrize("make", [fast.lean, fast.fold])
+def test_a_network_that_tracing_changes_is_attacked_as_it_is(
+    make: Callable[[nn.Module, Tensor], nn.Module], how: str
+) -> None:
+    torch.manual_seed(0)
+    model, x = Odd(how).eval(), unit(digits(4))
+    copied = make(model, x)
+    logits = []
+    for network in (model, copied, copied):
+        random.seed(0)
+        torch.manual_seed(0)
+        logits.append(network(x))
+        if network is model and how in ("resized", "noisy"):
+            assert not torch.equal(model(x), logits[0])
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
+    if how in ("resized", "noisy"):
+        assert not torch.equal(copied(x), copied(x)), "it draws each time"
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,8 @@ class Around(nn.Module):
                 x = (x * 15).round() / 15
             case "noisy":
                 x = x + 0.01 * torch.randn_like(x)
+            case "scaled":  # by a number that does not depend on x
+                x = x * (1 - 0.1 * random.random())
         logits: Tensor = self.inner(x)
         return 1e4 * logits if self.trick == "steep" else logits
 
@@ -54,10 +58,11 @@ def test_huge_logits_blind_the_cross_entropy_but_not_the_ratio_of_differences() 
     assert "PGD-20 leaves" in told[1]
 
 
-def test_random_outputs_are_seen() -> None:
+@pytest.mark.parametrize("trick", ["noisy", "scaled"])
+def test_random_outputs_are_seen(trick: str) -> None:
     assert any(
         each.startswith("randomised: two passes over the same image differ on 60 of 60")
-        for each in found("noisy", "apgd")
+        for each in found(trick, "apgd")
     )
 
 

@@ -24,7 +24,7 @@ def perturb(
 ) -> Tensor:
     """Images [N, C, H, W] that the attack made of x [N, C, H, W], all rightly classified; the unbroken are x itself.
 
-    `search` is `fold(model)`. The random numbers are those of the reference code for this seed, as long as the same
+    `search` is `fold(model, x)`. The random numbers are those of the reference code for this seed, as long as the same
     images fall.
     """
     draw = torch.Generator().manual_seed(seed)
