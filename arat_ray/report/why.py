@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,10 @@ def why(study: Path, trial: str) -> dict[str, Any]:
     columns = ["trial_id", "attempt", "number", "status", "stop_reason", "error", "epochs_done"]
     goals = reader.metadata(study).goals
     table = reader.read(study, "trials", [*columns, *goals, *OF_PROPOSAL])
-    rows = [row for row, last in zip(table.to_pylist(), reader.latest_attempt(table), strict=True) if last]
+    attempts = table.to_pylist()
+    rows = [row for row, last in zip(attempts, reader.latest_attempt(table), strict=True) if last]
     row = _find(study, trial, rows)
+    began = [each["started_at"] for each in attempts if each["number"] == row["number"] and each["started_at"]]
     made = decisions.read(study)
     own = [i for i, decision in enumerate(made) if decision.number == row["number"]]
     decided = [_as_json(made[i]) | _rivals(made[: i + 1], made[i]) for i in own]
@@ -55,21 +58,23 @@ def why(study: Path, trial: str) -> dict[str, Any]:
         **{name: row[name] for name in columns},
         **{goal: _number(row[goal]) for goal in goals},
         "goals": list(goals),
-        "proposal": _proposal(row, rows, goals),
+        "proposal": _proposal(row, rows, goals, began=min(began, default=None)),
         "early_stopping": bool(reader.part_files(study / "decisions")),
         "decisions": decided,
     }
 
 
-def _proposal(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], goals: Sequence[str]) -> dict[str, Any] | None:
-    """Why a trial was proposed, and where it was expected by the front of then; None where nobody has put it down."""
+def _proposal(
+    row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], goals: Sequence[str], *, began: datetime | None
+) -> dict[str, Any] | None:
+    """Why a trial was proposed, and where it was expected by the front of when its first attempt `began`; None where
+    nobody has put it down."""
     by, gain = row["proposed_by"], row["proposed_gain"]
     if by is None:
         return None
     if gain is None:
         return {"by": by}
     expected, deviation = dict(row["proposed_expected"]), dict(row["proposed_deviation"])
-    began = row["started_at"]
     ended = {
         other["number"]: [other[goal] for goal in goals]
         for other in rows

@@ -52,7 +52,8 @@ class Running:
     """Epoch -> the goals measured after it."""
     measured: dict[str, float] = field(default_factory=dict)
     """Column of `epochs` that is constrained -> its last number."""
-    began: float = field(default_factory=lambda: time.monotonic())
+    began: float | None = field(default_factory=lambda: time.monotonic())
+    """When it was given workers; None while it waits for others than those that were lost."""
     failure: str | None = None
     workers: int | None = None
     """How many it runs on, where that was heard; fewer than it wants while machines are missing."""
@@ -90,22 +91,25 @@ class Recorder:
     def start(self, number: int, sampled: dict[str, Any], train: Train) -> None:
         """The trial was given to the cluster: at first, after an interruption, or after its worker was lost."""
         if number in self.running:
-            self.running[number].began = time.monotonic()  # waiting for another worker took no device
+            trial = self.running[number]
+            if trial.began is None:  # waiting for another worker took no device
+                trial.began = time.monotonic()
+                trial.row["started_at"] = datetime.now(UTC)
             return
         if number not in self.record.state.trials:  # of a single run, which nobody asks for
             self.record.take({"asked": {"number": number, "sampled": sampled}})
         known = self.record.state.trials[number]
         before = known.row or {}
         is_new_attempt = known.phase in ("asked", "lost")
+        spent: Mapping[str, Any] = {} if is_new_attempt else before
         row = described(self.experiment, number, sampled, train) | {
             "attempt": known.attempt + is_new_attempt,
             "status": "running",
             "epochs_done": before.get("epochs_done", 0),
             "is_full_fidelity": False,
-            "started_at": before.get("started_at") or datetime.now(UTC),
+            "started_at": spent.get("started_at") or datetime.now(UTC),
         }
         row |= proposed(known, self.experiment.maximize)
-        spent = {} if is_new_attempt else before
         self.running[number] = Running(row, row, spent.get("train_s") or 0.0, spent.get("device_s") or 0.0)
         self._put_started(number)
         self.progress.started(number, sampled, epochs_done=row["epochs_done"])
@@ -202,11 +206,12 @@ class Recorder:
         trial = self.running[number]
         trial.row |= {"status": "failed", "error": error, "ended_at": datetime.now(UTC)}
         self.record.take({"lost": self._changes(number, since_start=True)})
-        trial.train_s_before, trial.device_s_before, trial.began = 0.0, 0.0, time.monotonic()
+        trial.train_s_before, trial.device_s_before, trial.began = 0.0, 0.0, None
         trial.row |= {
             "attempt": trial.row["attempt"] + 1,
             "status": "running",
             "error": None,
+            "started_at": datetime.now(UTC),
             "ended_at": None,
         }
         self._put_started(number)
@@ -305,7 +310,8 @@ class Recorder:
     def _count(self, number: int) -> None:
         """Wall time, device time and cost of this attempt up to now."""
         trial = self.running[number]
-        now, resources = time.monotonic() - trial.began, self.experiment.resources
+        resources = self.experiment.resources
+        now = 0.0 if trial.began is None else time.monotonic() - trial.began
         seconds = trial.train_s_before + now
         devices = resources.devices * (trial.workers or resources.workers) / resources.workers
         device_s = trial.device_s_before + now * devices

@@ -83,8 +83,11 @@ def test_every_attempt_has_its_own_time_and_waiting_for_a_worker_takes_none(
     experiment = make(resources=PRICE)
     recorder = started(tmp_path, experiment)
     clock(10)
+    recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))  # as Tune's callback says before it says that it is lost
     recorder.retry(0, "the node died")
     clock(100)
+    recorder.tick()
+    assert recorder.watch.device_s == 10, "while it waits"
     recorder.start(0, SAMPLED, experiment.resolve(SAMPLED))
     clock(5)
     recorder.report(0, message(2))
@@ -109,6 +112,18 @@ def test_what_was_spent_before_an_interruption_counts_and_is_not_counted_twice(
     resumed.tick()
     assert resumed.watch.device_s == 15
     assert resumed.watch.usd == pytest.approx(0.15)
+
+
+def test_a_study_that_is_interrupted_while_a_trial_waits_for_a_worker_has_not_paid_for_it(
+    make: Make, tmp_path: Path, clock: Callable[[float], None]
+) -> None:
+    experiment = make(resources=PRICE)
+    recorder = started(tmp_path, experiment)
+    clock(10)
+    recorder.retry(0, "the node died")
+    clock(100)
+    recorder.close("interrupted")
+    assert started(tmp_path, experiment).watch.device_s == 10
 
 
 @pytest.mark.parametrize(("workers", "later"), [(1, 4), (4, 1)])

@@ -155,6 +155,7 @@ def test_a_lost_worker_is_another_attempt(make: Make, tmp_path: Path) -> None:
         (1, "failed", "the node died"),
         (2, "complete", None),
     ]
+    assert trials[1]["started_at"] >= trials[0]["ended_at"] > trials[0]["started_at"]
     epochs = reader.read(tmp_path, "epochs").to_pylist()
     assert [(row["attempt"], row["epoch"]) for row in epochs] == [(1, 1), (2, 2)]
 

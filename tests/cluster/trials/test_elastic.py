@@ -98,5 +98,6 @@ def test_a_trial_that_lost_one_of_two_nodes_goes_on_with_one_worker(write: Write
     assert driver.returncode == 0, stdout + stderr
     assert_goes_on(file, "", epochs=12)
     two, one = sorted(rows(file, "trials"), key=lambda row: row["attempt"])
+    assert two["train_s"] >= sum(row["epoch_s"] for row in rows(file, "epochs") if row["attempt"] == 1) > 0
     assert two["device_s"] == pytest.approx(2 * two["train_s"])
     assert one["device_s"] == pytest.approx(one["train_s"])
