@@ -15,10 +15,10 @@ def task_on(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
     return task.options(scheduling_strategy=_affinity(node_id)).remote(*arguments)
 
 
-def actor_on(node_id: str, kind: type, *arguments: Any) -> Any:
+def actor_on(node_id: str, kind: type, *arguments: Any, name: str | None = None) -> Any:
     """An actor on this node, as long as its handle is kept."""
     actor: Any = ray.remote(kind)
-    return actor.options(num_cpus=0, scheduling_strategy=_affinity(node_id)).remote(*arguments)
+    return actor.options(name=name, num_cpus=0, scheduling_strategy=_affinity(node_id)).remote(*arguments)
 
 
 def _affinity(node_id: str) -> NodeAffinitySchedulingStrategy:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from arat_ray.cluster.node_affinity import actor_on
+
 if TYPE_CHECKING:
     from arat_ray.study.recorder import Recorder
 
@@ -65,10 +67,20 @@ class DecisionBoard:
 
 
 def open_board() -> Any:
-    """A board of this driver, there as long as its handle is kept."""
-    return ray.remote(DecisionBoard).options(name=BOARD, num_cpus=0).remote()
+    """A board of this driver, there as long as its handle is kept.
+
+    It is on the driver's node: Ray puts an actor that takes nothing on any, and with that node it would be gone.
+    """
+    return actor_on(ray.get_runtime_context().get_node_id(), DecisionBoard, name=BOARD)
 
 
 def ask(number: int, rung: int) -> bool:
-    """From a worker: whether the trial stops at this rung, as soon as that is decided."""
-    return bool(ray.get(ray.get_actor(BOARD).ask.remote(number, rung), timeout=ANSWER_S))
+    """From a worker: whether the trial stops at this rung, as soon as that is decided.
+
+    RuntimeError where there is no board, which is no fault of the trial.
+    """
+    try:
+        board = ray.get_actor(BOARD)
+    except ValueError as error:
+        raise RuntimeError(f"nobody says whether it stops: {error}") from error
+    return bool(ray.get(board.ask.remote(number, rung), timeout=ANSWER_S))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from arat_ray.frontier.halving import Decision, Halving
 from arat_ray.report.why import lines, why
 from arat_ray.results import reader
 from arat_ray.study.trials import CURVE, NUMBER, REASON
+from tests.cluster import nodes
 from tests.cluster.studies import EXPERIMENT, tune, tune_command, tune_without_ray, wait_until
 
 pytestmark = pytest.mark.ray
@@ -145,6 +147,33 @@ def test_two_workers_stop_together_and_leave_their_resources_to_the_next_trial(w
     assert done.returncode == 0, done.stdout + done.stderr
     assert_all_agree(file, trials=3)
     assert {row["workers"] for row in rows(file, "trials")} == {2}
+
+
+BOARDS = """
+import sys
+import ray
+from arat_ray.cluster.trials import early_stopping
+ray.init(sys.argv[1], log_to_driver=False)
+nodes = []
+for number in range(6):
+    early_stopping.BOARD = f"board-{number}"
+    try:
+        early_stopping.ask(0, 1)
+    except RuntimeError as error:
+        assert "nobody says whether it stops" in str(error)
+    board = early_stopping.open_board()
+    ray.get(board.put.remote(0, 1, True))
+    assert early_stopping.ask(0, 1)
+    nodes.append(ray._private.state.actors(board._actor_id.hex())["Address"]["NodeID"])
+print(set(nodes) == {ray.get_runtime_context().get_node_id()})
+"""
+
+
+def test_decisions_stay_on_the_drivers_node_and_their_loss_is_no_fault_of_a_trial() -> None:
+    with nodes.started(1, 1, 1) as cluster:
+        command = [sys.executable, "-c", BOARDS, cluster.address]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.stdout.split() == ["True"], ran.stderr
 
 
 def test_a_search_by_curves_and_expected_gain_that_is_killed_tries_and_stops_the_same_trials(
