@@ -183,6 +183,18 @@ def test_an_experiment_as_a_file_says_the_same(file: Path, tmp_path: Path) -> No
     assert load_experiment(str(tmp_path / "again.yaml")) == experiment
 
 
+def test_labels_that_are_integers_stay_integers_in_a_file(tmp_path: Path) -> None:
+    knobs = {
+        "model.width": {"choice": {1: 2, 2: 4}},
+        "optimizer.learning_rate": {"loguniform": [0.01, 1], "when": {"model.width": 2}},
+    }
+    first = [{"model.width": 2, "optimizer.learning_rate": 0.1}]
+    given = small().model_dump(mode="json", by_alias=True) | {"sampler": {"name": "random"}, "budget": {"trials": 2}}
+    experiment = Experiment.model_validate(given | {"search": knobs, "first": first})
+    (tmp_path / "again.yaml").write_text(text_of(experiment))
+    assert load_experiment(str(tmp_path / "again.yaml")) == experiment
+
+
 def test_a_run_that_is_complete_is_the_same_to_the_command_line(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TypedDict
 
 import pytest
+from click.testing import CliRunner
 
+from arat_ray.cli import main
 from arat_ray.results.rows import ROWS
 from arat_ray.results.schema import TABLES
 from tools import docs
@@ -26,6 +28,13 @@ def test_generated_pages_are_what_the_code_says() -> None:
     command = [sys.executable, "-m", "tools.docs", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=docs.DOCS.parent)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["tune"], ["results", "why"], ["compare"]])
+def test_a_command_is_used_as_its_help_says(words: list[str]) -> None:
+    shown = CliRunner().invoke(main, [*words, "--help"], prog_name="arat-ray").output.splitlines()[0]
+    assert shown.startswith(f"Usage: arat-ray {' '.join(words)} [OPTIONS] ")
+    assert shown in (docs.DOCS / "commands.md").read_text().splitlines()
 
 
 def test_a_page_that_is_not_what_the_code_says_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,27 +167,32 @@ def _value(value: Any) -> str:
 def commands() -> str:
     """`--help` of every command."""
     parts = ["# Commands", NOTE]
-    for words, command in _commands(arat_ray, ["arat-ray"]):
-        context = None
-        for word in words:
-            context = click.Context(
-                command,
-                info_name=word,
-                parent=context,
-                terminal_width=WIDTH,
-                max_content_width=WIDTH,
-                **arat_ray.context_settings,
-            )
-        assert context is not None
-        parts += [f"## {' '.join(words)}", f"```\n{command.get_help(context).rstrip()}\n```"]
+    for context in _contexts(arat_ray, "arat-ray", None):
+        text = context.command.get_help(context).rstrip()
+        parts += [f"## {_words(context)}", f"```\n{text}\n```"]
     return "\n\n".join(parts).replace(NOTE + "\n", NOTE) + "\n"
 
 
-def _commands(command: click.Command, words: list[str]) -> Iterator[tuple[list[str], click.Command]]:
-    yield words, command
+def _contexts(command: click.Command, name: str, parent: click.Context | None) -> Iterator[click.Context]:
+    """Of a command and those below it."""
+    context = click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        **arat_ray.context_settings,
+    )
+    yield context
     if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from _commands(below, [*words, name])
+        for below, its in command.commands.items():
+            yield from _contexts(its, below, context)
+
+
+def _words(context: click.Context) -> str:
+    """`arat-ray results show`."""
+    above = [_words(context.parent)] if context.parent else []
+    return " ".join([*above, context.info_name or ""])
 
 
 def results() -> str:

@@ -49,6 +49,10 @@ def file_of(experiment: Experiment | AnyPath) -> Iterator[Path]:
 def text_of(experiment: Experiment) -> str:
     """An experiment as the YAML file that says the same, without what stands for nothing."""
     written: dict[str, Any] = experiment.model_dump(mode="json", by_alias=True)
+    for path, domain in experiment.search.items():
+        if isinstance(domain.choice, dict):  # JSON has no labels that are integers
+            values = written["search"][path]["choice"].values()
+            written["search"][path]["choice"] = dict(zip(domain.choice, values, strict=True))
     for section in ("search", "constraints"):
         written[section] = {
             path: {key: value for key, value in given.items() if value is not None and value != {}}

@@ -71,6 +71,8 @@ def reports(
     """
     if subset and images is None:
         raise ValueError(f"--subset {subset} says which images, and not how many; add --images N")
+    if address and not workers:
+        raise ValueError(f"--address {address} says where workers run, and there are none; add --workers N")
     with ExitStack() as stack:
         study, _ = session.study_of(target)
         session.pull(study, mirror.TABLES, log=tell)

@@ -41,9 +41,10 @@ class Other(NamedTuple):
         """soup-layers-00003-last: the way, and the trial and checkpoint that it leads to."""
         return f"{self.way}-{self.path.absolute().parent.name}-{self.path.stem}"
 
-    def digest(self, first: Path) -> str:
-        """Of the way and both files, in their order: soup and mixture are one network at their ends, and two curves."""
-        return hashlib.sha256(f"{self.way} {sha256_of(first)} {sha256_of(self.path)}".encode()).hexdigest()
+    def digest(self, first: str, its_own: str) -> str:
+        """Of the way and of both files' digests, in their order: soup and mixture are one network at their ends, and
+        two curves."""
+        return hashlib.sha256(f"{self.way} {first} {its_own}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,15 @@ def evaluate(
     `progress` gets a line after each batch, `say` one of each record that cannot be read. Raises ValueError for a file
     that is no checkpoint, a dial that it has not, missing data, and more images than there are.
     """
-    state = checkpoint.load(path, device=device)
+    state, digest = _loaded(path, device)
     chosen, indices, whole = _images(state, split, images, subset)
     if other is None:
         model = checkpoint.network(state, averaged=averaged, dial=dial).to(device)
     else:
         assert dial is not None
-        pair = pairs.TwoNetworks(other.way, state, checkpoint.load(other.path, device=device))
+        second, its_digest = _loaded(other.path, device)
+        digest = other.digest(digest, its_digest)
+        pair = pairs.TwoNetworks(other.way, state, second)
         model = pairs.network(pair, dial, averaged=averaged, device=device)
     report = evaluate_network(
         model,
@@ -223,13 +226,22 @@ def evaluate(
     return replace(
         report,
         checkpoint=path,
-        checkpoint_sha256=sha256_of(path) if other is None else other.digest(path),
+        checkpoint_sha256=digest,
         epoch=state.epoch,
         weights=(state.weights if averaged else None) if other is None else other.label,
         dial=dial,
         split=split,
         subset=subset if len(indices) < whole else None,
     )
+
+
+def _loaded(path: Path, device: torch.device) -> tuple[checkpoint.Checkpoint, str]:
+    """A checkpoint, and the digest of the file that it was read from: a run may be putting another in its place."""
+    while True:
+        digest = sha256_of(path)
+        state = checkpoint.load(path, device=device)
+        if sha256_of(path) == digest:
+            return state, digest
 
 
 def evaluate_network(

@@ -18,7 +18,7 @@ from arat_ray.results.reading import record_of
 from arat_ray.results.schema import PART_ROWS, TABLES
 from arat_ray.results.table import ParquetTable
 from arat_ray.storage.names import below
-from arat_ray.text import did_you_mean
+from arat_ray.text import command, did_you_mean
 from arat_ray.training.attacks import SPECS, Attack, spec_of
 from arat_ray.training.checkpoint import dial_range, load
 from arat_ray.training.dial import ONE_BRANCH
@@ -80,6 +80,9 @@ def checkpoints_of(
     latest = zip(trials.to_pylist(), reader.latest_attempt(trials), strict=True)
     complete = [row for row, last in latest if last and row["status"] == "complete" and row["is_full_fidelity"]]
     chosen = [row for row in complete if row["on_front"] or not front]
+    if complete and not chosen:
+        shown = command("arat-ray", "pareto", target, "--infeasible")
+        raise ValueError(f"none of {target}'s {len(complete)} complete trials is on its front; see why with: {shown}")
     if not chosen:
         raise ValueError(f"{target} has no complete trial yet: none of its {trials.num_rows} rows; go on with it first")
     try:

@@ -196,12 +196,19 @@ def _both(a: Path, b: Path, asked: Conditions) -> tuple[tuple[Path, Evaluation],
             of_a, of_b = ([row for row in rows if _key(row) in keys] for rows in (of_a, of_b))
             common = _only(study_a, of_a, f"{a} and {b} both have", asked)
             return (study_a, common), (study_b, next(row for row in of_b if _key(row) == _key(common)))
-    return (study_a, _only(study_a, of_a, f"{a} has", asked)), (study_b, _only(study_b, of_b, f"{b} has", asked))
+    one, other = _only(study_a, of_a, f"{a} has", asked), _only(study_b, of_b, f"{b} has", asked)
+    are_named = not (a.exists() or b.exists())
+    if not are_named and one.checkpoint_sha256 != other.checkpoint_sha256 and one.threat != other.threat:
+        raise ValueError(
+            f"{a} was measured under {one}, and {b} under {other}: two networks are compared under one attack; measure "
+            f"both alike, or name the evaluations to compare these:{_by_id(study_a, [one])}{_by_id(study_b, [other])}"
+        )
+    return (study_a, one), (study_b, other)
 
 
 def _key(row: Evaluation) -> tuple[Any, ...]:
     """What two evaluations have in common of which only the networks differ."""
-    return row.conditions, row.indices_sha256, row.attack_version
+    return row.threat, row.split, row.images, row.indices_sha256, row.attack_version
 
 
 def _only(study: Path, rows: Sequence[Evaluation], who: str, asked: Conditions) -> Evaluation:

@@ -53,6 +53,11 @@ class Evaluation(NamedTuple):
         return self.attack, self.norm, self.epsilon, self.split, self.images
 
     @property
+    def threat(self) -> tuple[str, str | None, float | None]:
+        """Attack, norm and epsilon, such as 0.0313725 for 8/255, which may also have been written as 0.03137."""
+        return self.attack, self.norm, None if self.epsilon is None else float(f"{self.epsilon:.4g}")
+
+    @property
     def mode(self) -> str:
         """fast, or exact as everything else is."""
         return "fast" if self.attack_version.endswith(", fast") else "exact"
@@ -201,7 +206,7 @@ def _refuse_half_a_question(asked: Conditions, studies: Iterable[Path], *, dials
 
 def _refuse_mixed(rows: Sequence[Evaluation], asked: Conditions) -> None:
     """One front needs one answer, also from each single trial."""
-    there = zip(*{row.conditions for row in rows}, strict=True)
+    there = zip(*{(*row.threat, row.split, row.images) for row in rows}, strict=True)
     differing = [name for name, values in zip(CONDITIONS, there, strict=True) if len(set(values)) > 1]
     if differing:
         options = " and ".join(f"--{name}" for name in differing)
@@ -288,16 +293,16 @@ def _with_evaluations(
 
 
 def command(target: Path, study: Path, asked: Conditions, *more: object, verb: str = "evaluate") -> str:
-    """What would measure it; an epsilon that is not asked for is that of the study's own measurements."""
+    """What would measure it; norm and epsilon that are not asked for are those of the study's own measurements."""
     attack, steps = name_and_steps(asked.attack or "ATTACK")
-    epsilon = (
-        {asked.epsilon} if asked.epsilon else set(reader.read(study, "trials", ["epsilon"])["epsilon"].to_pylist())
-    )
+    own = reader.read(study, "trials", ["norm", "epsilon"])
+    norms = {asked.norm} if asked.norm else set(own["norm"].to_pylist()) - {None}
+    epsilons = {asked.epsilon} if asked.epsilon else set(own["epsilon"].to_pylist())
     conditions: dict[str, Any] = {
         "attack": attack,
         "steps": steps,
-        "norm": asked.norm,
-        "epsilon": format_pixels(*epsilon) if len(epsilon) == 1 and None not in epsilon else "EPSILON",
+        "norm": asked.norm or (None if norms <= {"linf"} else " or ".join(sorted(norms))),
+        "epsilon": format_pixels(*epsilons) if len(epsilons) == 1 and None not in epsilons else "EPSILON",
         "split": asked.split or "SPLIT",
         "images": asked.images,
         "mode": asked.mode,

@@ -13,10 +13,14 @@ import pyarrow as pa
 
 from arat_ray import text
 from arat_ray.frontier import evaluations, repeats
+from arat_ray.frontier.attributes import dataset
 from arat_ray.frontier.dominance import Floats, hypervolume, non_dominated, wilson
 from arat_ray.frontier.evaluations import Conditions
 from arat_ray.results import reader
 from arat_ray.results.schema import ACCURACIES
+
+OF_FILES = ("image_folder", "parquet")
+"""Data sets that may hold any images."""
 
 
 class Others(NamedTuple):
@@ -128,6 +132,8 @@ def load_front(
             raise ValueError(_none_feasible(studies, infeasible[True]))
         raise ValueError(_why_empty(studies, counts, partial=sum(map(len, unfinished))))
     before = tables
+    if len(studies) > 1:
+        _refuse_other_data(studies)
     if asked or dials:
         asked = asked or Conditions()
         if not set(goals) & set(ACCURACIES):
@@ -277,6 +283,14 @@ def _points(table: pa.Table, goals: Sequence[str]) -> Floats:
     """float [N, G], NaN where a goal is null."""
     columns = [table[goal].to_pylist() for goal in goals]
     return np.array(columns, dtype=np.float64).reshape(len(goals), table.num_rows).T
+
+
+def _refuse_other_data(studies: Sequence[Path]) -> None:
+    """One front needs one data set."""
+    names = [dataset([study]) for study in studies]
+    known = {name for name in names if name not in (None, *OF_FILES)}
+    if len(known) > 1:
+        _refuse_mixed("their data set", studies, [[name] for name in names])
 
 
 def _refuse_mixed(what: str, studies: Sequence[Path], values: Sequence[Sequence[Any]]) -> None:

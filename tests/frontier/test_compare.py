@@ -316,6 +316,15 @@ def read_only(study: Path, trial: int) -> str:
     return find(checkpoint(study, trial), ANY)[1].evaluation_id
 
 
+@pytest.mark.parametrize("other", [{"attack": "pgd-20"}, {"norm": "l2", "epsilon": 0.5}])
+def test_two_networks_under_different_attacks_are_compared_by_id_only(study: Path, other: dict[str, Any]) -> None:
+    ids = measure(study, 0, "rrcx"), measure(study, 1, "rcrx", **other)
+    with pytest.raises(ValueError, match=r"two networks are compared under one attack; measure both alike") as error:
+        compare(checkpoint(study, 0), checkpoint(study, 1), ANY)
+    assert all(each in str(error.value) for each in ids)
+    assert compare(study / ids[0], study / ids[1], ANY).images == 4
+
+
 def test_of_several_in_common_those_are_listed_and_none_is_taken(study: Path) -> None:
     for trial in (0, 1):
         measure(study, trial, "rrc")

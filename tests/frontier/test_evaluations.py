@@ -276,6 +276,22 @@ def test_the_command_that_measures_can_be_pasted(tmp_path: Path) -> None:
     study = write(tmp_path / "my study; $(x)", trial(0))
     command = refused(study).partition("measure it with: ")[2]
     assert shlex.split(command)[:3] == ["arat-ray", "evaluate", str(study)]
+    assert "--norm" not in command
+
+
+def test_the_command_that_measures_names_the_norm_of_the_search(tmp_path: Path) -> None:
+    study = write(tmp_path / "small", trial(0, norm="l2", epsilon=0.5))
+    assert shlex.split(refused(study).partition("measure it with: ")[2])[3:] == [
+        *("--attack", "autoattack", "--norm", "l2", "--epsilon", "0.5", "--split", "test"),
+    ]
+
+
+@pytest.mark.parametrize("epsilon", [None, 8 / 255, 0.031373])
+def test_one_epsilon_that_was_written_in_two_ways_is_one(epsilon: float | None, tmp_path: Path) -> None:
+    study = write(tmp_path / "s", trial(0, 0.9, 0.37), trial(1, 0.6, 0.7))
+    evaluated(study, "t0", clean=850, robust=219)
+    evaluated(study, "t1", clean=620, robust=586, epsilon=0.031373)
+    assert len(front_of(study, epsilon=epsilon).trials) == 2
 
 
 def test_the_front_of_evaluations_shows_beside_it_what_the_search_measured(tmp_path: Path) -> None:

@@ -272,6 +272,18 @@ def test_studies_measured_differently_are_not_compared(
         load_front([first, second])
 
 
+@pytest.mark.parametrize(("other", "refused"), [("cifar100", True), ("cifar10", False), ("parquet", False)])
+def test_studies_of_different_data_sets_are_not_compared(other: str, refused: bool, tmp_path: Path) -> None:
+    config = '{"dataset": {"name": "%s"}}'
+    first = write(tmp_path / "a", accuracies(0.8, 0.5, config=config % "cifar10"))
+    second = write(tmp_path / "b", accuracies(0.9, 0.4, config=config % other))
+    if refused:
+        with pytest.raises(ValueError, match=r"differ in their data set \(.*a: cifar10; .*b: cifar100\)"):
+            load_front([first, second])
+    else:
+        assert len(load_front([first, second]).trials) == 2
+
+
 def test_studies_with_other_goals_or_another_reference_are_not_compared(tmp_path: Path) -> None:
     first = write(tmp_path / "a", accuracies(0.8, 0.5))
     robust = write(tmp_path / "b", accuracies(0.8, 0.5), goals=("robust_accuracy",), reference=(0.0,))
