@@ -143,7 +143,8 @@ class Domain(Spec):
         """A sample as a user writes it: 8/255 is a number here too, `on` a boolean, unless it is a label."""
         if isinstance(self.choice, dict):
             return given
-        return flag(given) if self.kind == "bool" else parse_fraction(given)
+        read = flag(given) if self.kind == "bool" else parse_fraction(given)
+        return next((label for label in self.labels or () if _are_equal(label, read)), read)
 
     def applies(self, sampled: Mapping[str, Any]) -> bool:
         """Whether the condition holds among what was sampled so far."""
@@ -175,7 +176,7 @@ class Domain(Spec):
     def value(self, sampled: Any) -> Any:
         """What a sample stands for. Raises ValueError for one outside of the domain."""
         if self.labels is not None:
-            if not isinstance(sampled, bool | int | float | str) or sampled not in self.labels:
+            if not any(_are_equal(label, sampled) for label in self.labels):
                 raise ValueError(f"{shown(sampled)} is none of {', '.join(map(shown, self.labels))}")
             return self.choice[sampled if isinstance(self.choice, dict) else self.labels.index(sampled)]
         low, high = self.ends
@@ -185,6 +186,11 @@ class Domain(Spec):
         if self.int_ is not None and not isinstance(sampled, int):
             raise ValueError(f"{shown(sampled)} is no whole number")
         return sampled
+
+
+def _are_equal(label: Any, given: Any) -> bool:
+    """As numbers are, and True is not 1."""
+    return bool(label == given) and isinstance(label, bool) == isinstance(given, bool)
 
 
 def _as_list(wanted: Any) -> list[Any]:

@@ -17,9 +17,10 @@ from arat_ray.study import folder as study_folder
 from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.state import trial_id
-from arat_ray.training.checkpoint import BEST, LAST
+from arat_ray.training.checkpoint import BEST, LAST, NotACheckpointError, NotNowError
 from arat_ray.training.context import Context, no_part
 from arat_ray.training.loop import fit
+from arat_ray.training.memory import is_out_of_memory
 from arat_ray.training.profiling import Profile
 from arat_ray.training.timing import describe
 from arat_ray.units import duration
@@ -96,6 +97,9 @@ def run(
             rest = ": nothing is left to profile; give another --results" if profile else ""
             terminal.report(console, f"{folder} is complete already{rest}")
             return chosen
+        if (known := record.state.trials.get(0)) and known.phase == "failed":
+            why = f"this run has failed: {known.reason}"
+            raise ValueError(f"{folder}: {why}; give another `name:`, or remove the folder")
         progress = Progress(console, goals=experiment.maximize, total=1, ended=0, epochs=train.epochs)
         recorder = Recorder(experiment, record, _NoTrials(), progress)
         recorder.start(0, {}, train)
@@ -104,9 +108,17 @@ def run(
         try:
             fit(train.located(), validate, context)
             recorder.end(0)
+        except (NotNowError, NotACheckpointError):  # of what is there already: the run may go on when that is mended
+            raise
         except ValueError as error:
             recorder.end(0, str(error))
             raise
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            why = str(error).splitlines()[0] if str(error) else "no memory left"
+            recorder.end(0, f"{why} (batch_size {train.batch_size})")
+            raise ValueError(f"{why}; lower train.batch_size ({train.batch_size}), or the size of the model") from error
         finally:
             saved = recorder.close("interrupted")
             if profiled is not None:

@@ -72,6 +72,11 @@ def test_a_fraction_is_a_number_as_an_end_and_where_a_user_writes_a_sample() -> 
     assert domain(choice=["4/255", "8/255"]).read("8/255") == 8 / 255
 
 
+def test_a_number_is_read_as_the_equal_one_of_a_choice() -> None:
+    read = domain(choice=[64, 128]).read(64.0)
+    assert (read, type(read)) == (64, int)
+
+
 def test_a_label_that_looks_like_a_fraction_stays_a_label() -> None:
     choice = domain(choice={"8/255": {"epsilon": 8 / 255}})
     assert choice.value(choice.read("8/255")) == {"epsilon": 8 / 255}
@@ -155,6 +160,9 @@ def test_what_is_no_domain_is_refused_with_the_reason(fields: dict[str, Any], me
         ({"choice": [1, 2]}, 3),
         ({"choice": {"a": 1}}, 1),
         ({"choice": {"a": 1}}, ["a"]),
+        ({"choice": [True, False]}, 1),
+        ({"choice": [0, 1]}, True),
+        ({"choice": {1: "a", 2: "b"}}, True),
     ],
 )
 def test_a_sample_outside_of_the_domain_is_refused(fields: dict[str, Any], sample: Any) -> None:

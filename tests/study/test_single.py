@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from arat_ray.experiment.spec import Experiment
 from arat_ray.results import reader
 from arat_ray.results.rows import EpochRow
 from arat_ray.study import single
+from arat_ray.training.checkpoint import NotACheckpointError, NotNowError
 from arat_ray.training.context import Context
 from arat_ray.training.loop import fit
 from arat_ray.training.run import Train, Validate
@@ -105,3 +107,39 @@ def test_the_checkpoint_named_at_the_end_is_the_one_that_the_tables_report(
         (trial,), _ = tables(folder)
         assert named == folder / trial["checkpoint"]
         assert named.name == f"{choose}.pt"
+
+
+def failing(error: Exception) -> Callable[[Train, Validate, Context], None]:
+    def fail(train: Train, validate: Validate, context: Context) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [NotNowError("last.pt: Permission denied"), NotACheckpointError(Path("x"), "cut")])
+def test_a_run_whose_checkpoint_cannot_be_read_goes_on_when_it_can(
+    error: Exception, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, folder = make().without_search(), tmp_path / "small"
+    with monkeypatch.context() as patch:
+        patch.setattr(single, "fit", failing(error))
+        with pytest.raises(type(error)):
+            run(experiment, folder)
+    (trial,), _ = tables(folder)
+    assert trial["status"] == "stopped"
+    run(experiment, folder, resume=True)
+    (trial,), epochs = tables(folder)
+    assert (trial["status"], [row["epoch"] for row in epochs]) == ("complete", [1, 2])
+
+
+def test_a_run_without_memory_says_what_to_lower_and_a_failed_one_why_it_failed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, folder = make().without_search(), tmp_path / "small"
+    monkeypatch.setattr(single, "fit", failing(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.")))
+    with pytest.raises(ValueError, match=r"Tried 2 GiB\.; lower train\.batch_size \(64\), or"):
+        run(experiment, folder)
+    (trial,), _ = tables(folder)
+    assert (trial["status"], trial["error"]) == ("failed", "CUDA out of memory. Tried 2 GiB. (batch_size 64)")
+    with pytest.raises(ValueError, match=r"this run has failed: CUDA .*; give another `name:`, or remove the folder"):
+        run(experiment, folder, resume=True)
