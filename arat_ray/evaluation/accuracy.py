@@ -139,6 +139,7 @@ class Report:
                 "indices_sha256": self.indices_sha256,
                 "wall_s": each.wall_s,
                 "warnings": "; ".join(self.warnings) or None if each.attack else None,
+                "epoch": self.epoch,
             }
             for each in (self.clean, self.robust)
         ]

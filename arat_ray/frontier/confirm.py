@@ -158,7 +158,7 @@ def _curves(folder: Path, members: Sequence[Member], complete: Sequence[Mapping[
     ]
     if not any(row.dial is not None for row in rows):
         return []
-    table = reader.read(folder, "trials", ["trial_id", "attempt", "checkpoint", "config"])
+    table = reader.read(folder, "trials", ["trial_id", "attempt", "checkpoint", "config", "epochs_done"])
     table = reader.keep(table, reader.latest_attempt(table))
     points: dict[int, dict[int, dict[float, Point]]] = {}
     for (trial_id, dial), alike in evaluations.of_trials(folder, table, rows).items():

@@ -45,6 +45,7 @@ class Evaluation(NamedTuple):
     correct: int
     indices_sha256: str
     warnings: str | None
+    epoch: int | None
     clean_correct: int
 
     @property
@@ -120,7 +121,7 @@ def read(study: Path, *, dialled: bool = False) -> list[Evaluation]:
     clean: dict[tuple[str, str, float | None, str, str], int] = {}
     found = []
     for row in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        _, _, weights, digest, dial, split, attack, _, _, _, _, correct, indices, _ = row
+        _, _, weights, digest, dial, split, attack, _, _, _, _, correct, indices, *_ = row
         what = (weights, digest, dial, split, indices)
         if dial is not None and not dialled:
             continue
@@ -218,16 +219,20 @@ def _refuse_mixed(rows: Sequence[Evaluation], asked: Conditions) -> None:
 def of_trials(
     study: Path, trials: pa.Table, rows: Iterable[Evaluation]
 ) -> dict[tuple[str, float | None], list[Evaluation]]:
-    """By trial_id and dial, the evaluations of the network that the trial deploys, the oldest first."""
-    columns = (trials[name].to_pylist() for name in ("trial_id", "checkpoint", "config"))
+    """By trial_id and dial, the evaluations of the network that the trial deploys, the oldest first.
+
+    What was measured of last.pt when it was at an earlier epoch is not of that network.
+    """
+    columns = (trials[name].to_pylist() for name in ("trial_id", "checkpoint", "config", "epochs_done"))
     by_trial: dict[str, list[Evaluation]] = {}
     for row in rows:
         by_trial.setdefault(row.trial_id, []).append(row)
     found: dict[tuple[str, float | None], list[Evaluation]] = {}
-    for trial, checkpoint, config in zip(*columns, strict=True):
+    for trial, checkpoint, config, epochs in zip(*columns, strict=True):
         if checkpoint and trial in by_trial:
             is_averaged = '"averaging": {' in (config or "")
-            own = [row for row in by_trial[trial] if not _is_fitted(row)]
+            at = {None, epochs} if _stem(checkpoint) == "last" else None
+            own = [row for row in by_trial[trial] if not _is_fitted(row) and (at is None or row.epoch in at)]
             of_trial = _of_named(study, checkpoint, own, is_averaged=is_averaged)
             is_raw = is_averaged and checkpoint.endswith("/last.pt")
             names = {f"{FITTED}{name}" for name in (*AVERAGES, *([] if is_raw else [_stem(checkpoint)]))}

@@ -285,6 +285,8 @@ class EvaluationRow(TypedDict, total=False):
     """Time of the measurement. Unit: s."""
     warnings: str | None
     """Why the accuracy may be too high: signs of masked gradients. Null: there is no sign."""
+    epoch: int | None
+    """That the checkpoint had come to. Null: it is of no run."""
 
 
 class ExampleRow(TypedDict, total=False):

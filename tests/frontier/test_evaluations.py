@@ -286,6 +286,15 @@ def test_the_command_that_measures_names_the_norm_of_the_search(tmp_path: Path) 
     ]
 
 
+def test_what_was_measured_before_a_trial_went_on_is_not_what_it_has(tmp_path: Path) -> None:
+    study = write(tmp_path / "s", trial(0, 0.9, 0.37, epochs_done=30), trial(1, 0.6, 0.7, epochs_done=30))
+    evaluated(study, "t0", clean=850, robust=219, epoch=12, checkpoint_sha256="as it was at epoch 12")
+    evaluated(study, "t1", clean=620, robust=586, epoch=30)
+    assert [each["trial_id"] for each in front_of(study).trials] == ["t1"]
+    evaluated(study, "t0", clean=880, robust=300, epoch=30)
+    assert [each["clean_accuracy"] for each in front_of(study).trials] == [0.88, 0.62]
+
+
 @pytest.mark.parametrize("epsilon", [None, 8 / 255, 0.031373])
 def test_one_epsilon_that_was_written_in_two_ways_is_one(epsilon: float | None, tmp_path: Path) -> None:
     study = write(tmp_path / "s", trial(0, 0.9, 0.37), trial(1, 0.6, 0.7))

@@ -240,7 +240,7 @@ def test_the_front_of_a_study_of_before_and_one_of_today_is_one(study: Path, mak
         {"epochs": ("validation_images", "gradient_cosine_by_layer", "diagnostics_s", "images_per_s")},
         {
             "decisions": ("why", "decided_at"),
-            "evaluations": ("warnings", "wall_s", "dial"),
+            "evaluations": ("warnings", "wall_s", "dial", "epoch"),
             "examples": ("margin",),
         },
     ],
