@@ -145,6 +145,7 @@ def _measure(folder: Path, experiment: Experiment, dials: list[float], *, data: 
         front=False,
         images=validate.images if validate.split == "test" else None,
         subset=validate.subset if validate.split == "test" else None,
+        subset_seed=validate.seed,  # as the search drew them
         seed=validate.seed,
         batch_size=validate.batch_size,
         averaged=True,

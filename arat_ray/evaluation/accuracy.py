@@ -175,6 +175,7 @@ def evaluate(
     attack: Attack | Ensemble,
     images: int | None,
     subset: Subset = "stratified",
+    subset_seed: int = 0,
     seed: int,
     batch_size: int,
     device: torch.device,
@@ -189,7 +190,8 @@ def evaluate(
 ) -> Report:
     """Measure a checkpoint's deployed network on so many `images` of a split (None: on all of it).
 
-    They are drawn by class, always the same, whatever the `seed`; or the first, as `subset` says.
+    They are drawn by class, always the same, whatever the `seed`, with a `subset_seed` of their own; or the first, as
+    `subset` says.
 
     Where the run averaged weights that is the average; `averaged=False` measures the weights trained last, and `dial`
     the network at that setting between the branches, or between it and an `other` checkpoint. Finished jobs are
@@ -200,7 +202,7 @@ def evaluate(
     that is no checkpoint, a dial that it has not, missing data, and more images than there are.
     """
     state, digest = _loaded(path, device)
-    chosen, indices, whole = _images(state, split, images, subset)
+    chosen, indices, whole = _images(state, split, images, subset, subset_seed)
     if other is None:
         model = checkpoint.network(state, averaged=averaged, dial=dial).to(device)
     else:
@@ -306,7 +308,7 @@ def _show(now: AttackProgress) -> str:
 
 
 def _images(
-    state: checkpoint.Checkpoint, split: SplitName, images: int | None, subset: Subset
+    state: checkpoint.Checkpoint, split: SplitName, images: int | None, subset: Subset, seed: int
 ) -> tuple[ImageSet, Tensor, int]:
     """So many images of a split, their indices in the data set's file, and how many there are."""
     dataset, validate = state.train_spec.dataset, state.validate_spec
@@ -328,5 +330,5 @@ def _images(
         raise ValueError(f"{images} images of a {split} split of {len(indices)}; choose 1 to {len(indices)}")
     whole = len(indices)
     if images is not None:
-        indices = indices[choose(chosen.labels[indices], images, subset=subset)]
+        indices = indices[choose(chosen.labels[indices], images, subset=subset, seed=seed)]
     return chosen._replace(images=chosen.images[indices], labels=chosen.labels[indices]), indices, whole

@@ -171,7 +171,8 @@ def test_a_run_that_validated_on_test_images_has_no_validation_split(tmp_path: P
             "averaging": {"name": "swa", "start": 0},
         }
     )
-    validate = Validate.model_validate({"every": 1, "images": 50, "split": "test", "attack": PGD.model_dump()})
+    settings = {"every": 1, "images": 50, "split": "test", "seed": 3, "attack": PGD.model_dump()}
+    validate = Validate.model_validate(settings)
     folder = tmp_path / "checkpoints" / "run-00000"
     fit(train, validate, Context(folder, lambda row, replayed: False))
     path = folder / checkpoint.LAST
@@ -182,3 +183,7 @@ def test_a_run_that_validated_on_test_images_has_no_validation_split(tmp_path: P
     averaged, raw = (evaluate(path, split="test", **common, averaged=averaged) for averaged in (True, False))
     assert [row["checkpoint"] for row in averaged.rows()] == ["swa", "swa"]
     assert [row["checkpoint"] for row in raw.rows()] == ["last", "last"]
+    as_validated, other = (
+        evaluate(path, split="test", **common | {"images": 50}, subset_seed=seed).indices_sha256 for seed in (3, 0)
+    )
+    assert as_validated == checkpoint.load(path).validation_sha256 != other
