@@ -238,7 +238,8 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
     from arat_ray.report import printing
     from arat_ray.results import reader
 
-    ended = reader.read(folder, "trials", ["status", "feasible"]).to_pylist()
+    table = reader.read(folder, "trials", ["trial_id", "attempt", "status", "feasible"])
+    ended = reader.keep(table, reader.latest_attempt(table)).to_pylist()
     complete = [row["feasible"] for row in ended if row["status"] == "complete"]
     if complete and not any(feasible is not False for feasible in complete):
         which = command("arat-ray", "pareto", shown(folder), "--infeasible")
@@ -257,7 +258,7 @@ def _show_front(outcome: Outcome, folder: Path) -> None:
                 echo(f"{folder}/front.png cannot be written ({error.strerror}); nothing else is lost", err=True)
         for text in printing.next_steps(front, shown(folder)):
             echo(text)
-    elif outcome.failed and not outcome.over:
+    elif any(row["status"] == "failed" for row in ended) and not outcome.over:
         sys.exit(FAILED)
 
 
