@@ -21,6 +21,15 @@ from arat_ray.text import command, line
 from arat_ray.units import number
 
 REASONS_AT_MOST = 5
+BUDGETS = {
+    "trials": "--trials",
+    "hours": "--hours",
+    "device_hours": "--device-hours",
+    "usd": "--budget-usd",
+    "gain": "--gain",
+    "stall": "--stall",
+}
+"""Options of `tune` by the keys under `budget:`: a search that was given a limit keeps it when it goes on."""
 COLUMNS = [
     "trial_id",
     "attempt",
@@ -196,10 +205,11 @@ def _rows(study: Path, table: str) -> int:
 def _next(study: Path, found: dict[str, Any], description: dict[str, Any]) -> Iterator[str]:
     """What to type now."""
     if found["state"] == "interrupted" and description:
-        is_search = found["kind"] == "tune" and found["trials_in_all"]
-        trials = ("--trials", found["trials_in_all"]) if is_search else ()
+        limits = ((description.get("experiment") or {}).get("budget") or {}) if found["kind"] == "tune" else {}
+        given = ((option, limits.get(name)) for name, option in BUDGETS.items())
+        budget = [word for option, limit in given if isinstance(limit, int | float) for word in (option, f"{limit:g}")]
         file = study / "study.yaml"
-        yield command("arat-ray", found["kind"], file, "--results", study.parent, *trials, "--resume")
+        yield command("arat-ray", found["kind"], file, "--results", study.parent, *budget, "--resume")
     if found["failed"]:
         yield command("arat-ray", "results", "trials", study, "--status", "failed")
     if found["front"]:

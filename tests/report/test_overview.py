@@ -22,7 +22,7 @@ COMPLETE = {"status": "complete", "is_full_fidelity": True, "device_s": 1800.0, 
 MEASURED = {"attack": "pgd-20", "norm": "linf", "epsilon": 8 / 255, "split": "validation", "images": 5000}
 
 
-def write(folder: Path, *rows: dict[str, Any], budget: int = 5, kind: str = "tune") -> Path:
+def write(folder: Path, *rows: dict[str, Any], budget: int = 5, kind: str = "tune", **limits: float) -> Path:
     study = folder / "small"
     writer = StudyTables(study, params={}, metadata=METADATA)
     for number, row in enumerate(rows):
@@ -30,7 +30,8 @@ def write(folder: Path, *rows: dict[str, Any], budget: int = 5, kind: str = "tun
         writer.epoch({"trial_id": f"small-{number:05d}", "attempt": 1, "epoch": 1})
     writer.flush()
     started = ["2026-11-22T10:00:00+00:00", "2026-11-22T12:00:00+00:00"]
-    described = {"name": "small", "kind": kind, "experiment": {"budget": {"trials": budget}}, "started_at": started}
+    described: dict[str, Any] = {"name": "small", "kind": kind, "started_at": started}
+    described["experiment"] = {"budget": {"trials": budget, "max_failures": 5, "hours": None} | limits}
     (study / "study.json").write_text(json.dumps(described))
     return study
 
@@ -68,6 +69,12 @@ def test_all_that_a_finished_study_holds_is_shown(tmp_path: Path) -> None:
     assert found["hypervolume"] == pytest.approx(0.44)
     assert found["best"]["robust_accuracy"] == {"value": 0.5, "number": 1}
     assert found["trials"] == {"complete": 3, "failed": 2}
+
+
+def test_what_goes_on_keeps_the_limits_that_the_search_was_given(tmp_path: Path) -> None:
+    study = write(tmp_path, {"status": "stopped"}, usd=50.0, gain=0.001)
+    go_on = f"{study}/study.yaml --results {tmp_path} --trials 5 --budget-usd 50 --gain 0.001 --resume"
+    assert f"next: arat-ray tune {go_on}" in show(study).splitlines()
 
 
 def test_the_state_is_told_by_the_lock_the_trials_and_the_budget(tmp_path: Path) -> None:
