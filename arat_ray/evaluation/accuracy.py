@@ -240,6 +240,7 @@ def evaluate(
 
 def _loaded(path: Path, device: torch.device) -> tuple[checkpoint.Checkpoint, str]:
     """A checkpoint, and the digest of the file that it was read from: a run may be putting another in its place."""
+    state = checkpoint.load(path, device=device)  # whose errors are for people
     while True:
         digest = sha256_of(path)
         state = checkpoint.load(path, device=device)

@@ -92,7 +92,7 @@ class Attacker:
         began = time.perf_counter()
         device = next(chain(self.model.parameters(), self.model.buffers()), torch.empty(0)).device
         x, y = to_unit(self.data.images[job.indices].to(device)), self.data.labels[job.indices].to(device)
-        network, search = self._networks(x[:COMPARED])
+        network, search = self._networks(device)
         x_adv, signs = x, torch.empty(0, dtype=torch.bool)
         if job.step is None:
             draw = generator(device, self.seed, "probe", job.number)
@@ -112,10 +112,11 @@ class Attacker:
         epsilon = self.plan.epsilon
         return Pgd(norm=self.plan.norm, epsilon=epsilon, step_size=epsilon / 4, steps=20)
 
-    def _networks(self, x: Tensor) -> tuple[nn.Module, nn.Module]:
+    def _networks(self, device: torch.device) -> tuple[nn.Module, nn.Module]:
         """Copies, frozen because attacks need gradients of the input only: one for verdicts, one to search on; compared
-        with the network on some images x."""
+        with the network on the first images, whichever job comes first here."""
         if self._copies is None:
+            x = to_unit(self.data.images[:COMPARED].to(device))
             same = fast.lean(self.model, x)
             self._copies = same, same if self.plan.mode == "exact" else fast.fold(self.model, x)
         return self._copies

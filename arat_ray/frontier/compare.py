@@ -208,7 +208,7 @@ def _both(a: Path, b: Path, asked: Conditions) -> tuple[tuple[Path, Evaluation],
 
 def _key(row: Evaluation) -> tuple[Any, ...]:
     """What two evaluations have in common of which only the networks differ."""
-    return row.threat, row.split, row.images, row.indices_sha256, row.attack_version
+    return row.alike, row.indices_sha256, row.attack_version
 
 
 def _only(study: Path, rows: Sequence[Evaluation], who: str, asked: Conditions) -> Evaluation:

@@ -150,6 +150,7 @@ def load(study: Path, folder: Path) -> Confirmation:
 def _curves(folder: Path, members: Sequence[Member], complete: Sequence[Mapping[str, Any]]) -> list[MeanCurve]:
     """The curve of each member whose runs were measured at settings of their dials, as they were in the search."""
     runs = {row["trial_id"]: row for row in complete}
+    whole = ["epochs_done", "is_full_fidelity"]
     same = ("attack", "norm", "epsilon", "split", "images")
     rows = [
         row
@@ -158,7 +159,7 @@ def _curves(folder: Path, members: Sequence[Member], complete: Sequence[Mapping[
     ]
     if not any(row.dial is not None for row in rows):
         return []
-    table = reader.read(folder, "trials", ["trial_id", "attempt", "checkpoint", "config", "epochs_done"])
+    table = reader.read(folder, "trials", ["trial_id", "attempt", "checkpoint", "config", *whole])
     table = reader.keep(table, reader.latest_attempt(table))
     points: dict[int, dict[int, dict[float, Point]]] = {}
     for (trial_id, dial), alike in evaluations.of_trials(folder, table, rows).items():

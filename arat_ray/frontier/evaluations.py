@@ -55,8 +55,13 @@ class Evaluation(NamedTuple):
 
     @property
     def threat(self) -> tuple[str, str | None, float | None]:
-        """Attack, norm and epsilon, such as 0.0313725 for 8/255, which may also have been written as 0.03137."""
-        return self.attack, self.norm, None if self.epsilon is None else float(f"{self.epsilon:.4g}")
+        """Attack, norm and epsilon in hundredths of 1/255: 8/255 may also have been written as 0.03137."""
+        return self.attack, self.norm, None if self.epsilon is None else round(255 * self.epsilon, 2)
+
+    @property
+    def alike(self) -> tuple[str, str | None, float | None, str, int]:
+        """`conditions` that tell evaluations apart, whichever way epsilon was written."""
+        return *self.threat, self.split, self.images
 
     @property
     def mode(self) -> str:
@@ -134,8 +139,8 @@ def read(study: Path, *, dialled: bool = False) -> list[Evaluation]:
 
 def exact_first(rows: list[Evaluation]) -> list[Evaluation]:
     """Of those of one network, without the fast ones of which there is an exact one under equal conditions."""
-    exact = {row.conditions for row in rows if row.mode == "exact"}
-    return [row for row in rows if row.mode == "exact" or row.conditions not in exact]
+    exact = {row.alike for row in rows if row.mode == "exact"}
+    return [row for row in rows if row.mode == "exact" or row.alike not in exact]
 
 
 def in_place(
@@ -207,7 +212,7 @@ def _refuse_half_a_question(asked: Conditions, studies: Iterable[Path], *, dials
 
 def _refuse_mixed(rows: Sequence[Evaluation], asked: Conditions) -> None:
     """One front needs one answer, also from each single trial."""
-    there = zip(*{(*row.threat, row.split, row.images) for row in rows}, strict=True)
+    there = zip(*{row.alike for row in rows}, strict=True)
     differing = [name for name, values in zip(CONDITIONS, there, strict=True) if len(set(values)) > 1]
     if differing:
         options = " and ".join(f"--{name}" for name in differing)
@@ -221,17 +226,18 @@ def of_trials(
 ) -> dict[tuple[str, float | None], list[Evaluation]]:
     """By trial_id and dial, the evaluations of the network that the trial deploys, the oldest first.
 
-    What was measured of last.pt when it was at an earlier epoch is not of that network.
+    What was measured of last.pt before a whole trial was whole is not of that network.
     """
-    columns = (trials[name].to_pylist() for name in ("trial_id", "checkpoint", "config", "epochs_done"))
+    needed = ("trial_id", "checkpoint", "config", "epochs_done", "is_full_fidelity")
+    columns = (trials[name].to_pylist() for name in needed)
     by_trial: dict[str, list[Evaluation]] = {}
     for row in rows:
         by_trial.setdefault(row.trial_id, []).append(row)
     found: dict[tuple[str, float | None], list[Evaluation]] = {}
-    for trial, checkpoint, config, epochs in zip(*columns, strict=True):
+    for trial, checkpoint, config, epochs, is_whole in zip(*columns, strict=True):
         if checkpoint and trial in by_trial:
             is_averaged = '"averaging": {' in (config or "")
-            at = {None, epochs} if _stem(checkpoint) == "last" else None
+            at = {None, epochs} if is_whole and _stem(checkpoint) == "last" else None
             own = [row for row in by_trial[trial] if not _is_fitted(row) and (at is None or row.epoch in at)]
             of_trial = _of_named(study, checkpoint, own, is_averaged=is_averaged)
             is_raw = is_averaged and checkpoint.endswith("/last.pt")

@@ -103,7 +103,7 @@ def load_front(
     trials in that are not complete. The accuracies are the trials' own or, where `asked`, those of the evaluations, and
     trials without one do not compete. With `dials` each measured setting of a trial's dial competes beside it, and with
     `over_seeds` trials that differ only in the seed are one point, their mean.
-    ValueError where studies differ in goals, reference point, attack or split, and where nothing competes.
+    ValueError where studies differ in goals, reference point, data set, attack or split, and where nothing competes.
     """
     if not studies:
         raise ValueError("no study given")

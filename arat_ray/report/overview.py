@@ -30,6 +30,8 @@ BUDGETS = {
     "stall": "--stall",
 }
 """Options of `tune` by the keys under `budget:`: a search that was given a limit keeps it when it goes on."""
+FAILURES = 5
+"""`max_failures` where nobody says another."""
 COLUMNS = [
     "trial_id",
     "attempt",
@@ -206,8 +208,9 @@ def _next(study: Path, found: dict[str, Any], description: dict[str, Any]) -> It
     """What to type now."""
     if found["state"] == "interrupted" and description:
         limits = ((description.get("experiment") or {}).get("budget") or {}) if found["kind"] == "tune" else {}
-        given = ((option, limits.get(name)) for name, option in BUDGETS.items())
-        budget = [word for option, limit in given if isinstance(limit, int | float) for word in (option, f"{limit:g}")]
+        given = [(option, limits.get(name)) for name, option in BUDGETS.items()]
+        given += [("--max-failures", most)] if (most := limits.get("max_failures")) != FAILURES else []
+        budget = [word for option, limit in given if isinstance(limit, int | float) for word in (option, f"{limit}")]
         file = study / "study.yaml"
         yield command("arat-ray", found["kind"], file, "--results", study.parent, *budget, "--resume")
     if found["failed"]:

@@ -179,6 +179,7 @@ def _beside(study: Path, rows: Sequence[Evaluation]) -> list[dict[str, Any]]:
     Of conditions under which no front could be drawn, because the trials were not measured alike, there is nothing.
     """
     columns = ["trial_id", "checkpoint", "config", "clean_accuracy", "robust_accuracy", "epochs_done"]
+    columns += ["is_full_fidelity"]
     columns += evaluations.CONDITIONS
     trials, found = reader.read(study, "trials", columns), []
     trials = reader.keep(trials, reader.latest_attempt(reader.read(study, "trials", ["trial_id", "attempt"])))

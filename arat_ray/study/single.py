@@ -18,6 +18,7 @@ from arat_ray.study.progress import Progress
 from arat_ray.study.recorder import Recorder
 from arat_ray.study.state import trial_id
 from arat_ray.training.checkpoint import BEST, LAST, NotACheckpointError, NotNowError
+from arat_ray.training.checkpoint_writer import NeverSavedError
 from arat_ray.training.context import Context, no_part
 from arat_ray.training.loop import fit
 from arat_ray.training.memory import is_out_of_memory
@@ -108,7 +109,7 @@ def run(
         try:
             fit(train.located(), validate, context)
             recorder.end(0)
-        except (NotNowError, NotACheckpointError):  # of what is there already: the run may go on when that is mended
+        except (NotNowError, NotACheckpointError, NeverSavedError):  # the disk's: it may go on when that is mended
             raise
         except ValueError as error:
             recorder.end(0, str(error))
@@ -117,8 +118,8 @@ def run(
             if not is_out_of_memory(error):
                 raise
             why = str(error).splitlines()[0] if str(error) else "no memory left"
-            recorder.end(0, f"{why} (batch_size {train.batch_size})")
-            raise ValueError(f"{why}; lower train.batch_size ({train.batch_size}), or the size of the model") from error
+            fix = "go on with --resume where something else took it; a run that needs less has a smaller batch or model"
+            raise ValueError(f"{why} (batch_size {train.batch_size}); {fix}") from error
         finally:
             saved = recorder.close("interrupted")
             if profiled is not None:

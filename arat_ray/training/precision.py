@@ -69,3 +69,14 @@ def rounding(numbers: Numbers) -> Iterator[None]:
 def autocast(numbers: Numbers, device: torch.device) -> torch.autocast:
     """bfloat16 where torch holds it to be safe, for forward passes within the block, if `numbers` are bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=numbers == "bf16")
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Without TF32, which would differ from batch size to batch size."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

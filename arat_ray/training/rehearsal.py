@@ -6,8 +6,6 @@ The network, the data, the batch and the step are those of the training loop. No
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -18,6 +16,7 @@ from arat_ray.training.context import Context
 from arat_ray.training.data.batches import EVERYTHING
 from arat_ray.training.determinism import algorithms
 from arat_ray.training.methods import Method
+from arat_ray.training.precision import exact_convolutions
 from arat_ray.training.randomness import generator
 from arat_ray.training.run import Train, Validate
 from arat_ray.training.timing import Stopwatch
@@ -70,7 +69,7 @@ def _compare(trainer: Trainer, alone: Method) -> tuple[float, float]:
         noise = torch.rand(x.shape, generator=generator("cpu", train.seed, "rehearsal-noise")).to(x)
         x_adv = (x + train.attack.epsilon * (2 * noise - 1)).clamp(0, 1)
     shares = [slice(rank, None, context.world_size) for rank in range(context.world_size)]
-    with _exact_convolutions():
+    with exact_convolutions():
         for method in (trainer.method, alone):
             method.train()
             method.start_epoch(train.epochs, lambda model, count, fresh: 0.5)
@@ -96,17 +95,6 @@ def _gradient(method: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
 
 def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
-
-
-@contextmanager
-def _exact_convolutions() -> Iterator[None]:
-    """Without TF32, which would differ from batch size to batch size."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def _time(trainer: Trainer, seconds: float) -> tuple[float, int]:

@@ -295,12 +295,23 @@ def test_what_was_measured_before_a_trial_went_on_is_not_what_it_has(tmp_path: P
     assert [each["clean_accuracy"] for each in front_of(study).trials] == [0.88, 0.62]
 
 
-@pytest.mark.parametrize("epsilon", [None, 8 / 255, 0.031373])
-def test_one_epsilon_that_was_written_in_two_ways_is_one(epsilon: float | None, tmp_path: Path) -> None:
+def test_of_a_trial_that_was_interrupted_between_two_checkpoints_the_last_one_counts(tmp_path: Path) -> None:
+    stopped = {"status": "stopped", "is_full_fidelity": False, "epochs_done": 14}
+    study = write(tmp_path / "s", trial(0, 0.9, 0.37), trial(1, 0.6, 0.7, **stopped))
+    evaluated(study, "t1", clean=620, robust=586, epoch=10)
+    front = load_front([study], asked=Conditions(attack="autoattack", split="test"), include_partial=True)
+    assert [each["trial_id"] for each in front.trials] == ["t1"]
+
+
+@pytest.mark.parametrize("written", [(8 / 255, 0.031373), (16 / 255, 0.062745)])
+@pytest.mark.parametrize("asked", [None, 0, 1])
+def test_one_epsilon_that_was_written_in_two_ways_is_one(
+    written: tuple[float, float], asked: int | None, tmp_path: Path
+) -> None:
     study = write(tmp_path / "s", trial(0, 0.9, 0.37), trial(1, 0.6, 0.7))
-    evaluated(study, "t0", clean=850, robust=219)
-    evaluated(study, "t1", clean=620, robust=586, epsilon=0.031373)
-    assert len(front_of(study, epsilon=epsilon).trials) == 2
+    evaluated(study, "t0", clean=850, robust=219, epsilon=written[0])
+    evaluated(study, "t1", clean=620, robust=586, epsilon=written[1])
+    assert len(front_of(study, epsilon=None if asked is None else written[asked]).trials) == 2
 
 
 def test_the_front_of_evaluations_shows_beside_it_what_the_search_measured(tmp_path: Path) -> None:

@@ -132,14 +132,24 @@ def test_a_run_whose_checkpoint_cannot_be_read_goes_on_when_it_can(
     assert (trial["status"], [row["epoch"] for row in epochs]) == ("complete", [1, 2])
 
 
-def test_a_run_without_memory_says_what_to_lower_and_a_failed_one_why_it_failed(
+def test_a_run_without_memory_says_so_in_a_line_and_may_go_on(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment, folder = make().without_search(), tmp_path / "small"
-    monkeypatch.setattr(single, "fit", failing(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.")))
-    with pytest.raises(ValueError, match=r"Tried 2 GiB\.; lower train\.batch_size \(64\), or"):
+    with monkeypatch.context() as patch:
+        patch.setattr(single, "fit", failing(torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nmore")))
+        with pytest.raises(ValueError, match=r"^CUDA out of memory\. Tried 2 GiB\. \(batch_size 64\); go on with"):
+            run(experiment, folder)
+    assert tables(folder)[0][0]["status"] == "stopped"
+    run(experiment, folder, resume=True)
+    assert tables(folder)[0][0]["status"] == "complete"
+
+
+def test_a_run_that_has_failed_says_why(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, folder = make().without_search(), tmp_path / "small"
+    monkeypatch.setattr(single, "fit", failing(ValueError("the loss became nan")))
+    with pytest.raises(ValueError, match=r"^the loss became nan$"):
         run(experiment, folder)
-    (trial,), _ = tables(folder)
-    assert (trial["status"], trial["error"]) == ("failed", "CUDA out of memory. Tried 2 GiB. (batch_size 64)")
-    with pytest.raises(ValueError, match=r"this run has failed: CUDA .*; give another `name:`, or remove the folder"):
+    why = "this run has failed: the loss became nan; give another `name:`, or remove the folder"
+    with pytest.raises(ValueError, match=why):
         run(experiment, folder, resume=True)

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from arat_ray.training.precision import exact_convolutions
+
 ROUNDING = 1e-3
 """Difference of the logits, over their largest, that folding explains."""
 
@@ -40,13 +42,13 @@ def lean(model: nn.Module, x: Tensor) -> nn.Module:
 def _traced(model: nn.Module, x: Tensor, trace: Callable[[nn.Module], nn.Module], *, within: float) -> nn.Module:
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     before = _random_states(x.device)
-    with torch.no_grad():
+    with torch.no_grad(), exact_convolutions():
         logits = plain(x)
     if _random_states(x.device) != before:
         return plain
     try:
         traced = relu_in_place(cast(fx.GraphModule, trace(copy.deepcopy(plain))))
-        with torch.no_grad():
+        with torch.no_grad(), exact_convolutions():
             off = (traced(x) - logits).abs().max()
     except Exception:  # noqa: BLE001, of the network's own code, which met what stands for an image in tracing
         return plain
@@ -55,7 +57,7 @@ def _traced(model: nn.Module, x: Tensor, trace: Callable[[nn.Module], nn.Module]
 
 def _random_states(device: torch.device) -> bytes:
     """Of all that a network may draw from."""
-    of_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    of_device = torch.cuda.get_rng_state(device).numpy() if device.type == "cuda" else None
     return pickle.dumps((torch.get_rng_state().numpy(), of_device, random.getstate(), np.random.get_state()))
 
 
