@@ -54,8 +54,13 @@ class Problem(ABC):
 class Surrogate(Problem):
     """A concave trade-off along one knob; the others cost both goals as they leave their best values."""
 
+    IMAGES = 5000
+    """That goals are as noisy as; digits has not so many."""
+
     def __init__(self) -> None:
-        self.experiment = without_a_default(load(HERE / "surrogate.yaml"))
+        asked = without_a_default(load(HERE / "surrogate.yaml"))
+        validation = asked.validation.model_copy(update={"images": self.IMAGES})
+        self.experiment = asked.model_copy(update={"validation": validation})
         along = np.linspace(0, 1, 2001)
         self.best = hypervolume(np.column_stack(self._front(along)), [0, 0])
 
@@ -74,7 +79,7 @@ class Surrogate(Problem):
         return np.asarray(np.maximum(np.array(self._front(along)) - lost, 0.01) * learned)
 
     def measured(self, sampled: Mapping[str, Any], epoch: int, noise: np.random.Generator) -> Floats:
-        return np.asarray(noise.binomial(5000, np.clip(self.truth(sampled, epoch), 0, 1)) / 5000)
+        return np.asarray(noise.binomial(self.IMAGES, np.clip(self.truth(sampled, epoch), 0, 1)) / self.IMAGES)
 
 
 class Crossing(Problem):
