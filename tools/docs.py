@@ -169,7 +169,7 @@ def commands() -> str:
     parts = ["# Commands", NOTE]
     for context in _contexts(arat_ray, "arat-ray", None):
         text = context.command.get_help(context).rstrip()
-        parts += [f"## {_words(context)}", f"```\n{text}\n```"]
+        parts += [f"## {context.command_path}", f"```\n{text}\n```"]
     return "\n\n".join(parts).replace(NOTE + "\n", NOTE) + "\n"
 
 
@@ -187,12 +187,6 @@ def _contexts(command: click.Command, name: str, parent: click.Context | None) -
     if isinstance(command, click.Group):
         for below, its in command.commands.items():
             yield from _contexts(its, below, context)
-
-
-def _words(context: click.Context) -> str:
-    """`arat-ray results show`."""
-    above = [_words(context.parent)] if context.parent else []
-    return " ".join([*above, context.info_name or ""])
 
 
 def results() -> str:

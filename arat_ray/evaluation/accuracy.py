@@ -240,12 +240,20 @@ def evaluate(
 
 def _loaded(path: Path, device: torch.device) -> tuple[checkpoint.Checkpoint, str]:
     """A checkpoint, and the digest of the file that it was read from: a run may be putting another in its place."""
-    state = checkpoint.load(path, device=device)  # whose errors are for people
     while True:
-        digest = sha256_of(path)
-        state = checkpoint.load(path, device=device)
-        if sha256_of(path) == digest:
+        before = _identity(path)
+        state, digest = checkpoint.load(path, device=device), sha256_of(path)
+        if _identity(path) == before:
             return state, digest
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Another one where another file was put in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def evaluate_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from arat_ray.attack_names import ENSEMBLES
+from arat_ray.digests import sha256_of
 from arat_ray.evaluation.accuracy import evaluate
 from arat_ray.evaluation.autoattack import Attacker, run
 from arat_ray.evaluation.ensembles import Ensemble
@@ -92,6 +94,27 @@ def test_each_image_has_a_verdict_that_adds_up_to_the_counts(trained: Path) -> N
     assert sum(row["margin"] > 0 for row in rows) == report.robust.correct
     assert {row["broken_by"] for row in rows if row["broken_by"]} == {"pgd-3"}
     assert {row["evaluation_id"] for row in rows} == {report.rows()[1]["evaluation_id"]}
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, load, loaded = tmp_path / "last.pt", checkpoint.load, list[str]()
+    shutil.copy(trained, path)
+
+    def load_and_replace(file: Path, **options: Any) -> checkpoint.Checkpoint:
+        loaded.append(sha256_of(file))
+        state = load(file, **options)
+        if len(loaded) == 1:
+            newer = tmp_path / "newer.pt"
+            torch.save(torch.load(file, weights_only=False) | {"epoch": 1}, newer)
+            newer.replace(file)
+        return state
+
+    monkeypatch.setattr(checkpoint, "load", load_and_replace)
+    report = evaluate(path, split="test", attack=PGD, images=20, seed=0, batch_size=20, device=CPU)
+    assert loaded[0] != loaded[1] == report.checkpoint_sha256 == sha256_of(path)
+    assert (len(loaded), report.epoch) == (2, 1)
 
 
 def test_an_ensemble_is_measured_as_on_the_bare_network_and_again_from_its_records(trained: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from arat_ray.cli import main
+from arat_ray.experiment.spec import Budget
+from arat_ray.report.overview import FAILURES
 from arat_ray.results.schema import Metadata
 from arat_ray.study.tables import StudyTables
 from tests.frontier.tables import evaluated
@@ -73,6 +75,7 @@ def test_all_that_a_finished_study_holds_is_shown(tmp_path: Path) -> None:
 
 def test_what_goes_on_keeps_the_limits_that_the_search_was_given(tmp_path: Path) -> None:
     study = write(tmp_path, {"status": "stopped"}, usd=50.0, gain=0.001, max_failures=50)
+    assert Budget().max_failures == FAILURES, "which goes without saying"
     limits = "--trials 5 --budget-usd 50.0 --gain 0.001 --max-failures 50"
     go_on = f"{study}/study.yaml --results {tmp_path} {limits} --resume"
     assert f"next: arat-ray tune {go_on}" in show(study).splitlines()
